@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Every target does its own set-up; `make help` lists them.
+
+PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+include packaging/packaging.mk
+.PHONY: help setup fmt lint type unit functional check api demo bench fuzz lab lab-down clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## install the system packages and the Python environment that all this needs
+
+$(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
+	@lab/install-packages
+	@echo "Python environment in $(VENV), from setup.cfg"
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
+	@touch $@
+
+fmt: $(READY)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(READY)  ## style and common mistakes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: $(READY)  ## types, strictly
+	$(BIN)/mypy
+
+unit: $(READY)  ## unit tests, no lab needed
+	$(BIN)/pytest tests/unit
+
+functional: $(READY) $(BUNDLED)  ## functional tests on a lab of their own, or on the one that runs
+	$(BIN)/python -m lab run -- $(BIN)/pytest tests/functional
+
+check: lint type $(BUNDLED)  ## everything that has to pass before a change lands
+	$(BIN)/python -m lab run -- $(BIN)/pytest tests
+
+api: $(READY)  ## write docs/api.md from the schema
+	$(BIN)/python -m vdsmcinder.rpc.apidoc > docs/api.md
+
+demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from create to destroy
+	@$(BIN)/python -m lab.demo
+
+bench: $(READY)  ## benchmarks, each against a rival in the same run
+	$(BIN)/python -m lab run -- $(BIN)/python -m bench
+
+lab: $(READY)  ## start the lab and say how to talk to it
+	$(BIN)/python -m lab up
+
+lab-down: $(READY)  ## stop the lab and leave nothing
+	$(BIN)/python -m lab down
+
+fuzz: $(READY)  ## throw at each parser what a fuzzer makes up: SECONDS=120 for each
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[fuzz]' \
+	  || echo "without atheris, then: hypothesis does what it can"
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
+
+clean:  ## remove what was built here
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Host.ping2 over STOMP: requests per second and latencies, against a server that does no work.
+
+Daemon, rivals (bench/rival_stomp.py) and load generator (bench/load.py) are a process each; the
+generator gives the servers their turns, a fraction of a second each, over connections that stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.load import Load
+from bench.report import Goal, Row, Sample, at_least
+from bench.rivals import rival
+from lab.base import REPOSITORY
+from lab.base import run as run_command
+from lab.daemon import PORT, HostDaemon
+from lab.host import Host
+from lab.pki import Pki
+from lab.running import Lab
+from lab.steps import Step
+
+ROUNDS = 12
+TURN_S = 0.35
+HALF = 0.5
+PLAIN_PER_SECOND = 12_000
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of constants: its name in the table, its port, how it is started."""
+
+    name: str
+    port: int
+    options: tuple[str, ...] = ()
+
+
+BARE = Server("bare asyncio", 54400)
+# Not what a bare server does, but the upper bound of what one could do.
+GATHERING = Server("… one write for all", 54401, ("--gather",))
+
+
+@dataclass(frozen=True)
+class Case:
+    """How the servers are loaded."""
+
+    connections: int
+    in_flight: int
+    tls: bool
+
+    @property
+    def rivals(self) -> tuple[Server, ...]:
+        """Where one request is in flight there is nothing to gather."""
+        return (BARE, GATHERING) if self.in_flight > 1 else (BARE,)
+
+    def __str__(self) -> str:
+        return f"ping2 {self.connections} x {self.in_flight}{'' if self.tls else ' without TLS'}"
+
+
+CASES = (
+    *(Case(1, 1, True), Case(4, 8, True), Case(32, 4, True), Case(1000, 4, True)),
+    *(Case(4, 8, False), Case(1000, 4, False)),
+)
+
+
+def run(lab: Lab, step: Step) -> list[Row]:
+    """Load daemon and rivals, with and without TLS."""
+    rows = []
+    host = lab.hosts["host1"]
+    for tls in (True, False):
+        with _servers(host, lab.pki, tls) as pids:
+            for case in CASES:
+                if case.tls is tls:
+                    step.progress(str(case))
+                    rows += _rows(case, _load(case, host, lab.pki, pids))
+    return rows
+
+
+@contextlib.contextmanager
+def _servers(host: Host, pki: Pki, tls: bool) -> Iterator[dict[int, int]]:
+    """The daemon and both rivals, side by side on one host; their pids by port."""
+    options: dict[str, dict[str, object]] = {"log": {"level": "INFO"}, "listen": {"tls": tls}}
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(HostDaemon(host, pki, options, "bench"))
+        pids = {PORT: daemon.process.pid_outside}
+        for server in (BARE, GATHERING):
+            arguments = (host.address, server.port, *server.options, *_tls(pki, host.name, tls))
+            process = stack.enter_context(rival(host, "bench.rival_stomp", *arguments))
+            pids[server.port] = process.pid_outside
+        yield pids
+
+
+def _load(case: Case, host: Host, pki: Pki, pids: dict[int, int]) -> dict[int, list[Load]]:
+    """What each server took, by port, one Load for each of its turns."""
+    argv: list[object] = [sys.executable, "-m", "bench.load", host.address]
+    for port in (PORT, *(server.port for server in case.rivals)):
+        argv += ["--server", port, pids[port]]
+    argv += ["--connections", case.connections, "--in-flight", case.in_flight]
+    argv += ["--rounds", ROUNDS, "--seconds", TURN_S, *_tls(pki, "engine", case.tls)]
+    answer = json.loads(run_command(argv, cwd=REPOSITORY))
+    return {int(port): [Load(**load) for load in loads] for port, loads in answer.items()}
+
+
+def _tls(pki: Pki, name: str, wanted: bool) -> list[object]:
+    identity = pki.identity(name)
+    return ["--tls", identity.cert, identity.key, pki.ca] if wanted else []
+
+
+def _rows(case: Case, loads: dict[int, list[Load]]) -> list[Row]:
+    def row(what: str, server: Server, unit: str, field: str) -> Row:
+        ours, theirs = (
+            Sample(tuple(getattr(load, field) for load in loads[port]), unit)
+            for port in (PORT, server.port)
+        )
+        return Row(f"{case}{what}", ours, server.name, theirs)
+
+    first, *others = (row("", server, "/s", "per_second") for server in case.rivals)
+    return [
+        first.with_goal(_goal(case, first)),
+        *others,
+        row(", p50", BARE, "µs", "p50_us"),
+        row(", p99", BARE, "µs", "p99_us"),
+        row(", CPU of a request", BARE, "µs", "cpu_us"),
+    ]
+
+
+def _goal(case: Case, row: Row) -> Goal:
+    if case.tls:
+        return at_least(HALF, row.ratio, "0.5 times")
+    return at_least(PLAIN_PER_SECOND, row.ours.median, f"{PLAIN_PER_SECOND:,} /s")

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command `python -m lab`: starts the lab, ends it, tells about it, runs commands in it.
+
+Called by people and by the Makefile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from lab.base import LabError
+from lab.lifecycle import down, down_keeping_logs, kept_logs, up
+from lab.namespace import CLEAN_ENVIRONMENT
+from lab.running import Lab
+from lab.steps import Steps
+
+
+def main() -> int:
+    """Run one sub-command; 0, or 1 with one sentence on stderr, or 130 if interrupted."""
+    arguments = _parse()
+    try:
+        return int(arguments.run(arguments))
+    except LabError as error:
+        print(f"lab: {error}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lab: interrupted; nothing is left running.", file=sys.stderr)
+        return 130
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab", description="A real Ceph and real hypervisors on this machine."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = commands.add_parser("up", help="start the lab in the background")
+    _add_hosts(start, default=1)
+    start.set_defaults(run=_up)
+    commands.add_parser("down", help="end the lab and leave nothing").set_defaults(run=_down)
+    commands.add_parser("status", help="tell what runs").set_defaults(run=_status)
+    execute = commands.add_parser("exec", help="run a command in the engine's place or on a host")
+    execute.add_argument(
+        "--host", metavar="NAME", help="on this hypervisor instead of the engine's place"
+    )
+    _add_command(execute)
+    execute.set_defaults(run=_exec)
+    enclose = commands.add_parser(
+        "run", help="run a command in the engine's place of a lab that is started for it, or runs"
+    )
+    _add_hosts(enclose, default=2)
+    _add_command(enclose)
+    enclose.set_defaults(run=_run)
+    return parser.parse_args()
+
+
+def _add_hosts(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--hosts",
+        type=int,
+        default=default,
+        choices=range(1, 10),
+        metavar="N",
+        help=f"hypervisors host1 … hostN (default: {default})",
+    )
+
+
+def _add_command(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "argv", nargs="+", metavar="CMD", help="after --, the command and its arguments"
+    )
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    _tell(_start(arguments.hosts))
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if _one_runs():
+        return _exec(argparse.Namespace(host=None, argv=arguments.argv))
+    lab = _start(arguments.hosts)
+    code = 1
+    try:
+        code = subprocess.run(lab.engine_command(arguments.argv), check=False).returncode
+    finally:
+        if code == 0:
+            down()
+        else:
+            print(f"lab: the logs are in {down_keeping_logs()}.", file=sys.stderr)
+    return code
+
+
+def _one_runs() -> bool:
+    try:
+        Lab.attach()
+    except LabError:
+        return False
+    return True
+
+
+def _start(host_count: int) -> Lab:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    steps = Steps()
+    try:
+        return up(host_count, steps)
+    except LabError as error:
+        if steps.failed is None:
+            raise
+        logs = f"; its logs are in {kept_logs()}" if kept_logs().exists() else ""
+        raise LabError(
+            f"the lab was not started, because '{steps.failed}' failed: {error}{logs}"
+        ) from None
+
+
+def _down(_: argparse.Namespace) -> int:
+    print("The lab has ended; nothing is left." if down() else "No lab was running.")
+    return 0
+
+
+def _status(_: argparse.Namespace) -> int:
+    lab = Lab.attach()
+    _tell(lab)
+    print(f"Monitors running: {' '.join(lab.ceph.running_mons())}. Ceph: {lab.ceph.health()}.")
+    for host in lab.hosts.values():
+        print(f"VMs on {host.name}: {' '.join(host.virsh('list', '--name').split()) or 'none'}.")
+    return 0
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    lab = Lab.attach()
+    if arguments.host is None:
+        command = lab.engine_command(arguments.argv)
+        os.execvp(command[0], command)
+    host = lab.hosts.get(arguments.host)
+    if host is None:
+        raise LabError(f"there is no host {arguments.host}: the hosts are {', '.join(lab.hosts)}")
+    environment = {**CLEAN_ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
+    process = host.popen(arguments.argv, env=environment)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: process.send_signal(received))
+    code = process.wait()
+    return 128 - code if code < 0 else code
+
+
+def _tell(lab: Lab) -> None:
+    ceph = lab.ceph
+    monitors = " ".join(monitor.address for monitor in ceph.monitors)
+    print(f"\nThe lab runs as process {lab.first_pid}, its files are in {lab.directory}.")
+    print(f"  monitors     {monitors} (ports 3300 and 6789), pool {ceph.pool}, user {ceph.user}")
+    for host in lab.hosts.values():
+        print(f"  {host.name:<12} {host.address}, {host.uri}")
+    print(f"  ceph         python -m lab exec -- ceph --conf {ceph.conf} status")
+    print("  a host       python -m lab exec --host host1 -- virsh list --all")
+    print("  the tests    python -m lab exec -- .venv/bin/pytest tests/functional")
+    print("  the end      python -m lab down")
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    # Once is enough: a second one must not break off the cleaning up.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

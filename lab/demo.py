@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo: a lab, the daemon on its hypervisor, and an engine that runs a VM on Ceph through it.
+
+`make demo` runs it. It starts a lab of its own, plays the engine inside the lab's network, and
+ends the lab again; each step is a line, and the last lines sum up what was proven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable
+from typing import Any, Callable
+
+from lab.base import REPOSITORY, LabError
+from lab.console import GuestConsole
+from lab.daemon import HostDaemon
+from lab.domains import pty_console
+from lab.engine import Engine, new_id
+from lab.lifecycle import down, down_keeping_logs, kept_logs, up
+from lab.running import Lab
+from lab.steps import Steps
+from vdsmcinder.client.session import RemoteError
+from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
+
+DIRECTORY = "/run/vdsm-cinder-demo"
+IMAGE_MIB = 128
+# Behind the guest's own boot loader, kernel and initramfs.
+PATTERN_AT_MIB = 96
+PATTERN_MIB = 8
+RECORDS = 20
+
+
+def main() -> int:
+    """Run the demo; 0 if everything that it shows came true."""
+    if sys.argv[1:] == ["play"]:
+        return _report(_play)
+    os.environ.setdefault("VDSM_CINDER_LAB_DIR", DIRECTORY)
+    return _report(_stage)
+
+
+def _report(act: Callable[[Steps], int]) -> int:
+    """Run an act of the demo; a step that fails is named with its reason and the logs."""
+    steps = Steps()
+    try:
+        return act(steps)
+    except (LabError, RemoteError, NoSuchEvent, SessionLost, OSError) as e:
+        print(f"\nThe demo stopped at '{steps.failed}': {e}.", file=sys.stderr)
+        print(f"The logs of all that took part are in {kept_logs()}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _stage(steps: Steps) -> int:
+    """Start the lab, have the play run inside its network, end the lab."""
+    print("A Ceph cluster, a hypervisor and a guest, all real, on this machine alone:")
+    lab = up(1, steps)
+    play = [sys.executable, "-m", "lab.demo", "play"]
+    code = 1
+    try:
+        code = subprocess.run(lab.engine_command(play), cwd=REPOSITORY, check=False).returncode
+    finally:
+        if code == 0:
+            with steps.step("the lab ends and leaves nothing"):
+                down()
+        else:
+            down_keeping_logs()
+    return code
+
+
+def _play(steps: Steps) -> int:
+    lab = Lab.attach()
+    daemon = HostDaemon(lab.hosts["host1"], lab.pki)
+    print("\nThe daemon, and an engine that calls it over STOMP and TLS:")
+    with steps.step("vdsm-cinderd starts on host1"):
+        daemon.start()
+    try:
+        proven = asyncio.run(Play(lab, daemon, steps).run())
+        with steps.step("the daemon stops"):
+            daemon.stop()
+    finally:
+        if daemon.runs:
+            daemon.stop()
+    print("\nProven:")
+    for line in proven:
+        print(f"  {line}")
+    return 0
+
+
+class Play:
+    """The engine's part, step by step."""
+
+    def __init__(self, lab: Lab, daemon: HostDaemon, steps: Steps) -> None:
+        self._lab = lab
+        self._daemon = daemon
+        self._steps = steps
+        self._engine = Engine(lab, daemon)
+        self._vm_id = new_id()
+        self._system, self._data = (f"volume-{new_id()}" for _ in range(2))
+
+    async def run(self) -> list[str]:
+        """All steps; returns what they proved."""
+        await self._step("the engine connects with its certificate", self._engine.connect())
+        await self._step("its CEPHX key becomes a libvirt secret", self._engine.register_key())
+        with self._steps.step("two images in the pool, as Cinder would make them"):
+            guest = self._lab.guest
+            self._lab.ceph.create_image(self._system, IMAGE_MIB, guest.boot_image)
+            self._lab.ceph.create_image(self._data, IMAGE_MIB)
+        await self._step("VM.create, and the event that the VM is Up", self._create())
+        with self._open_console() as console:
+            with self._steps.step("the guest boots from Ceph, through three monitors"):
+                console.wait_ready(120)
+            self._write(console, "vda", self._system)
+            await self._step("VM.hotplugDisk, and the guest has the disk", self._plug(console))
+            self._write(console, "vdb", self._data)
+            survived = self._lose_monitor(console)
+            await self._step("VM.hotunplugDisk, and the guest lets go", self._unplug(console))
+        statistics = await self._statistics()
+        ended = await self._step("VM.shutdown, and the event that it is Down", self._shut_down())
+        await self._step("VM.destroy", self._engine.destroy(self._vm_id))
+        await self._engine.session.close()
+        return [
+            "The guest booted from an RBD image and wrote to it, with CEPHX and three monitors;",
+            f"  the {PATTERN_MIB} MiB that it wrote to each disk are what rbd read back.",
+            "A second disk came and went while the VM ran.",
+            f"With monitor b killed, the guest wrote {survived} more records.",
+            f"Statistics of vda: {statistics}",
+            f"The engine was told how it ended: {ended}",
+        ]
+
+    async def _step(self, title: str, work: Awaitable[Any]) -> Any:
+        with self._steps.step(title):
+            return await work
+
+    async def _create(self) -> None:
+        disk = self._engine.disk(self._system, bootOrder="1", index="0")
+        await self._engine.run(self._engine.flat(self._vm_id, disk, vmName="demo"))
+
+    def _open_console(self) -> GuestConsole:
+        host = self._daemon.host
+        return pty_console(host, host.virsh("ttyconsole", self._vm_id))
+
+    def _write(self, console: GuestConsole, disk: str, image: str) -> None:
+        title = f"the guest writes {PATTERN_MIB} MiB to {disk}, rbd reads them back"
+        with self._steps.step(title) as step:
+            step.progress("writing")
+            written = console.write(disk, PATTERN_AT_MIB, PATTERN_MIB, f"demo-{disk}")
+            step.progress("reading back")
+            read = self._lab.ceph.checksum(image, PATTERN_AT_MIB, PATTERN_MIB)
+        if written != read:
+            raise LabError(f"image {image} does not hold what the guest wrote to {disk}")
+
+    async def _plug(self, console: GuestConsole) -> None:
+        drive = self._engine.disk(self._data)
+        await self._engine.call(
+            "VM.hotplugDisk", vmID=self._vm_id, params={"vmId": self._vm_id, "drive": drive}
+        )
+        console.wait_for("^disk vdb added")
+
+    def _lose_monitor(self, console: GuestConsole) -> int:
+        """Kill a monitor while the guest writes; how many records it wrote after that."""
+        with self._steps.step("monitor b is killed while the guest goes on writing") as step:
+            console.send("hammer vdb")
+            before = int(console.wait_for(r"^hammer vdb (\d+)")[1])
+            self._lab.ceph.kill_mon("b")
+            step.progress("waiting for the other two to form a quorum")
+            self._lab.ceph.wait_quorum(2)
+            wanted = int(console.wait_for(r"^hammer vdb (\d+)")[1]) + RECORDS
+            while (record := int(console.wait_for(r"^hammer vdb (\d+)", 60)[1])) < wanted:
+                step.progress(f"{record - before} of {RECORDS} records")
+            console.send("stop")
+            total = int(console.wait_for(r"^hammered vdb (\d+)", 60)[1])
+            self._lab.ceph.start_mon("b")
+        return total - before
+
+    async def _unplug(self, console: GuestConsole) -> None:
+        drive = {"path": f"{self._lab.ceph.pool}/{self._data}"}
+        await self._engine.call(
+            "VM.hotunplugDisk", vmID=self._vm_id, params={"vmId": self._vm_id, "drive": drive}
+        )
+        if "vdb" in console.disks() or self._lab.ceph.watchers(self._data):
+            raise LabError("VM.hotunplugDisk returned although the disk is still in use")
+
+    async def _statistics(self) -> str:
+        (statistics,) = await self._engine.call("VM.getStats", vmID=self._vm_id)
+        disk = statistics["disks"]["vda"]
+        return f"{disk['readBytes']} bytes read, {disk['writtenBytes']} written."
+
+    async def _shut_down(self) -> str:
+        await self._engine.call("VM.shutdown", vmID=self._vm_id, delay=0, message="", timeout=30)
+        told = await self._engine.wait_status(self._vm_id, "Down")
+        return str(told["exitMessage"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's guest: Debian's cloud kernel, an initramfs of busybox, an image that boots both.
+
+Built once and kept in the cache directory; lab/guest/init says what the guest does and obeys. Its
+programs beyond busybox's are those of lab/guest_programs.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import guest_programs
+from lab.base import CACHE_DIR, LabError, run
+from lab.steps import Step
+
+FILES = Path(__file__).with_name("guest")
+BUSYBOX = Path("/bin/busybox")
+KERNEL_ARGS = "console=ttyS0 quiet loglevel=1 tsc=reliable no_timer_check random.trust_cpu=on"
+BOOT_IMAGE_MIB = 64
+# In the order in which the guest loads them; what they depend on is loaded before them.
+MODULES = (
+    "virtio_pci",
+    "virtio_blk",
+    "button",
+    "evdev",
+    "virtio_scsi",
+    "sd_mod",
+    "sr_mod",
+    "virtio_console",
+    "virtio_rng",
+    "virtio_balloon",
+    "virtio_net",
+)
+DIRECTORIES = ("bin", "dev", "mnt", "modules", "proc", "sbin", "sys", "tmp", "etc/acpi/PWRF")
+BLOCK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a VM boots the guest from: kernel, initrd and arguments, or a disk with the image."""
+
+    kernel: Path
+    initrd: Path
+    boot_image: Path
+    kernel_args: str = KERNEL_ARGS
+    boot_image_mib: int = BOOT_IMAGE_MIB
+
+
+def pattern(count_mib: int, seed: str) -> bytes:
+    """The bytes that the guest's command `write DEV OFFSET_MIB <count_mib> <seed>` writes."""
+    numbers = b"".join(b"%06d\n" % n for n in range(BLOCK_BYTES // 7 + 1))
+    heads = (b"lab seed %s block %d\n" % (seed.encode(), block) for block in range(count_mib))
+    return b"".join((head + numbers)[:BLOCK_BYTES] for head in heads)
+
+
+def pattern_checksum(count_mib: int, seed: str) -> str:
+    """The SHA-256 of `pattern`, in the form in which the guest prints it."""
+    return hashlib.sha256(pattern(count_mib, seed)).hexdigest()
+
+
+def hammer_record(record: int) -> bytes:
+    """The 4 KiB that the guest's command `hammer` writes as record number `record`."""
+    return b"%-4095d\n" % record
+
+
+def build_guest(step: Step) -> Guest:
+    """The guest out of the cache, or made: kernel fetched, initramfs packed, image filled."""
+    CACHE_DIR.mkdir(parents=True, exist_ok=True)
+    kernel_tree = _fetch_kernel(step)
+    agent = guest_programs.fetch_agent(step)
+    sources = (Path(__file__), Path(guest_programs.__file__), BUSYBOX, guest_programs.MKE2FS, agent)
+    parts = [path.read_bytes() for path in (*sorted(FILES.iterdir()), *sources)]
+    version = hashlib.sha256(kernel_tree.name.encode() + b"".join(parts)).hexdigest()[:16]
+    directory = CACHE_DIR / f"guest-{version}"
+    if not directory.exists():
+        step.progress("packing the initramfs and the boot image")
+        _forget_outdated()
+        with tempfile.TemporaryDirectory(dir=CACHE_DIR) as scratch:
+            _build(kernel_tree, agent, Path(scratch) / "guest")
+            (Path(scratch) / "guest").rename(directory)
+    directory.touch()
+    return Guest(directory / "vmlinuz", directory / "initrd", directory / "boot.img")
+
+
+def _forget_outdated() -> None:
+    """Remove guests that no lab was started with for a day; a lab may be starting with another."""
+    for guest in CACHE_DIR.glob("guest-*"):
+        if guest.stat().st_mtime < time.time() - 86400:
+            shutil.rmtree(guest)
+
+
+def _fetch_kernel(step: Step) -> Path:
+    """The unpacked kernel package in the cache; any version that is there will do."""
+    unpacked = sorted(CACHE_DIR.glob("linux-image-*-cloud-amd64"))
+    if unpacked:
+        return unpacked[-1]
+    depends = run(["apt-cache", "depends", "linux-image-cloud-amd64"])
+    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", depends)
+    if not found:
+        raise LabError(
+            "apt knows no linux-image-cloud-amd64: add Debian's main archive and run apt-get update"
+        )
+    package = found[1]
+    step.progress(f"fetching {package}")
+    with tempfile.TemporaryDirectory(dir=CACHE_DIR) as scratch:
+        run(["apt-get", "--quiet", "download", package], timeout_s=300, cwd=scratch)
+        (archive,) = Path(scratch).glob("*.deb")
+        step.progress(f"unpacking {archive.name}")
+        run(["dpkg-deb", "--extract", archive, Path(scratch) / "tree"])
+        (Path(scratch) / "tree").rename(CACHE_DIR / package)
+    return CACHE_DIR / package
+
+
+def _build(kernel_tree: Path, agent: Path, out: Path) -> None:
+    out.mkdir()
+    (kernel,) = (kernel_tree / "boot").glob("vmlinuz-*")
+    shutil.copy(kernel, out / "vmlinuz")
+    with tempfile.TemporaryDirectory() as root:
+        _fill_initramfs(Path(root), kernel_tree)
+        guest_programs.add_programs(Path(root), agent)
+        pack = f"find . | cpio --quiet --create --format=newc --owner=0:0 | gzip -9 >{out}/initrd"
+        run(["sh", "-c", pack], cwd=root)
+    _make_boot_image(out)
+
+
+def _fill_initramfs(root: Path, kernel_tree: Path) -> None:
+    for directory in DIRECTORIES:
+        (root / directory).mkdir(parents=True)
+    shutil.copy(FILES / "init", root / "init")
+    # Where the guest agent looks for it.
+    shutil.copy(FILES / "shutdown", root / "sbin")
+    shutil.copy(FILES / "on-uevent", root / "bin")
+    # acpid looks for what to do under the name of the event.
+    shutil.copy(FILES / "on-power-button", root / "etc/acpi/PWRF/00000080")
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    for applet in run([BUSYBOX, "--list"]).split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    for number, module in enumerate(_modules_in_order(kernel_tree)):
+        shutil.copy(module, root / f"modules/{number:02}-{module.name}")
+
+
+def _modules_in_order(kernel_tree: Path) -> list[Path]:
+    files = {
+        path.stem.replace("-", "_"): path for path in (kernel_tree / "lib/modules").rglob("*.ko")
+    }
+    order: list[Path] = []
+
+    def add(name: str) -> None:
+        if files[name] in order:
+            return
+        # Section .modinfo holds name=value strings; depends= is there even when it is empty.
+        found = re.search(rb"\0depends=([^\0]*)\0", files[name].read_bytes())
+        for dependency in found[1].decode().split(",") if found and found[1] else ():
+            add(dependency.replace("-", "_"))
+        order.append(files[name])
+
+    for module in MODULES:
+        add(module)
+    return order
+
+
+def _make_boot_image(out: Path) -> None:
+    """A FAT file system from the first sector on, which SeaBIOS and SYSLINUX boot as it is."""
+    image = out / "boot.img"
+    config = out / "syslinux.cfg"
+    config.write_text(
+        f"default lab\nlabel lab\n  linux vmlinuz\n  initrd initrd\n  append {KERNEL_ARGS}\n"
+    )
+    with image.open("wb") as file:
+        os.truncate(file.fileno(), BOOT_IMAGE_MIB * 1024 * 1024)
+    sectors = BOOT_IMAGE_MIB * 1024 * 1024 // 512
+    run(["mformat", "-i", image, "-T", sectors, "-h", 64, "-s", 32, "::"])
+    run(["mcopy", "-i", image, out / "vmlinuz", out / "initrd", config, "::"])
+    run(["syslinux", "--install", image])
+    config.unlink()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Certificates for the lab: a CA, a server certificate for each host, a client's for the engine.
+
+A second CA signs a client certificate that no host may accept. Called while the lab starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.base import run
+
+DAYS = "30"
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its private key, both PEM files."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Pki:
+    """The certificates below one directory, by convention of their names."""
+
+    directory: Path
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of the CA that hosts and engine trust."""
+        return self.directory / "ca.pem"
+
+    @property
+    def engine(self) -> Identity:
+        """The client certificate that the hosts accept."""
+        return self.identity("engine")
+
+    @property
+    def foreign(self) -> Identity:
+        """A client certificate that another CA signed."""
+        return self.identity("foreign")
+
+    def identity(self, name: str) -> Identity:
+        """The certificate and key of `name`, for instance those of host1."""
+        return Identity(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+
+    def issue_client(self, name: str, alternatives: str = "DNS:client") -> Identity:
+        """A client certificate that the hosts accept; alternatives as in x509v3_config(5)."""
+        _sign(self.directory, "ca", name, "clientAuth", alternatives)
+        return self.identity(name)
+
+    def renew_host(self, name: str, address: str, days: int) -> None:
+        """Give a host another key and certificate in place of the one that it has."""
+        _sign(self.directory, "ca", name, "serverAuth", _host_names(name, address), days=str(days))
+
+
+def make_pki(directory: Path, hosts: Mapping[str, str]) -> Pki:
+    """Make all certificates for the hosts (name to IP address) in `directory`."""
+    directory.mkdir(mode=0o755)
+    _make_ca(directory, "ca")
+    _make_ca(directory, "foreign-ca")
+    for name, address in hosts.items():
+        certify_host(directory, name, address)
+    _sign(directory, "ca", "engine", "clientAuth", "DNS:engine")
+    _sign(directory, "foreign-ca", "foreign", "clientAuth", "DNS:engine")
+    return Pki(directory)
+
+
+def certify_host(directory: Path, name: str, address: str) -> None:
+    """Make the server certificate of one more host."""
+    _sign(directory, "ca", name, "serverAuth", _host_names(name, address))
+
+
+def _host_names(name: str, address: str) -> str:
+    return f"DNS:{name},DNS:localhost,IP:{address},IP:127.0.0.1"
+
+
+def _make_ca(directory: Path, name: str) -> None:
+    out = ("-keyout", directory / f"{name}.key", "-out", directory / f"{name}.pem")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            *NEW_KEY,
+            "-days",
+            DAYS,
+            "-subj",
+            f"/O=lab/CN={name}",
+            *usage,
+            *out,
+        ]
+    )
+
+
+def _sign(
+    directory: Path, ca: str, name: str, usage: str, alternatives: str, *, days: str = DAYS
+) -> None:
+    request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
+    identifiers = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    extensions.write_text(f"{identifiers}extendedKeyUsage={usage}\nsubjectAltName={alternatives}\n")
+    key = ("-keyout", directory / f"{name}.key", "-out", request)
+    run(["openssl", "req", "-new", *NEW_KEY, "-subj", f"/O=lab/CN={name}", *key])
+    signer = ("-CA", directory / f"{ca}.pem", "-CAkey", directory / f"{ca}.key", "-CAcreateserial")
+    out = ("-extfile", extensions, "-out", directory / f"{name}.pem")
+    run(["openssl", "x509", "-req", "-in", request, "-days", days, *signer, *out])
+    request.unlink()
+    extensions.unlink()

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Installation and packages; part of the Makefile, which sets PYTHON. All of it works in a clean checkout.
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' vdsmcinder/__init__.py)
+
+DESTDIR :=
+PREFIX := /usr/local
+SYSCONFDIR := /etc
+BUNDLED := build/bundled
+# Goes behind the packages' release number, for instance .el9.
+DIST :=
+
+SOURCES := dist/vdsm-cinder-$(VERSION).tar.gz
+BUNDLE := dist/vdsm-cinder-bundled-$(VERSION).tar.gz
+# The same content gives the same archive.
+TAR := tar --create --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@0
+# Dependencies are the target system's business: a Debian machine can build, and knows none of them.
+RPMBUILD = rpmbuild --quiet --nodeps --define '_topdir $(CURDIR)/build/rpm' \
+	--define '_sourcedir $(CURDIR)/dist' --define '_srcrpmdir $(CURDIR)/dist' \
+	--define '_rpmdir $(CURDIR)/dist' $(if $(DIST),--define 'dist $(DIST)') \
+	--define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm'
+
+.PHONY: install uninstall sources srpm rpm rpmlint
+
+install: $(BUNDLED)  ## install into PREFIX (/usr/local), for packagers below DESTDIR
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(PYTHON)' \
+		packaging/install $(BUNDLED)
+
+uninstall:  ## remove what install put there, but not the configuration
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' packaging/uninstall
+
+# Once downloaded, nothing here needs the network again.
+build/bundled: packaging/bundled.txt
+	@echo "Python packages for $@, from packaging/bundled.txt"
+	@rm -rf build/bundling $@
+	@$(PYTHON) -m venv build/bundling
+	@AIOHTTP_NO_EXTENSIONS=1 build/bundling/bin/pip --quiet --disable-pip-version-check install \
+		--no-deps --no-compile --require-hashes --use-pep517 --target $@ -r packaging/bundled.txt
+	@find $@ '(' -name '*.py[xdi]' -o -path '*/.hash/*' -o -name .hash ')' -delete
+	@find $@ -path '*.dist-info/*' -type f ! -name METADATA ! -path '*LICENSE*' ! -path '*NOTICE*' -delete
+	@find $@ -name '*.py' -exec sed -i '1{/^#!/d}' {} +
+	@rm -rf build/bundling
+	@touch $@
+
+sources: $(BUNDLED)
+	@mkdir -p dist
+	@git ls-files -z | $(TAR) --gzip --null --files-from=- --transform='s|^|vdsm-cinder-$(VERSION)/|' \
+		--file=$(SOURCES)
+	@$(TAR) --gzip --directory=$(dir $(BUNDLED)) --file=$(BUNDLE) $(notdir $(BUNDLED))
+
+srpm: sources  ## the source package, in dist/
+	@$(RPMBUILD) -bs vdsm-cinder.spec
+	@ls dist/*-$(VERSION)-*$(DIST).src.rpm
+
+rpm: sources  ## the source and binary packages, in dist/
+	@$(RPMBUILD) -ba vdsm-cinder.spec
+	@ls dist/*-$(VERSION)-*$(DIST).*.rpm
+
+rpmlint: rpm  ## what rpmlint says of the packages
+	cd dist && rpmlint --config ../packaging/rpmlint.toml ../vdsm-cinder.spec *-$(VERSION)-*.rpm

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab, a daemon on host1 and an engine that talks to it, for all functional tests.
+
+They run inside the lab's network: `make functional`, or, for one test while a lab runs,
+`python -m lab exec -- .venv/bin/pytest tests/functional/...`. host1 and its daemon are shared by
+all tests; what breaks a daemon or its libvirtd happens on host2.
+"""
+
+from __future__ import annotations
+
+import pytest
+import pytest_asyncio
+
+from lab.daemon import HostDaemon
+from lab.engine import Engine, new_id
+from lab.running import Lab
+from tests.functional.guests import new_guest
+from tests.functional.helpers import OPTIONS
+
+
+@pytest.fixture(scope="session")
+def lab():
+    return Lab.attach()
+
+
+@pytest.fixture(scope="session")
+def host(lab):
+    return lab.hosts["host1"]
+
+
+@pytest.fixture(scope="session")
+def daemon(lab, host):
+    with HostDaemon(host, lab.pki, OPTIONS) as daemon:
+        yield daemon
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def engine(lab, daemon):
+    """An engine with the Ceph key registered; it destroys what its tests left."""
+    async with Engine(lab, daemon) as engine:
+        await engine.register_key()
+        yield engine
+        for vm in await engine.call("Host.getVMList"):
+            await engine.destroy(vm["vmId"])
+        await engine.call("Host.registerSecrets", secrets=[], clear=True)
+
+
+@pytest.fixture
+def image(lab):
+    """Makes images of the lab's pool; those that nobody has open any more go with the test."""
+    made = []
+
+    def make(size_mib=64, source=None):
+        made.append(f"volume-{new_id()}")
+        lab.ceph.create_image(made[-1], size_mib, source)
+        return made[-1]
+
+    yield make
+    for name in made:
+        if not lab.ceph.watchers(name):
+            lab.ceph.remove_image(name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guest(engine):
+    """A VM with agent, display and CD drive for tests that leave it as it was."""
+    async with new_guest(engine) as guest:
+        yield guest

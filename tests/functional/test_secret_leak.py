@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No key shows anywhere: a daemon goes through its verbs and errors, and all it left is searched.
+
+Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_secret_leak.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from lab.base import wait_until
+from lab.daemon import HostDaemon
+from lab.engine import Engine, new_id, secret_params
+from lab.namespace import CLEAN_ENVIRONMENT
+from tests.functional import misuse
+from tests.functional.helpers import booted, destroyed_at_last, new_image, refused
+from tests.functional.leaks import (
+    Directory,
+    Journal,
+    files_changed,
+    forms,
+    new_key,
+    processes,
+    read,
+    shown,
+)
+from vdsmcinder.client.session import RemoteError
+from vdsmcinder.client.stomp import StompSession
+
+MAX_FRAME_BYTES = 65536
+LOGGERS = ("", "jsonrpcserver", "asyncio", "aiohttp", "vdsmcinder")
+# How others than the search would write a key.
+ENCODERS = {
+    "base64": lambda key: key,
+    "base64 for URLs": lambda key: base64.urlsafe_b64encode(base64.b64decode(key)),
+    "URL-encoded": lambda key: quote(key, safe=""),
+    "with escaped slashes": lambda key: json.dumps(key).replace("/", "\\/"),
+    "base64 of base64": lambda key: base64.b64encode(key.encode()),
+    "raw": base64.b64decode,
+    "hexadecimal": lambda key: base64.b64decode(key).hex(),
+    "upper-case hexadecimal": lambda key: base64.b64decode(key).hex().upper(),
+    "a bytes literal": lambda key: repr(base64.b64decode(key)),
+    "numbers": lambda key: str(list(base64.b64decode(key))),
+}
+
+
+@pytest.mark.parametrize("form", list(forms(new_key())))
+@pytest.mark.parametrize("cut", [0, 4], ids=["whole", "cut"])
+def test_the_search_finds_a_key_in_each_form(form, cut, tmp_path):
+    key = new_key()
+    written = ENCODERS[form](key)
+    written = written.encode() if isinstance(written, str) else written
+    directory = Directory(tmp_path)
+    (tmp_path / "state").write_bytes(b"key=" + written[: len(written) - cut])
+    assert f"{tmp_path}/state holds it as" in "".join(shown(key, directory.content()))
+    assert shown(new_key(), directory.content()) == []
+
+
+class Search:
+    """A daemon on host2 that sees keys, and every place that could hold them afterwards."""
+
+    def __init__(self, lab, target, wire):
+        self.host = lab.hosts["host2"]
+        self.journal = Journal()
+        self.places = {}
+        options = {
+            "log": {"level": "DEBUG", "target": target},
+            "listen": {"max_frame_bytes": MAX_FRAME_BYTES},
+            "rpc": {"validate_results": True},
+        }
+        self.daemon = HostDaemon(self.host, lab.pki, options, f"leak-{target}")
+        self.log = "the journal" if target == "journal" else str(self.daemon.log)
+        self._wire = wire
+        self._logs = Directory(self.daemon.directory), Directory(self.host.log)
+        self._began = self.daemon.directory / "began"
+        self._began.touch()
+
+    def add(self, places):
+        """Keep what stands in places now."""
+        for name, content in places.items():
+            self.places[name] = self.places.get(name, b"") + content
+
+    def add_processes(self):
+        """Keep the command lines and environments of all that runs on the host now."""
+        self.add(processes(self.host.path("/proc")))
+
+    def finish(self):
+        """All places, with what is left in them at the end."""
+        self.add({"the journal": self.journal.content})
+        self.add({"what engines received": bytes(self._wire)})
+        for directory in self._logs:
+            self.add(directory.content())
+        self.add(files_changed(self.host, self._began))
+        return self.places
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    """All that engines receive: replies and events, as they come off the wire."""
+    received = bytearray()
+    take = StompSession.data_received
+
+    def tapped(session, data):
+        received.extend(data)
+        take(session, data)
+
+    monkeypatch.setattr(StompSession, "data_received", tapped)
+    return received
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("target", ["stderr", "journal"])
+async def test_no_key_shows_anywhere(lab, wire, target):
+    search = Search(lab, target, wire)
+    real, wrong, leaked = lab.ceph.key, new_key(), new_key()
+    with search.journal.listening(search.host), search.daemon:
+        async with Engine(lab, search.daemon) as engine:
+            await engine.register_key()
+            await log_everything(engine)
+            async with booted(engine) as vm:
+                await plug_and_unplug(engine, search, vm)
+                await go_through_the_verbs(engine, search, vm, wrong)
+                await misuse.misplace_in_secrets(engine, real)
+                await misuse.misplace_in_disks(engine, vm, real)
+                await misuse.misplace_in_every_verb(engine, real)
+                search.add({"HTTP": await misuse.send_malformed_bodies(engine, real)})
+                answers = await misuse.break_the_protocol(engine, real, MAX_FRAME_BYTES)
+                search.add({"STOMP": answers})
+                await register_without_libvirt(engine, search.host, real)
+                await leak(engine, leaked)
+    places = search.finish()
+
+    assert any(b"qemu-system" in content for name, content in places.items() if "cmdline" in name)
+    for key in (real, wrong):
+        found = shown(key, places)
+        assert not found, "\n".join(found)
+    where = "\n".join(shown(leaked, places))
+    assert f"{search.log} holds it as base64" in where
+    assert "what engines received holds it as base64" in where
+
+
+async def log_everything(engine):
+    for logger in LOGGERS:
+        with suppress(RemoteError):  # those of libraries that are not in use yet
+            await engine.call("Host.setLogLevel", level="DEBUG", name=logger)
+
+
+async def leak(engine, key):
+    """Have the daemon show a key, through an error that repeats what it was given.
+
+    If the search does not find this one, it would not find another.
+    """
+    with refused(91, key):
+        await engine.call("Host.setLogLevel", level="DEBUG", name=key)
+
+
+async def plug_and_unplug(engine, search, vm):
+    with new_image(engine) as image:
+        disk = {"vmId": vm.id, "drive": engine.disk(image)}
+        await engine.call("VM.hotplugDisk", vmID=vm.id, params=disk)
+        search.add_processes()
+        await engine.call("VM.hotunplugDisk", vmID=vm.id, params=disk)
+        with refused(46):
+            await engine.call("VM.hotunplugDisk", vmID=vm.id, params=disk)
+
+
+async def go_through_the_verbs(engine, search, vm, wrong):
+    """Every verb as it should be called, and VMs that cannot start."""
+    for verb in ("ping", "ping2", "getCapabilities", "getHardwareInfo", "getStats"):
+        await engine.call(f"Host.{verb}")
+    for verb in ("getSecrets", "getVMList", "getVMFullList", "getAllVmStats", "dumpxmls"):
+        await engine.call(f"Host.{verb}")
+    await engine.call("Host.echo", message="hello")
+    for verb in ("getInfo", "getStats", "pause", "cont", "reset"):
+        await engine.call(f"VM.{verb}", vmID=vm.id)
+    with refused(4):
+        await engine.create(engine.flat(vm.id, engine.disk(vm.image)))
+
+    secret = secret_params(new_id(), wrong)
+    auth = {"type": "ceph", "username": "cinder", "uuid": secret["uuid"]}
+    with refused(9, secret["uuid"], "Host.registerSecrets"):
+        await engine.create(engine.flat(new_id(), engine.disk(vm.image, auth=auth)))
+    await engine.call("Host.registerSecrets", secrets=[secret])
+    await fails_to_start(engine, engine.disk(vm.image, auth=auth))
+    await fails_to_start(engine, engine.disk("no-such-image"))
+    await engine.call("Host.registerSecrets", secrets=[{**secret, "usageID": "ovirt/renamed"}])
+    await engine.call("Host.unregisterSecrets", uuids=[secret["uuid"]])
+    await engine.call("Host.registerSecrets", secrets=[secret])
+    search.add_processes()
+
+
+async def fails_to_start(engine, disk):
+    async with destroyed_at_last(engine, new_id()) as vm_id:
+        await engine.create(engine.flat(vm_id, disk))
+        assert (await engine.wait_status(vm_id, "Down"))["exitReason"] == 3
+
+
+async def register_without_libvirt(engine, host, key):
+    host.stop_libvirtd()
+    with refused(40, "libvirt"):
+        await engine.call("Host.registerSecrets", secrets=[secret_params(new_id(), key)])
+    host.start_libvirtd()
+    ready = engine.daemon.health
+    await asyncio.to_thread(wait_until, lambda: ready()["status"] == "ready", "libvirt again", 30)
+
+
+def test_the_command_shows_no_key(lab, wire, tmp_path):
+    """It is given one in each way that there is, and as an argument, which it refuses."""
+    search, key = Search(lab, "stderr", wire), new_key()
+    home, keyring = tmp_path / "home", tmp_path / "keyring"
+    home.mkdir()
+    written = Directory(home)
+    keyring.write_text(f"[client.cinder]\n\tkey = {key}\n")
+    secret = json.dumps([secret_params(new_id(), key)])
+    (tmp_path / "secrets.json").write_text(secret)
+    (tmp_path / "broken.json").write_text(secret[:-3])
+    register = "call", "Host.registerSecrets"
+    with search.daemon:
+        for code, stdin, *words in (
+            (0, key, "register-secret", new_id()),
+            (0, "", "register-secret", new_id(), keyring),
+            (1, f"{key}!", "register-secret", new_id()),
+            (1, key, "register-secret", key[:16]),
+            (0, "", *register, f"secrets=@{tmp_path}/secrets.json"),
+            (1, "", *register, f"secrets=@{tmp_path}/broken.json"),
+            (0, secret, *register, "secrets=@-"),
+            (2, "", *register, f"secrets={secret}"),
+            (0, "", "secrets"),
+            (0, "", *register, "secrets=@-", "clear=true"),
+        ):
+            command = search.daemon.command(*words)
+            process, said, ended = run_command(command, home, stdin or "[]")
+            search.add({"the command's output": said})
+            if key not in "".join(command):
+                search.add(process)
+            assert ended == code, said
+    search.add(written.content())
+    places = search.finish()
+    assert b"register-secret" in places["the command's line"]
+    found = shown(key, places)
+    assert not found, "\n".join(found)
+
+
+def run_command(command, home, stdin):
+    """What a command's /proc shows while it runs, what it says, and its exit code."""
+    environment = {**CLEAN_ENVIRONMENT, "HOME": str(home)}
+    pipe, out = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=out) as process:
+        places = {
+            f"the command's {what}": read(Path(f"/proc/{process.pid}/{file}"))
+            for what, file in (("line", "cmdline"), ("environment", "environ"))
+        }
+        said, _ = process.communicate(stdin.encode(), 30)
+    return places, said, process.returncode

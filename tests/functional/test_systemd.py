@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon as a part of the system: installed, run by systemd, upgraded and removed.
+
+On a host of its own that boots systemd: once from the RPMs that `make rpm` builds of this tree,
+once by `make install`, as on Debian.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+
+from lab.base import LabError, wait_until
+from lab.domains import console_of, disk_xml
+from lab.engine import Engine, client_context, new_id
+from lab.host import address_of
+from lab.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
+from lab.pki import certify_host
+from lab.systemd_host import boot
+from vdsmcinder.client import stomp
+from vdsmcinder.client.session import RemoteError
+
+# What the issue promises.
+WATCHDOG_S = 30
+STOP_S = 5
+SCORE = 2.0
+
+RECOVERING = 99
+
+
+@pytest.fixture(scope="module", params=[RpmDaemon, MadeDaemon], ids=["rpm", "make"])
+def daemon(request, lab):
+    """The daemon, installed, configured and started on a host that has just booted."""
+    name = request.param.HOST
+    certify_host(lab.pki.directory, name, address_of(name))
+    host = boot(lab, name)
+    try:
+        daemon = request.param(host, lab.pki)
+        daemon.install()
+        daemon.configure()
+        host.systemctl("enable", "--now", SERVICE)
+        yield daemon
+    finally:
+        host.end()
+
+
+@pytest.fixture
+def active(daemon):
+    """The daemon, which runs, whatever the test before did to it."""
+    daemon.host.systemctl("start", SERVICE)
+    daemon.wait_status("VMs:")
+    return daemon
+
+
+@pytest_asyncio.fixture
+async def engine(lab, active):
+    async with Engine(lab, active) as engine:
+        await engine.register_key()
+        yield engine
+
+
+@asynccontextmanager
+async def running_vm(engine, image):
+    """A VM that writes to its disk all the time, and in the end must be the same and go on."""
+    daemon, vm_id = engine.daemon, new_id()
+    disk = disk_xml(engine.lab.ceph, image, "vda", engine.secret_id)
+    await engine.run(engine.document(vm_id, disk))
+    try:
+        daemon.wait_status("VMs: 1 running")
+        pid = qemu_pid(daemon, vm_id)
+        with console_of(daemon.host, f"vm-{vm_id}") as console:
+            console.wait_ready()
+            written = int(console.ask("hammer vda", r"^hammer vda (\d+)$")[1])
+            yield vm_id
+            assert qemu_pid(daemon, vm_id) == pid
+            assert int(console.ask("stop", r"^hammered vda (\d+)$")[1]) > written
+    finally:
+        # Not through the daemon: it may be gone.
+        daemon.host.virsh("destroy", f"vm-{vm_id}")
+        daemon.host.virsh("undefine", f"vm-{vm_id}")
+
+
+def qemu_pid(daemon, vm_id):
+    return daemon.host.run(["cat", f"/run/libvirt/qemu/vm-{vm_id}.pid"]).strip()
+
+
+class Traffic:
+    """Clients that connect, call a verb and hang up, one after the other, as fast as it goes.
+
+    outcomes: how often a call was answered, told that the VMs are not known yet (recovering),
+    refused (nobody listened) or lost (cut off under way). longest_s: the longest wait.
+    """
+
+    def __init__(self, engine):
+        self.outcomes = Counter()
+        self.longest_s = 0.0
+        self._context = client_context(engine.lab.pki, engine.lab.pki.engine)
+        self._address = engine.daemon.host.address, engine.daemon.port
+        self._stop = asyncio.Event()
+
+    async def __aenter__(self):
+        self._task = asyncio.create_task(self._run())
+        await self.answered(20)
+        return self
+
+    async def __aexit__(self, *_):
+        self._stop.set()
+        await self._task
+
+    async def answered(self, count):
+        """Return when so many more calls have been answered."""
+        wanted = self.outcomes["answered"] + count
+        while self.outcomes["answered"] < wanted:
+            assert not self._task.done()
+            await asyncio.sleep(0.01)
+
+    async def refused(self):
+        """Return when a call has been refused."""
+        while not self.outcomes["refused"]:
+            assert not self._task.done()
+            await asyncio.sleep(0.01)
+
+    async def _run(self):
+        while not self._stop.is_set():
+            began = time.monotonic()
+            outcome = await self._call()
+            self.outcomes[outcome] += 1
+            if outcome in ("answered", "recovering"):
+                self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+    async def _call(self):
+        try:
+            session = await stomp.connect(*self._address, self._context, 0)
+            await session.call("Host.getVMList")
+            await session.close()
+        except RemoteError as e:
+            assert e.code == RECOVERING
+            return "recovering"
+        except ConnectionRefusedError:
+            return "refused"
+        except (stomp.SessionLost, OSError):
+            return "lost"
+        return "answered"
+
+
+def restarted(daemon, pid):
+    """Wait until another process than pid serves, and knows the VMs."""
+    wait_until(lambda: daemon.pid not in (0, pid), "systemd to start the daemon anew", WATCHDOG_S)
+    wait_until(lambda: daemon.state == "active", "the daemon to be ready", 30)
+
+
+def test_runs_as_a_user_of_its_own_and_only_root_reaches_its_socket(active):
+    host = active.host
+    assert host.run(["stat", "--format=%U", f"/proc/{active.pid}"]) == "vdsm-cinder\n"
+    capabilities = host.run(["grep", "CapEff", f"/proc/{active.pid}/status"])
+    assert capabilities.split() == ["CapEff:", "0" * 16]
+    assert host.run(["stat", "--format=%U %a", "/run/vdsm-cinder/vdsm-cinder.sock"]) == "root 600\n"
+    assert host.run(["stat", "--format=%U:%G %a", CONFIG]) == "root:vdsm-cinder 640\n"
+    assert active.command("vms", "--json") == "[]\n"
+    wait_until(lambda: active.status == "VMs: 0 running, 0 down", "a status without trouble", 30)
+
+
+def test_systemd_finds_little_that_it_could_still_do(active):
+    rated = active.host.run(["systemd-analyze", "security", "--no-pager", SERVICE])
+    score = float(rated.partition("exposure level for vdsm-cinderd.service: ")[2].split()[0])
+    assert score <= SCORE
+
+
+async def test_tells_how_many_vms_run_and_since_when(engine, image):
+    daemon = engine.daemon
+    async with running_vm(engine, image()) as vm_id:
+        assert "vm-" in daemon.command("vms")
+        daemon.host.systemctl("restart", SERVICE)
+        daemon.wait_status("VMs: 1 running")
+        await engine.connect()
+        (stats,) = await engine.call("VM.getStats", vmID=vm_id)
+        age = daemon.host.run(["ps", "-o", "etimes=", "-p", qemu_pid(daemon, vm_id)])
+        assert abs(int(stats["elapsedTime"]) - int(age)) <= 2
+        assert stats["pid"] == qemu_pid(daemon, vm_id)
+    daemon.wait_status("VMs: 0 running, 0 down")
+
+
+async def test_a_restart_refuses_nobody(engine, image, record_property):
+    daemon = engine.daemon
+    async with running_vm(engine, image()), Traffic(engine) as traffic:
+        for _ in range(3):
+            before = daemon.pid
+            await asyncio.to_thread(daemon.host.systemctl, "restart", SERVICE)
+            assert daemon.pid != before
+            await traffic.answered(20)
+    record_property("restart", f"{dict(traffic.outcomes)}, longest {traffic.longest_s:.2f} s")
+    assert traffic.outcomes["refused"] == 0
+    assert traffic.outcomes["lost"] <= 3
+
+
+async def test_a_crash_refuses_nobody(engine, image, record_property):
+    daemon = engine.daemon
+    async with running_vm(engine, image()), Traffic(engine) as traffic:
+        before = daemon.pid
+        daemon.host.namespace.kill(before, signal.SIGKILL)
+        await asyncio.to_thread(restarted, daemon, before)
+        await traffic.answered(20)
+    record_property("kill -9", f"{dict(traffic.outcomes)}, longest {traffic.longest_s:.2f} s")
+    assert traffic.outcomes["refused"] == 0
+    assert traffic.outcomes["lost"] <= 1
+
+
+async def test_the_watchdog_restarts_a_daemon_that_hangs(engine, image, record_property):
+    daemon = engine.daemon
+    async with running_vm(engine, image()):
+        before, began = daemon.pid, time.monotonic()
+        daemon.host.namespace.kill(before, signal.SIGSTOP)
+        await asyncio.to_thread(restarted, daemon, before)
+        took_s = time.monotonic() - began
+        daemon.wait_status("VMs: 1 running")
+    record_property("watchdog", f"{took_s:.1f} s")
+    assert took_s < WATCHDOG_S
+    said = [entry["MESSAGE"] for entry in daemon.host.journal(f"--unit={SERVICE}")]
+    assert any("Watchdog timeout" in line for line in said)
+
+
+async def test_stops_at_once_and_for_good(engine, image, record_property):
+    daemon = engine.daemon
+    # Clients go on knocking, and do not wake it up again.
+    async with running_vm(engine, image()), Traffic(engine) as traffic:
+        began = time.monotonic()
+        await asyncio.to_thread(daemon.host.systemctl, "stop", SERVICE)
+        took_s = time.monotonic() - began
+        await traffic.refused()
+        assert [daemon.host.show(unit, "ActiveState") for unit in UNITS] == ["inactive"] * 3
+        assert daemon.host.show(SERVICE, "Result") == "success"
+        daemon.host.systemctl("start", SERVICE)
+        daemon.wait_status("VMs: 1 running")
+        await traffic.answered(20)
+    record_property("stop", f"{took_s:.1f} s")
+    assert took_s < STOP_S
+
+
+def test_a_reload_is_taken_without_a_restart(active):
+    before = active.pid
+    active.host.systemctl("reload", SERVICE)
+    wait_until(lambda: active.state == "active", "the reload to be over", 30)
+    assert active.pid == before
+    assert active.command("vms", "--json") == "[]\n"
+
+
+def test_a_wrong_configuration_is_told_and_not_tried_again(active):
+    active.set_option("level: INFO", "level: LOUD")
+    try:
+        with pytest.raises(LabError):
+            active.host.systemctl("restart", SERVICE)
+        assert active.state == "failed"
+        said = [entry["MESSAGE"] for entry in active.host.journal(f"--unit={SERVICE}", "-n20")]
+        assert any("log.level is 'LOUD'" in line for line in said)
+    finally:
+        active.set_option("level: LOUD", "level: INFO")
+
+
+async def test_an_upgrade_refuses_nobody(engine, image, record_property):
+    daemon = engine.daemon
+    before = daemon.pid
+    async with running_vm(engine, image()), Traffic(engine) as traffic:
+        await asyncio.to_thread(daemon.upgrade)
+        await asyncio.to_thread(restarted, daemon, before)
+        await traffic.answered(20)
+        daemon.wait_status("VMs: 1 running")
+    record_property("upgrade", f"{dict(traffic.outcomes)}, longest {traffic.longest_s:.2f} s")
+    assert traffic.outcomes["refused"] == 0
+    assert traffic.outcomes["lost"] <= 1
+    assert daemon.host.run(["grep", "allow_emulation", CONFIG]).strip() == "allow_emulation: true"
+
+
+async def test_a_removal_leaves_the_vms_and_no_stray_files(engine, image):
+    daemon = engine.daemon
+    async with running_vm(engine, image()):
+        await asyncio.to_thread(daemon.remove)
+        assert [daemon.host.show(unit, "LoadState") for unit in UNITS] == ["not-found"] * 3
+        assert daemon.traces() - daemon.traces_before == daemon.kept

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The door to libvirt, against libvirt's own test driver."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import libvirt
+import pytest
+
+from vdsmcinder.config import Libvirt
+from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.virt.connection import CallOverrun, Connection
+
+
+@pytest.fixture
+async def connection():
+    conn = Connection(Libvirt(uri="test:///default", threads=2))
+    up = asyncio.Event()
+
+    async def on_up():
+        up.set()
+
+    conn.on_up = on_up
+    conn.events = asyncio.Queue()
+    conn.event_handlers[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE] = lambda *args: (
+        conn.events.put_nowait(args)
+    )
+    conn.start()
+    await asyncio.wait_for(up.wait(), 10)
+    yield conn
+    await conn.close()
+
+
+async def test_calls_and_events(connection):
+    domain = await connection.call(connection.handle.lookupByName, "test")
+    uuid = domain.UUIDString()
+    await connection.on_domain(uuid, libvirt.virDomain.suspend)
+    event = await asyncio.wait_for(connection.events.get(), 10)
+    assert event == (
+        uuid,
+        libvirt.VIR_DOMAIN_EVENT_SUSPENDED,
+        libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED,
+    )
+
+
+async def test_what_libvirt_refuses_is_raised(connection):
+    with pytest.raises(libvirt.libvirtError) as error:
+        await connection.call(connection.handle.lookupByName, "nobody")
+    assert error.value.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+
+
+async def test_an_overrun_costs_a_thread_and_not_the_loop(connection):
+    release = threading.Event()
+    with pytest.raises(CallOverrun, match=r"did not come back within 0\.05 s") as error:
+        await connection.call(release.wait, timeout_s=0.05)
+    assert connection.stuck_calls == 1
+    assert await connection.call(connection.handle.getHostname)
+    release.set()
+    await error.value.finished
+    await asyncio.sleep(0)
+    assert connection.stuck_calls == 0
+
+
+async def test_a_libvirt_that_is_not_there_is_told_at_once():
+    conn = Connection(Libvirt(uri="qemu+unix:///system?socket=/nonexistent/libvirt-sock"))
+    conn.start()
+    with pytest.raises(ResourceUnavailable, match="check that libvirtd runs") as error:
+        await conn.call(print)
+    assert error.value.code == 40
+    await conn.close()

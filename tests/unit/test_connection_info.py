@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cinder's connection info: what is taken from it, what is refused, and the Drive it becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vdsmcinder.ceph.connection_info import ConnectionInfo
+from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.image import ImageName
+from vdsmcinder.errors import (
+    InvalidParameter,
+    MissingParameter,
+    UnsupportedDrive,
+    VdsmCinderError,
+)
+from vdsmcinder.virt.access import Encryption
+from vdsmcinder.virt.drive import Drive
+
+SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+VOLUME = "5c11e1b6-9c9a-4ae2-8a4c-2f1d5c7b1e01"
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    """An answer of Cinder's with some fields of its data changed."""
+    return {
+        "driver_volume_type": "rbd",
+        "data": {
+            "name": f"volumes/volume-{VOLUME}",
+            "hosts": ["10.0.0.1", "10.0.0.2"],
+            "ports": ["6789", "3300"],
+            "cluster_name": "ceph",
+            "auth_enabled": True,
+            "auth_username": "cinder",
+            "secret_type": "ceph",
+            "secret_uuid": SECRET,
+            "volume_id": VOLUME,
+            "discard": True,
+            "qos_specs": None,
+            "access_mode": "rw",
+            "encrypted": False,
+            "cacheable": False,
+            **changes,
+        },
+    }
+
+
+def test_all_fields() -> None:
+    assert ConnectionInfo.from_dict(info()) == ConnectionInfo(
+        image=ImageName(f"volumes/volume-{VOLUME}"),
+        hosts=(MonitorHost("10.0.0.1", 6789, "tcp"), MonitorHost("10.0.0.2", 3300, "tcp")),
+        cluster_name="ceph",
+        username="cinder",
+        secret_uuid=SECRET,
+        volume_id=VOLUME,
+        discard=True,
+        readonly=False,
+        encrypted=False,
+        qos={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({}, MissingParameter, "driver_volume_type is missing"),
+        ({"driver_volume_type": "rbd"}, MissingParameter, "data.name is missing"),
+        ({"driver_volume_type": "iscsi"}, UnsupportedDrive, "is 'iscsi'; expected rbd"),
+        ({"driver_volume_type": "rbd", "data": []}, InvalidParameter, "data is []"),
+        (info(name="volume-1"), InvalidParameter, "data.name is 'volume-1'; expected pool/image"),
+        (info(hosts=["a b"], ports=["1"]), InvalidParameter, "data.hosts[0] is 'a b'"),
+        (info(ports=["6789"]), InvalidParameter, "expected as many as there are hosts, 2"),
+        (info(ports=["6789", "x"]), InvalidParameter, "data.ports[1] is 'x'"),
+        (info(secret_uuid=None), MissingParameter, "data.secret_uuid is missing"),
+        (info(secret_uuid="7"), InvalidParameter, "data.secret_uuid is '7'"),
+        (info(secret_type="iscsi"), InvalidParameter, "data.secret_type is 'iscsi'"),
+        (info(auth_username=None), MissingParameter, "data.auth_username is missing"),
+        (info(auth_enabled="perhaps"), InvalidParameter, "data.auth_enabled is 'perhaps'"),
+        (info(access_mode="wo"), InvalidParameter, "data.access_mode is 'wo'; expected one of rw"),
+        (info(cluster_name="../x"), InvalidParameter, "data.cluster_name is '../x'"),
+        (info(encrypted="x"), InvalidParameter, "data.encrypted is 'x'"),
+        (info(qos_specs="fast"), InvalidParameter, "data.qos_specs is 'fast'"),
+        (
+            info(qos_specs={"read_iops_sec": "fast"}),
+            InvalidParameter,
+            "data.qos_specs.read_iops_sec is 'fast'; expected a whole number",
+        ),
+        (info(encrypted=True), UnsupportedDrive, "data.encrypted is 'true'; expected false, or"),
+    ],
+)
+def test_refused(given: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        Drive.from_connection_info(given)
+    assert words in caught.value.message
+
+
+def test_without_cephx() -> None:
+    given = info(auth_enabled=False, auth_username=None, secret_uuid=None)
+    assert Drive.from_connection_info(given).source.auth is None
+
+
+def test_brackets_come_off() -> None:
+    connection = ConnectionInfo.from_dict(info(hosts=["[fd00::1]", "fd00::2"]))
+    assert [host.name for host in connection.hosts] == ["fd00::1", "fd00::2"]
+
+
+def test_without_ports() -> None:
+    connection = ConnectionInfo.from_dict(info(ports=[]))
+    assert [host.port for host in connection.hosts] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "config_file"), [("ceph", None), ("backup", "/etc/ceph/backup.conf")]
+)
+def test_monitors_from_the_configuration_file(cluster: str, config_file: str | None) -> None:
+    given = info(hosts=[], ports=[], cluster_name=cluster)
+    source = Drive.from_connection_info(given).source
+    assert (source.hosts, source.config_file) == ((), config_file)
+
+
+def test_read_only_stays_read_only() -> None:
+    assert Drive.from_connection_info(info(access_mode="ro"), readonly=False).readonly
+    assert not Drive.from_connection_info(info()).readonly
+    assert Drive.from_connection_info(info(), readonly=True).readonly
+
+
+def test_snapshot_must_be_read_only() -> None:
+    given = info(name="volumes/volume-1@snapshot-1")
+    with pytest.raises(InvalidParameter, match="'snapshot-1' is a snapshot"):
+        Drive.from_connection_info(given)
+    source = Drive.from_connection_info(given, readonly=True).source
+    assert (source.path, source.snapshot) == ("volumes/volume-1", "snapshot-1")
+
+
+def test_encrypted_with_its_secret() -> None:
+    secret = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"
+    drive = Drive.from_connection_info(info(encrypted=True), encryptionSecret=secret)
+    assert drive.source.encryption == Encryption("luks", secret)
+
+
+def test_limits_for_the_storage_are_left_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    specs = {"read_iops_sec": "100", "write_bytes_sec_max": 5, "vendor:tier": "gold"}
+    drive = Drive.from_connection_info(info(qos_specs=specs))
+    assert drive.io_tune.limits == (("read_iops_sec", 100), ("write_bytes_sec_max", 5))
+    assert "vendor:tier" in caplog.text
+
+
+def test_engine_adds_what_cinder_does_not_know() -> None:
+    drive = Drive.from_connection_info(
+        info(), ("sda",), iface="scsi", bootOrder="2", serial="s", deviceId=VOLUME
+    )
+    assert (drive.target, drive.boot_order, drive.serial) == ("sdb", 2, "s")
+    assert drive.alias == f"ua-{VOLUME}"
+    assert drive.driver.discard == "unmap"

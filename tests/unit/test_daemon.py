@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole daemon: what it tells of itself, who may do what, and what it reads again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.unit.whole import get, running
+from vdsmcinder.client.session import RemoteError
+
+MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """Daemons set the root logger's level; the other tests get theirs back."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+async def test_requests_are_counted_by_verb_and_outcome(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        engine = await host.client()
+        for _ in range(3):
+            await engine.call("Host.ping2")
+        for verb in ("VM.reset", "Host.nonsense", "VM.migrate"):
+            with pytest.raises(RemoteError):
+                await engine.call(verb, {"vmID": "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"})
+        found = await host.metrics()
+        assert found["requests_total", "ok", "Host.ping2"] == 3
+        assert found["requests_total", "1", "VM.reset"] == 1
+        assert found["requests_refused_total", "-32601"] == 1
+        assert found["requests_refused_total", "44"] == 1
+        assert found["request_duration_seconds_count", "Host.ping2"] == 3
+        assert found["request_duration_seconds_bucket", "+Inf", "Host.ping2"] == 3
+        assert 0 < found["request_duration_seconds_sum", "Host.ping2"] < 3
+        await engine.close()
+
+
+async def test_connections_and_events_are_counted(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        engine, deaf = await host.client(), await host.client()
+        await engine.subscribe_events()
+        with pytest.raises(OSError):
+            await host.client("foreign")
+        host.daemon._events.publish("|virt|VM_status|x", {"x": {"status": "Up"}})
+        await engine.wait_for_event(lambda e: True)
+        found = await host.metrics()
+        assert found["connections", "stomp"] == 2
+        assert found["connections_accepted_total", "stomp"] == 2
+        assert found["connections", "http"] >= 1
+        assert found["connections_refused_total",] == 1
+        assert found["events_total",] == 1
+        assert found["events_sent_total", "stomp"] == 1
+        assert found["events_dropped_total", "stomp"] == 0
+        await engine.close()
+        await deaf.close()
+
+
+async def test_libvirt_calls_and_threads_are_counted(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        release = threading.Event()
+        connection = host.daemon._connection
+        with pytest.raises(Exception, match="did not come back"):
+            await connection.call(release.wait, timeout_s=0.01)
+        found = await host.metrics()
+        assert found["libvirt_up",] == 1
+        assert found["libvirt_calls_total", "list_domains", "ok"] == 1
+        assert found["libvirt_calls_total", "wait", "overrun"] == 1
+        assert found["libvirt_call_duration_seconds_count", "wait"] == 1
+        assert found["libvirt_calls_stuck",] == found["libvirt_threads_busy",] == 1
+        assert found["libvirt_threads",] == 2
+        release.set()
+
+
+async def test_what_prometheus_needs_beside(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        found = await host.metrics()
+        assert found["ready",] == found["healthy",] == 1
+        assert found["vms", "Up"] == 0
+        assert found["process_resident_memory_bytes",] > 10e6
+        thirty_days_on = time.time() + 30 * 86400
+        assert abs(found["certificate_expiry_timestamp_seconds",] - thirty_days_on) < 3600
+
+
+# --- health ------------------------------------------------------------------------------------
+
+
+async def test_a_daemon_that_can_do_its_work_is_ready(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        assert await host.health() == (200, {"status": "ready", "ready": True, "reasons": []})
+
+
+async def test_without_libvirt_it_is_degraded_and_not_ready(tmp_path: Path) -> None:
+    libvirt = {"uri": "test:///nowhere"}
+    async with running(tmp_path, libvirt=libvirt, listen={"tls": False}) as host:
+        status, health = await host.health()
+        assert (status, health["status"], health["ready"]) == (503, "degraded", False)
+        assert health["reasons"][0].startswith("libvirt at test:///nowhere cannot be reached")
+        found = await host.metrics()
+        assert found["libvirt_up",] == found["ready",] == found["healthy",] == 0
+        assert ("secrets",) not in found
+
+
+async def test_stuck_calls_degrade_it_until_all_threads_hang(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        release = threading.Event()
+        for ready, stuck in ((True, 1), (False, 2)):
+            with pytest.raises(Exception, match="did not come back"):
+                await host.daemon._connection.call(release.wait, timeout_s=0.01)
+            status, health = await host.health()
+            assert (status == 200, health["status"], health["ready"]) == (ready, "degraded", ready)
+            assert f"{stuck} of 2 threads" in health["reasons"][0]
+        release.set()
+
+
+async def test_a_certificate_that_ends_soon_is_told_of(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        host.pki.renew_host("host", "127.0.0.1", days=3)
+        host.daemon.reload()
+        status, health = await host.health()
+        assert (status, health["status"], health["ready"]) == (200, "degraded", True)
+        assert "expires in 3.0 days" in health["reasons"][0]
+        host.daemon._listener.certificates.expires_at = time.time() - 1
+        status, health = await host.health()
+        assert (status, health["ready"]) == (503, False)
+        assert "has expired" in health["reasons"][0]
+
+
+# --- roles -------------------------------------------------------------------------------------
+
+
+async def test_a_monitor_reads_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, **MONITOR) as host:
+        host.pki.issue_client("grafana")
+        grafana = await host.client("grafana")
+        await grafana.subscribe_events()
+        assert await grafana.call("Host.getVMList") == []
+        host.daemon._events.publish("|virt|VM_status|x", {})
+        await grafana.wait_for_event(lambda e: True)
+        for verb, params in (
+            ("Host.setLogLevel", {"level": "DEBUG"}),
+            ("Host.registerSecrets", {"secrets": []}),
+        ):
+            caplog.clear()
+            with pytest.raises(RemoteError) as denied:
+                await grafana.call(verb, params)
+            assert denied.value.code == 75
+            assert f"{verb} changes something, which role monitor of CN=grafana" in str(
+                denied.value
+            )
+            lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+            assert len(lines) == 1
+            assert lines[0].startswith(f"denied {verb} to CN=grafana,O=lab at 127.0.0.1:")
+        await grafana.close()
+
+
+async def test_roles_hold_over_https_and_pages_are_for_all(tmp_path: Path) -> None:
+    async with running(tmp_path, **MONITOR) as host:
+        host.pki.issue_client("grafana")
+        for path in ("/metrics", "/health"):
+            streams = await asyncio.open_connection("127.0.0.1", host.port, ssl=host.tls("grafana"))
+            status, body = await get(*streams, path)
+            assert status == 200
+        body = b'{"jsonrpc":"2.0","method":"Host.setLogLevel","params":["INFO"],"id":1}'
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", host.port, ssl=host.tls("grafana")
+        )
+        writer.write(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert b'"code":75' in await reader.read()
+        writer.close()
+
+
+async def test_whoever_is_not_named_and_root_are_admin(tmp_path: Path) -> None:
+    async with running(tmp_path, **MONITOR) as host:
+        engine = await host.client()
+        assert await engine.call("Host.setLogLevel", {"level": "INFO"}) is True
+        await engine.close()
+
+
+# --- SIGHUP ------------------------------------------------------------------------------------
+
+
+async def test_roles_and_log_level_are_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as host:
+        host.pki.issue_client("grafana")
+        grafana = await host.client("grafana")
+        assert await grafana.call("Host.setLogLevel", {"level": "INFO"})
+        host.configure(**MONITOR, log={"level": "DEBUG"}, vms={"spare_pcie_ports": 3})
+        host.daemon.reload()
+        assert logging.getLogger().level == logging.DEBUG
+        with pytest.raises(RemoteError, match="role monitor"):
+            await grafana.call("Host.setLogLevel", {"level": "INFO"})
+        assert "changes that wait for a restart: vms.spare_pcie_ports" in caplog.text
+        await grafana.close()
+
+
+async def test_a_broken_configuration_stays_out_of_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, **MONITOR) as host:
+        host.configure(access={"roles": {"grafana": "boss"}})
+        host.daemon.reload()
+        lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        assert len(lines) == 1
+        assert "access.roles: grafana is 'boss'; expected one of admin, monitor" in lines[0]
+        status, health = await host.health()
+        assert (status, health["status"]) == (200, "degraded")
+        assert "is 'boss'" in health["reasons"][0]
+        host.configure()
+        host.daemon.reload()
+        assert (await host.health())[1]["status"] == "ready"
+
+
+async def test_certificates_are_read_again_without_dropping_anyone(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        engine = await host.client()
+        before = (await host.metrics())["certificate_expiry_timestamp_seconds",]
+        host.pki.renew_host("host", "127.0.0.1", days=90)
+        host.daemon.reload()
+        after = (await host.metrics())["certificate_expiry_timestamp_seconds",]
+        assert round((after - before) / 86400) == 60
+        assert await engine.call("Host.ping2") is True
+        await engine.close()

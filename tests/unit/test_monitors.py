@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether monitors can be reached, against real sockets on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.monitors import unreachable
+
+
+@asynccontextmanager
+async def saying(words):
+    """The port of a server that says this to whoever connects, and then hangs up."""
+
+    async def serve(_reader, writer):
+        writer.write(words)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.fixture
+async def listening():
+    async with saying(b"ceph v2\n\x10\x00") as port:
+        yield port
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        yield s.getsockname()[1]
+
+
+async def test_one_that_answers_is_enough(listening, closed_port):
+    hosts = [MonitorHost("127.0.0.1", closed_port), MonitorHost("127.0.0.1", listening)]
+    assert await unreachable(hosts, 5) == {}
+
+
+async def test_each_that_does_not_answer_is_named(closed_port):
+    host = MonitorHost("127.0.0.1", closed_port)
+    reasons = await unreachable([host], 5)
+    assert "refused" in reasons[host]
+
+
+async def test_a_silent_one_costs_the_deadline():
+    # A full backlog: the kernel drops further connection requests.
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(0)
+        port = s.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        reasons = await unreachable([MonitorHost("127.0.0.1", port)], 0.2)
+        for filler in fillers:
+            filler.close()
+    assert list(reasons.values()) == ["no answer within 0.2 s"]
+
+
+async def test_one_that_accepts_and_says_nothing_costs_the_deadline():
+    # As a monitor that hangs: its kernel goes on accepting connections.
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        reasons = await unreachable([MonitorHost("127.0.0.1", s.getsockname()[1])], 0.2)
+    assert list(reasons.values()) == ["no answer within 0.2 s"]
+
+
+@pytest.mark.parametrize("words", [b"SSH-2.0-OpenSSH_9.2\r\n", b""])
+async def test_what_is_no_monitor_is_told_from_one(words):
+    async with saying(words) as port:
+        reasons = await unreachable([MonitorHost("127.0.0.1", port)], 5)
+    assert list(reasons.values()) == ["not a Ceph monitor"]

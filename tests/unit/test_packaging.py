@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is written in two places of the packaging, because each needs it, is the same in both."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import vdsmcinder
+from vdsmcinder.config import DEFAULT_PATH, Config, Listen
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def read(path: str) -> str:
+    return (REPOSITORY / path).read_text(encoding="utf-8")
+
+
+def test_the_spec_has_the_version_of_the_code() -> None:
+    assert re.findall(r"^Version: +(\S+)", read("vdsm-cinder.spec"), re.M) == [
+        vdsmcinder.__version__
+    ]
+
+
+def test_the_spec_declares_what_is_bundled() -> None:
+    bundled = re.findall(r"^([\w-]+)==(\S+) ", read("packaging/bundled.txt"), re.M)
+    declared = re.findall(r"bundled\(python3dist\((\S+)\)\) = (\S+)", read("vdsm-cinder.spec"))
+    assert declared == bundled
+
+
+def test_the_spec_makes_the_users_that_sysusers_does() -> None:
+    users = re.findall(r"^[ug] .*", read("systemd/vdsm-cinder.sysusers"), re.M)
+    assert re.findall(r"^[ug] .* - -$", read("vdsm-cinder.spec"), re.M) == users
+
+
+def test_the_sockets_are_those_of_the_configuration() -> None:
+    units = read("systemd/vdsm-cinderd.socket") + read("systemd/vdsm-cinderd-local.socket")
+    streams = re.findall(r"^ListenStream=(.*)", units, re.M)
+    assert streams == [str(Listen.port), Listen.unix_socket]
+    assert str(DEFAULT_PATH) in units
+
+
+def test_the_man_pages_tell_of_every_option(tmp_path: Path) -> None:
+    for section in (1, 5, 8):
+        (tmp_path / f"man{section}").mkdir()
+    subprocess.run([sys.executable, REPOSITORY / "packaging/manpages.py", tmp_path], check=True)
+    man = ["man", "--encoding=UTF-8", "--local-file"]
+    pages = {
+        path.name: subprocess.run(
+            [*man, path], check=True, text=True, stdout=subprocess.PIPE, env={"MANWIDTH": "200"}
+        ).stdout
+        for path in tmp_path.glob("*/*")
+    }
+    for section in dataclasses.fields(Config):
+        for option in dataclasses.fields(getattr(Config(), section.name)):
+            assert f"{option.name}: " in pages["vdsm-cinder.yaml.5"]
+    assert "--show-config" in pages["vdsm-cinderd.8"]
+    assert "vdsm-cinder call [OPTION...] VERB [NAME=VALUE...]" in pages["vdsm-cinder.1"]

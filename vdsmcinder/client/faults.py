@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the vdsm-cinder command ends: its exit codes, and the exceptions that lead to them.
+
+Raised by the command's modules, turned into one line on stderr and an exit code by client/cli.py.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+OK, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class CommandFailed(Exception):
+    """The command cannot do what it was asked; the message is one sentence for the operator."""
+
+    exit_code: ClassVar[int] = REFUSED
+
+
+class InputRefused(CommandFailed):
+    """A file or stdin holds something that cannot be used."""
+
+
+class UsageError(CommandFailed):
+    """The words on the command line do not fit together."""
+
+    exit_code = USAGE

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every option of the daemon, with its default and what it is for.
+
+daemon.py loads one YAML file into these classes; `vdsm-cinderd --show-config` prints them back as
+a documented file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import textwrap
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+DEFAULT_PATH = Path("/etc/vdsm-cinder/vdsm-cinder.yaml")
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the option, its value and what fits."""
+
+
+def option(default: Any, doc: str, **limits: Any) -> Any:
+    """A field with its documentation; limits are `minimum`, `maximum` and `choices`."""
+    return field(default=default, metadata={"doc": " ".join(doc.split()), **limits})
+
+
+def map_option(doc: str, **limits: Any) -> Any:
+    """A field that maps names to values, none by default; the limits hold for the values."""
+    return field(default_factory=dict, metadata={"doc": " ".join(doc.split()), **limits})
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where engines and operators connect."""
+
+    address: str = option(
+        "::", "Address of the TCP listener; '::' is every address, IPv4 included."
+    )
+    port: int = option(
+        54321,
+        "TCP port; engines expect 54321. 0 takes any free one.",
+        minimum=0,
+        maximum=65535,
+    )
+    tls: bool = option(
+        True,
+        """Require TLS with client certificates. Without it everyone who reaches the port controls
+        all VMs: only for development.""",
+    )
+    certificate: str = option(
+        "/etc/pki/vdsm/certs/vdsmcert.pem", "The host's certificate, PEM, with its chain."
+    )
+    key: str = option("/etc/pki/vdsm/keys/vdsmkey.pem", "The host's private key, PEM.")
+    ca: str = option(
+        "/etc/pki/vdsm/certs/cacert.pem",
+        "The CA, PEM; clients must have a certificate signed by it.",
+    )
+    unix_socket: str = option(
+        "/run/vdsm-cinder/vdsm-cinder.sock",
+        "JSON-RPC over HTTP for root on this host, used by the vdsm-cinder command.",
+    )
+    heartbeat_ms: int = option(
+        1000,
+        "Shortest heart-beat interval that a STOMP client may ask for, in ms.",
+        minimum=100,
+    )
+    max_frame_bytes: int = option(
+        1024 * 1024,
+        """Largest STOMP frame or HTTP body that clients may send, in bytes; a larger one ends the
+        connection. While a body of that size is read, for some 30 ms, nobody else is answered.""",
+        minimum=4096,
+    )
+    max_buffer_bytes: int = option(
+        16 * 1024 * 1024,
+        """Unread replies and events, in bytes, after which a client that does not read is
+        disconnected.""",
+        minimum=65536,
+    )
+
+
+ROLES = ("admin", "monitor")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may do what: admin everything, monitor what changes nothing. Read again on SIGHUP."""
+
+    default_role: str = option(
+        "admin",
+        """Role of clients that roles does not name; engines need admin. Any client has a
+        certificate that the CA of section listen signed, unless listen.tls is false.""",
+        choices=ROLES,
+    )
+    roles: Mapping[str, str] = map_option(
+        """Roles by the names in a client's certificate: its whole subject, the most specific part
+        first ('CN=grafana,O=Example'), its common name ('grafana'), or an alternative name
+        ('DNS:grafana.example.com', 'URI:spiffe://example.com/grafana', 'email:ops@example.com');
+        'uid:997' is a local user who may connect to the unix socket. If several match, the subject
+        counts, then the common name, then the alternative names.""",
+        choices=ROLES,
+    )
+
+
+@dataclass(frozen=True)
+class Libvirt:
+    """How libvirt is reached."""
+
+    uri: str = option("qemu:///system", "libvirt's connection URI.")
+    call_timeout_s: float = option(
+        30.0, "Deadline of one libvirt call, in seconds; starting a VM has its own.", minimum=1
+    )
+    start_timeout_s: float = option(
+        120.0, "Deadline for libvirt to start a VM, in seconds.", minimum=1
+    )
+    threads: int = option(16, "libvirt calls that may be under way at once.", minimum=2)
+    reconnect_max_s: float = option(
+        10.0,
+        "Longest pause between two attempts to reach a libvirtd that is gone, in seconds.",
+        minimum=0.1,
+    )
+
+
+@dataclass(frozen=True)
+class Vms:
+    """How VMs are run."""
+
+    allow_emulation: bool = option(
+        False,
+        """Run VMs under QEMU's emulation where hardware virtualisation is missing: domain type
+        kvm becomes qemu. Very slow; for test hosts.""",
+    )
+    hotunplug_timeout_s: float = option(
+        30.0,
+        "How long an unplug waits for the guest to let go of the disk or NIC, in seconds.",
+        minimum=0.1,
+    )
+    agent_timeout_s: int = option(
+        10,
+        """How long a guest's agent may take to answer, in seconds; freezing includes writing out
+        what the guest has in memory.""",
+        minimum=1,
+    )
+    snapshot_freeze_s: float = option(
+        60.0,
+        """How long VM.snapshot leaves a guest frozen that nobody thaws, in seconds, where the
+        request does not say; then it is thawed, and an event says so.""",
+        minimum=1,
+    )
+    sample_interval_s: float = option(
+        5.0, "Interval between two samples of the VMs' statistics, in seconds.", minimum=0.2
+    )
+    spare_pcie_ports: int = option(
+        16, "PCIe root ports to spare for hot-plug in VMs whose domain is written here.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """How requests are taken."""
+
+    max_queue: int = option(
+        1000, "Requests under way on one connection; more are refused with code 1100.", minimum=1
+    )
+    validate_results: bool = option(
+        False, "Check results against the schema too, and log what does not fit; for development."
+    )
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is logged, and where."""
+
+    level: str = option(
+        "INFO", "Least severity that is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    target: str = option(
+        "auto",
+        "journal, stderr, or auto: the journal when systemd started the daemon, else stderr.",
+        choices=("auto", "journal", "stderr"),
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration: one attribute for each section of the file."""
+
+    listen: Listen = field(default_factory=Listen)
+    access: Access = field(default_factory=Access)
+    libvirt: Libvirt = field(default_factory=Libvirt)
+    vms: Vms = field(default_factory=Vms)
+    rpc: Rpc = field(default_factory=Rpc)
+    log: Log = field(default_factory=Log)
+
+
+def load(path: Path) -> Config:
+    """Read the YAML file at path.
+
+    Raises ConfigError for a file that cannot be read or parsed, an unknown section or option, or a
+    value of the wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            f"configuration file {path} cannot be read: {reason}; "
+            "create it from the output of vdsm-cinderd --show-config"
+        ) from e
+    return parse(text, str(path))
+
+
+def parse(text: str, origin: str) -> Config:
+    """Build a Config from YAML text; origin names the text in errors."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
+        raise ConfigError(f"{where}: not valid YAML: {getattr(e, 'problem', e)}") from e
+    sections = _mapping({} if content is None else content, origin, "the file")
+    known = {f.name: f for f in dataclasses.fields(Config)}
+    _refuse_unknown(sections, known, origin, "section")
+    return Config(
+        **{
+            name: _section(f.default_factory, sections.get(name), origin, name)  # type: ignore[arg-type]
+            for name, f in known.items()
+        }
+    )
+
+
+def differences(one: Config, other: Config, but: Collection[str] = ()) -> list[str]:
+    """The options ('listen.port') that differ; not those of `but`, which names sections too."""
+    return [
+        f"{section.name}.{f.name}"
+        for section in dataclasses.fields(Config)
+        for f in dataclasses.fields(getattr(one, section.name))
+        if getattr(getattr(one, section.name), f.name)
+        != getattr(getattr(other, section.name), f.name)
+        and not {section.name, f"{section.name}.{f.name}"}.intersection(but)
+    ]
+
+
+def render(config: Config) -> str:
+    """The configuration as a documented YAML file that load() reads back to the same Config."""
+    parts = ["# Configuration of vdsm-cinderd. Every option is shown with the value in force."]
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        parts.append(f"\n# {type(values).__doc__}\n{section.name}:")
+        for f in dataclasses.fields(values):
+            parts.append(_comment(f.metadata["doc"], f.metadata.get("choices")))
+            line = yaml.safe_dump(
+                {f.name: getattr(values, f.name)}, sort_keys=False, width=math.inf
+            )
+            parts.append(textwrap.indent(line.rstrip(), "  "))
+    return "\n".join(parts) + "\n"
+
+
+def _comment(doc: str, choices: Any) -> str:
+    text = doc if choices is None else f"{doc} One of: {', '.join(choices)}."
+    return textwrap.fill(text, 98, initial_indent="  # ", subsequent_indent="  # ")
+
+
+def _section(cls: type[T], content: Any, origin: str, name: str) -> T:
+    if content is None:
+        return cls()
+    values = _mapping(content, origin, f"section {name}")
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(values, known, origin, f"option in section {name}:")
+    return cls(**{k: _value(known[k], v, f"{origin}: {name}.{k}") for k, v in values.items()})
+
+
+def _mapping(content: Any, origin: str, what: str) -> Mapping[Any, Any]:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{origin}: {what} must hold 'name: value' lines, not {content!r}")
+    return content
+
+
+def _refuse_unknown(
+    given: Mapping[Any, Any], known: Mapping[str, Any], origin: str, kind: str
+) -> None:
+    for name in given:
+        if name in known:
+            continue
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        raise ConfigError(f"{origin}: unknown {kind} {name}; {hint}")
+
+
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a string"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+}
+_MAPPING = re.compile(r"Mapping\[str, (\w+)\]")
+
+
+def _value(f: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    of_map = _MAPPING.fullmatch(str(f.type))
+    if of_map is None:
+        return _scalar(str(f.type), f.metadata, value, where)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} is {value!r}; expected 'name: value' lines")
+    return {
+        _scalar("str", {}, key, f"{where}: name"): _scalar(
+            of_map[1], f.metadata, v, f"{where}: {key}"
+        )
+        for key, v in value.items()
+    }
+
+
+def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any:
+    types, expected = _TYPES[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ConfigError(f"{where} is {value!r}; expected {expected}")
+    choices = limits.get("choices")
+    if choices is not None and value not in choices:
+        raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
+    minimum = limits.get("minimum")
+    if minimum is not None and value < minimum:
+        raise ConfigError(f"{where} is {value!r}; expected at least {minimum}")
+    maximum = limits.get("maximum")
+    if maximum is not None and value > maximum:
+        raise ConfigError(f"{where} is {value!r}; expected at most {maximum}")
+    return float(str(value)) if kind == "float" else value

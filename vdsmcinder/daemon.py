@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon, vdsm-cinderd: builds every part, starts them, says READY, waits, and stops.
+
+systemd runs it, or an operator in the foreground. SIGHUP makes it read its certificates, roles and
+log level again. The VMs run on when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import functools
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+import vdsmcinder
+from vdsmcinder import config, health, logs
+from vdsmcinder.config import Config, ConfigError
+from vdsmcinder.host.capabilities import Capabilities
+from vdsmcinder.host.stats import HostSampler
+from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.access import Access
+from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
+from vdsmcinder.rpc.events import Events, vm_status, vm_thawed
+from vdsmcinder.rpc.host import HostVerbs
+from vdsmcinder.rpc.vm import VmVerbs
+from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.supervision import Supervision
+from vdsmcinder.transport.listener import Listener, limit_read_buffers
+from vdsmcinder.transport.pages import Page, Pages
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.freezing import LateThaw
+from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.sampler import Sampler
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.vm import VM
+
+if TYPE_CHECKING:
+    from vdsmcinder.metrics import Exporter
+
+log = logging.getLogger(__name__)
+
+# What has not come to its end by then is left to the kernel.
+STOP_TIMEOUT_S = 4.5
+# How long a thread of libvirt calls or of file reads may keep the event loop waiting, in seconds;
+# Python's own 5 ms are some 50 requests.
+SWITCH_INTERVAL_S = 0.0001
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of vdsm-cinderd; returns the exit code: 2 for a configuration that is wrong."""
+    args = build_parser().parse_args(argv)
+    try:
+        read = functools.partial(_read_config, args.config)
+        settings = read()
+        if args.show_config:
+            sys.stdout.write(config.render(settings))
+            return 0
+        logs.setup(settings.log.level, settings.log.target)
+        # The watchdog's SIGABRT leaves in the log where each thread was stuck.
+        faulthandler.enable()
+        _prepare_process()
+        asyncio.run(serve(settings, read))
+    except ConfigError as e:
+        print(f"vdsm-cinderd: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def serve(settings: Config, read: Callable[[], Config]) -> None:
+    """Run the daemon until SIGTERM or SIGINT; read gives the configuration anew on SIGHUP.
+
+    Raises ConfigError for what it cannot start with.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    daemon = Daemon(settings, read)
+    # Before it is ready it has read everything anew anyway.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    try:
+        await daemon.start()
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+        await stop.wait()
+        log.info("stopping; the VMs run on")
+    finally:
+        await _close(daemon)
+
+
+async def _close(daemon: Daemon) -> None:
+    closing = asyncio.create_task(daemon.close())
+    # Not wait_for, which would wait on for what does not heed its cancellation.
+    done, _ = await asyncio.wait({closing}, timeout=STOP_TIMEOUT_S)
+    if not done:
+        log.warning("stopping took longer than %g s; the process ends as it is", STOP_TIMEOUT_S)
+        _leave()
+    await closing
+    if daemon.stuck_calls:
+        log.warning("%d libvirt calls never came back", daemon.stuck_calls)
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process at once: the interpreter would wait for threads that wait for a hung QEMU."""
+    logging.shutdown()
+    os._exit(0)
+
+
+class Daemon:
+    """All parts of the daemon, and how they are tied together."""
+
+    def __init__(self, settings: Config, read: Callable[[], Config]) -> None:
+        self._settings = settings
+        self._read = read
+        self._not_reloaded = ""  # why not, if so
+        self._exporter: Exporter | None = None
+        self._connection = Connection(settings.libvirt)
+        self._secrets = Secrets(self._connection)
+        self._registry = Registry(
+            self._connection,
+            self._secrets,
+            settings.libvirt,
+            settings.vms,
+            on_change=self._vm_changed,
+            on_thaw=self._vm_thawed,
+        )
+        self._stats = EncodedStats()
+        self._sampler = Sampler(
+            self._connection,
+            self._registry,
+            settings.vms.sample_interval_s,
+            on_sample=self._stats.prepare,
+        )
+        self._host = HostSampler()
+        self._events = Events()
+        self._access = Access(settings.access)
+        self._dispatcher = self._make_dispatcher(settings)
+        pages = Pages(self._health, self._metrics)
+        self._supervision = Supervision(self._status)
+        self._listener = Listener(
+            settings.listen, settings.rpc, self._dispatcher, self._events, pages
+        )
+
+    def _make_dispatcher(self, settings: Config) -> Dispatcher:
+        capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
+        host = HostVerbs(self._registry, self._secrets, capabilities, self._host, self._stats)
+        rules = Rules(
+            lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
+        )
+        verbs = handlers(Host=host, VM=VmVerbs(self._registry))
+        return Dispatcher(schema.load(), verbs, rules, settings.rpc.max_queue)
+
+    @property
+    def port(self) -> int:
+        """The TCP port, once it is started."""
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Start every part; returns when clients are served."""
+        self._connection.start()
+        await self._host.start()
+        self._sampler.start()
+        await self._listener.start()
+        self._supervision.ready()
+        log.info("vdsm-cinderd %s is ready", vdsmcinder.__version__)
+
+    async def close(self) -> None:
+        """Stop every part, in the reverse order; the VMs run on."""
+        self._supervision.stopping()
+        await self._listener.close()
+        await self._sampler.close()
+        await self._registry.close()
+        await self._host.close()
+        await self._connection.close()
+        await self._supervision.close()
+
+    @property
+    def stuck_calls(self) -> int:
+        """libvirt calls that never came back; their threads keep the process from ending."""
+        return self._connection.stuck_calls
+
+    def _vm_changed(self, vm: VM) -> None:
+        self._events.publish(*vm_status(vm))
+        self._sampler.wake()
+
+    def _vm_thawed(self, vm: VM, late: LateThaw) -> None:
+        self._events.publish(*vm_thawed(vm, late))
+
+    def reload(self) -> None:
+        """Read certificates, roles and log level again; what cannot be read stays as it was."""
+        self._supervision.reloading()
+        try:
+            self._apply(self._read())
+            self._not_reloaded = ""
+        except ConfigError as e:
+            self._not_reloaded = str(e)
+            log.error("the configuration read before stays in force: %s", e)
+        if self._listener.certificates is not None:
+            self._listener.certificates.reload()
+        self._supervision.reloaded()
+
+    def _apply(self, settings: Config) -> None:
+        logs.set_level(settings.log.level)
+        self._access.load(settings.access)
+        waiting = config.differences(self._settings, settings, but=("access", "log.level"))
+        log.info("the roles and the log level were read again")
+        if waiting:
+            log.warning("changes that wait for a restart: %s", ", ".join(waiting))
+
+    def _status(self) -> str:
+        """The line that systemctl status shows."""
+        running = sum(vm.running for vm in self._registry.vms())
+        down = len(self._registry.vms()) - running
+        text = f"VMs: {running} running, {down} down"
+        return "; ".join([text, *self._health()["reasons"]])
+
+    def _health(self) -> dict[str, Any]:
+        return health.report(
+            self._connection, self._registry, self._listener.certificates, self._not_reloaded
+        )
+
+    async def _metrics(self) -> Page:
+        if self._exporter is None:
+            self._exporter = await asyncio.to_thread(self._make_exporter)
+        return await self._exporter.page()
+
+    def _make_exporter(self) -> Exporter:
+        """What daemons that nobody scrapes do without; in a thread, for it is imported here."""
+        from vdsmcinder.metrics import Exporter, Sources  # noqa: PLC0415
+
+        sources = Sources(
+            self._health,
+            self._dispatcher,
+            self._listener,
+            self._events,
+            self._connection,
+            self._registry,
+            self._secrets,
+            self._host,
+        )
+        return Exporter(sources)
+
+
+def _prepare_process() -> None:
+    """Let this process have many connections, and switch threads as often as they need it."""
+    limit_read_buffers()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def _read_config(path: Path | None) -> Config:
+    """The file of that path, or the default one, or the built-in values if there is none."""
+    if path is not None:
+        return config.load(path)
+    return config.load(config.DEFAULT_PATH) if config.DEFAULT_PATH.exists() else Config()
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but what is wrong takes one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = _Parser(
+        prog="vdsm-cinderd",
+        description="Host daemon for oVirt virtual machines whose disks are on Ceph.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"YAML file (default: {config.DEFAULT_PATH}, or built-in values if there is none)",
+    )
+    parser.add_argument(
+        "--show-config",
+        action="store_true",
+        help="print the configuration in force, with every option documented, and exit",
+    )
+    parser.add_argument("--version", action="version", version=vdsmcinder.__version__)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The errors that a caller can receive, one class for each code that engines switch on.
+
+Raised wherever a fault is known, turned into a JSON-RPC error object by rpc/dispatch.py alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class VdsmCinderError(Exception):
+    """Something that a verb could not do, in words for an operator.
+
+    message: one sentence that names the object, the cause and the remedy.
+    data: the parts of that sentence as fields, for programs; JSON-serialisable, never a secret.
+    code: the number on the wire (contract/errors.md), fixed by the class.
+    """
+
+    code: ClassVar[int] = 100
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data: Mapping[str, Any] = data
+
+
+class ParseError(VdsmCinderError):
+    """JSON-RPC: the body is not JSON."""
+
+    code = -32700
+
+
+class InvalidRequest(VdsmCinderError):
+    """JSON-RPC: the body is JSON but not a request."""
+
+    code = -32600
+
+
+class NoSuchVerb(VdsmCinderError):
+    """JSON-RPC: the method is not one of ours."""
+
+    code = -32601
+
+
+class InvalidParams(VdsmCinderError):
+    """JSON-RPC: a parameter is absent or has the wrong type."""
+
+    code = -32602
+
+
+class InternalError(VdsmCinderError):
+    """JSON-RPC: the daemon could not make a reply."""
+
+    code = -32603
+
+
+class NoSuchVM(VdsmCinderError):
+    """No VM of that id is known to this host."""
+
+    code = 1
+
+
+class VMExists(VdsmCinderError):
+    """A VM of that id is known already."""
+
+    code = 4
+
+
+class VMIsDown(VdsmCinderError):
+    """The verb needs a running VM."""
+
+    code = 6
+
+
+class CreateFailed(VdsmCinderError):
+    """The VM could not be created."""
+
+    code = 9
+
+
+class MissingParameter(VdsmCinderError):
+    """A required part of a structured parameter is missing."""
+
+    code = 11
+
+
+class ImageNotFound(VdsmCinderError):
+    """A drive's image could not be found."""
+
+    code = 13
+
+
+class OutOfMemory(VdsmCinderError):
+    """The host has not enough memory for the VM."""
+
+    code = 14
+
+
+class Unexpected(VdsmCinderError):
+    """A fault of the daemon's own."""
+
+    code = 16
+
+
+class AgentUnavailable(VdsmCinderError):
+    """The guest agent does not answer."""
+
+    code = 19
+
+
+class UnsupportedDrive(VdsmCinderError):
+    """The kind of drive is not one that this host can serve."""
+
+    code = 36
+
+
+class ResourceUnavailable(VdsmCinderError):
+    """libvirt or Ceph cannot be reached now; the same call may succeed later."""
+
+    code = 40
+
+
+class ChangeDiskFailed(VdsmCinderError):
+    """The medium of a drive could not be changed."""
+
+    code = 41
+
+
+class DestroyFailed(VdsmCinderError):
+    """The VM could not be destroyed."""
+
+    code = 42
+
+
+class NotImplementedYet(VdsmCinderError):
+    """The verb belongs to the contract but this version does not serve it."""
+
+    code = 44
+
+
+class HotplugDiskFailed(VdsmCinderError):
+    """The disk could not be plugged into the running VM."""
+
+    code = 45
+
+
+class HotunplugDiskFailed(VdsmCinderError):
+    """The disk could not be unplugged from the running VM."""
+
+    code = 46
+
+
+class SnapshotFailed(VdsmCinderError):
+    """The guest could not be made ready for a snapshot of its disks."""
+
+    code = 48
+
+
+class HotplugNicFailed(VdsmCinderError):
+    """The network interface could not be plugged into the running VM."""
+
+    code = 49
+
+
+class HotunplugNicFailed(VdsmCinderError):
+    """The network interface could not be unplugged from the running VM."""
+
+    code = 50
+
+
+class UpdateDeviceFailed(VdsmCinderError):
+    """A device of the running VM could not be changed."""
+
+    code = 56
+
+
+class WrongDiskSize(VdsmCinderError):
+    """The new size of a disk is not the one that its image has."""
+
+    code = 58
+
+
+class SetCpusFailed(VdsmCinderError):
+    """The number of the running VM's processors could not be changed."""
+
+    code = 60
+
+
+class IoTuneFailed(VdsmCinderError):
+    """The limits of a disk's I/O could not be set."""
+
+    code = 64
+
+
+class SecretMalformed(VdsmCinderError):
+    """A secret in the request is malformed; the message never holds its value."""
+
+    code = 72
+
+
+class SecretRegistrationFailed(VdsmCinderError):
+    """libvirt did not take a secret."""
+
+    code = 73
+
+
+class SecretUnregistrationFailed(VdsmCinderError):
+    """libvirt did not remove a secret."""
+
+    code = 74
+
+
+class UnsupportedOperation(VdsmCinderError):
+    """The caller or the VM's state does not allow the verb."""
+
+    code = 75
+
+
+class FreezeFailed(VdsmCinderError):
+    """The guest's file systems could not be frozen."""
+
+    code = 76
+
+
+class ThawFailed(VdsmCinderError):
+    """The guest's file systems could not be thawed, or were thawed too early."""
+
+    code = 77
+
+
+class ResetFailed(VdsmCinderError):
+    """The VM could not be reset."""
+
+    code = 90
+
+
+class InvalidParameter(VdsmCinderError):
+    """A part of a structured parameter has a value that is not allowed."""
+
+    code = 91
+
+
+class Recovering(VdsmCinderError):
+    """The list of VMs is not known yet; ask again."""
+
+    code = 99
+
+
+class OutOfResources(VdsmCinderError):
+    """A queue of the daemon is full."""
+
+    code = 1100

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading structured parameters off the wire: each field is converted once, here, or refused.
+
+virt/ and ceph/ read device descriptions and connection infos with it; every refusal names the
+field, the value and what was expected.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Generic, TypeVar
+
+from vdsmcinder.errors import InvalidParameter, MissingParameter
+
+T = TypeVar("T")
+
+# What XML 1.0 cannot carry (section 2.2): most control characters, lone surrogates.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# A key that was put where its secret's name belongs, as 'ceph auth get-key' prints it: base64 of at
+# least 16 bytes, and no path.
+_KEY = re.compile(r"(?<![\w+/=.-])[A-Za-z0-9+][A-Za-z0-9+/]{21,}={0,2}(?![\w+/=.-])")
+
+_TRUE = frozenset({"true", "on", "yes", "1"})
+_FALSE = frozenset({"false", "off", "no", "0"})
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A type of value on the wire.
+
+    convert: the wire's value to ours; ValueError when it does not fit.
+    expected: what fits, as it stands in an error after 'expected'.
+    """
+
+    convert: Callable[[Any], T]
+    expected: str
+
+
+def is_xml_text(text: str) -> bool:
+    """Whether XML can carry this text."""
+    return _NOT_XML.search(text) is None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError
+    text = str(value)
+    if not is_xml_text(text):
+        raise ValueError
+    return text
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = _text(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _uuid(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return str(uuid.UUID(value))
+
+
+TEXT = Kind(_text, "text without control characters")
+BOOLEAN = Kind(_boolean, "true or false")
+UUID = Kind(_uuid, "a UUID")
+
+
+def number(minimum: int, maximum: int | None = None) -> Kind[int]:
+    """A whole number, as a number or as decimal digits, within the limits (both inclusive)."""
+
+    def convert(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError
+        return value
+
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return Kind(convert, f"a whole number {limits}")
+
+
+def choice(*names: str) -> Kind[str]:
+    """One of some words."""
+
+    def convert(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Kind(convert, f"one of {', '.join(names)}")
+
+
+def matching(pattern: str, expected: str) -> Kind[str]:
+    """Text that matches the whole of a regular expression."""
+
+    def convert(value: Any) -> str:
+        text = _text(value)
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return Kind(convert, expected)
+
+
+class Fields:
+    """The fields of one object on the wire.
+
+    values: the object as JSON gives it. thing: what it describes, the first words of every error.
+    Null and the empty string count as absent: engines send both for what they do not know.
+    """
+
+    def __init__(self, values: Any, thing: str, path: str = "") -> None:
+        if not isinstance(values, Mapping):
+            raise _invalid(thing, path or "the description", values, "an object")
+        self.values: Mapping[str, Any] = values
+        self.thing = thing
+        self._path = path
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(name) not in (None, "")
+
+    def get(self, name: str, kind: Kind[T]) -> T | None:
+        """The value of a field, or None when it is absent. Raises InvalidParameter."""
+        if name not in self:
+            return None
+        return self._convert(self._where(name), self.values[name], kind)
+
+    def need(self, name: str, kind: Kind[T]) -> T:
+        """The value of a field that must be there. Raises MissingParameter, InvalidParameter."""
+        value = self.get(name, kind)
+        if value is None:
+            raise self.missing(name, kind.expected)
+        return value
+
+    def items(self, name: str, kind: Kind[T]) -> list[T]:
+        """The values of a list; empty when the field is absent. Raises InvalidParameter."""
+        return [
+            self._convert(f"{self._where(name)}[{i}]", item, kind)
+            for i, item in enumerate(self._list(name))
+        ]
+
+    def section(self, name: str) -> Fields:
+        """The fields of an object within this one, none when it is absent."""
+        return Fields(self.values[name] if name in self else {}, self.thing, self._where(name))
+
+    def sections(self, name: str) -> list[Fields]:
+        """The fields of each object in a list; empty when the field is absent."""
+        where = self._where(name)
+        return [
+            Fields(item, self.thing, f"{where}[{i}]") for i, item in enumerate(self._list(name))
+        ]
+
+    def names(self) -> list[str]:
+        """The names of the fields that are there."""
+        return [name for name in self.values if name in self]
+
+    def missing(self, name: str, expected: str) -> MissingParameter:
+        """The error for a field that should be there."""
+        where = self._where(name)
+        return MissingParameter(
+            f"{self.thing}: {where} is missing; expected {expected}", field=where, expected=expected
+        )
+
+    def invalid(self, name: str, expected: str) -> InvalidParameter:
+        """The error for a field whose value does not fit."""
+        return _invalid(self.thing, self._where(name), self.values.get(name), expected)
+
+    def _list(self, name: str) -> Sequence[Any]:
+        value = self.values.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, (list, tuple)):
+            raise self.invalid(name, "a list")
+        return value
+
+    def _where(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else name
+
+    def _convert(self, where: str, value: Any, kind: Kind[T]) -> T:
+        try:
+            return kind.convert(value)
+        except ValueError:
+            raise _invalid(self.thing, where, value, kind.expected) from None
+
+
+def _invalid(thing: str, where: str, value: Any, expected: str) -> InvalidParameter:
+    shown = _KEY.sub("********", repr(value))
+    if len(shown) > 80:
+        shown = f"{shown[:77]}..."
+    return InvalidParameter(
+        f"{thing}: {where} is {shown}; expected {expected}",
+        field=where,
+        value=shown,
+        expected=expected,
+    )

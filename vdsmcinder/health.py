@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether the daemon can do its work, and if not why, in sentences for an operator.
+
+daemon.py answers GET /health with it, vdsmcinder/metrics.py tells it as numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vdsmcinder.transport.certificates import Certificates
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.registry import Registry
+
+# A certificate that ends sooner than this should have been renewed by now.
+RENEWAL_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is wrong. serious: engines' requests cannot be served because of it."""
+
+    reason: str
+    serious: bool
+
+
+def report(
+    connection: Connection, registry: Registry, certificates: Certificates | None, reload: str
+) -> dict[str, Any]:
+    """The daemon's health: status (ready, recovering, degraded), ready, and reasons.
+
+    ready: engines can be served, well or badly; it is true of a daemon that is merely degraded.
+    reload: why the configuration could not be read again; empty if it could.
+    """
+    troubles = [*_libvirt(connection), *_certificates(certificates)]
+    if reload:
+        troubles.append(Trouble(f"the configuration as it is now is not in force: {reload}", False))
+    reasons = [t.reason for t in troubles]
+    status = "degraded" if troubles else "ready"
+    if connection.ready and not registry.recovered:
+        status = "recovering"
+        reasons.insert(0, "the VMs are being read from libvirt; ask again in a moment")
+    return {
+        "status": status,
+        "ready": registry.recovered and not any(t.serious for t in troubles),
+        "reasons": reasons,
+    }
+
+
+def _libvirt(connection: Connection) -> Iterator[Trouble]:
+    if connection.trouble:
+        yield Trouble(connection.trouble, serious=True)
+    stuck, threads = connection.stuck_calls, connection.threads
+    if stuck:
+        yield Trouble(
+            f"{stuck} libvirt calls did not come back within their deadline and hold {stuck} of "
+            f"{threads} threads; check whether libvirtd and the VMs' QEMU processes respond",
+            serious=stuck >= threads,
+        )
+
+
+def _certificates(certificates: Certificates | None) -> Iterator[Trouble]:
+    if certificates is None:
+        return
+    if certificates.trouble:
+        yield Trouble(
+            f"the certificate files as they are now are not in force: {certificates.trouble}",
+            serious=False,
+        )
+    days = (certificates.expires_at - time.time()) / 86400
+    if days <= 0:
+        yield Trouble(
+            "the host's certificate has expired, so engines refuse it; renew it (option "
+            "listen.certificate)",
+            serious=True,
+        )
+    elif days < RENEWAL_DAYS:
+        yield Trouble(
+            f"the host's certificate expires in {days:.1f} days; renew it (option "
+            "listen.certificate)",
+            serious=False,
+        )

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine's network in the words of the engine: the NetInfo types of contract/types.txt.
+
+Called by host/capabilities.py with what host/network.py has read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vdsmcinder.host.network import Kind, Link, Network
+
+NO_GATEWAY_V6 = "::"
+
+
+def as_dict(net: Network) -> dict[str, Any]:
+    """The part of VdsmCapabilities that describes the network.
+
+    Each bridge is reported as the network of its name: that is how engines build networks that VMs
+    are plugged into. Nobody reconfigures the network through us, so it is never 'dirty'.
+    """
+    bridges = {link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE)}
+    return {
+        "nics": {link.name: _nic(link, net) for link in net.of(Kind.NIC)},
+        "bondings": {link.name: _bond(link, net) for link in net.of(Kind.BOND)},
+        "vlans": {link.name: _vlan(link, net) for link in net.of(Kind.VLAN)},
+        "bridges": bridges,
+        "networks": {name: {**bridge, "iface": name} for name, bridge in bridges.items()},
+        "nameservers": list(net.nameservers),
+        "supportsIPv6": net.ipv6,
+        "lastClientIface": net.default_link,
+        "netConfigDirty": "False",
+    }
+
+
+def main_address(net: Network) -> str:
+    """The address by which others reach this host: that of the default route's link, or ''."""
+    link = net.links.get(net.default_link)
+    if link is None:
+        return ""
+    addresses = [a.interface.ip for a in link.addresses if not a.interface.ip.is_link_local]
+    return next((str(ip) for ip in addresses), "")
+
+
+def _nic(link: Link, net: Network) -> dict[str, Any]:
+    return {**_addressing(link, net), "hwaddr": link.mac, "speed": link.speed_mbps}
+
+
+def _bond(link: Link, net: Network) -> dict[str, Any]:
+    return {
+        **_addressing(link, net),
+        "hwaddr": link.mac,
+        "slaves": list(link.ports),
+        "active_slave": link.active_port,
+        "opts": dict(link.options or {}),
+        "switch": "legacy",
+    }
+
+
+def _vlan(link: Link, net: Network) -> dict[str, Any]:
+    # The one kind whose MTU is a number on the wire.
+    return {
+        **_addressing(link, net),
+        "mtu": link.mtu,
+        "iface": link.parent,
+        "vlanid": link.vlan_id,
+    }
+
+
+def _bridge(link: Link, net: Network) -> dict[str, Any]:
+    return {
+        **_addressing(link, net),
+        "ports": list(link.ports),
+        "stp": "on" if link.stp else "off",
+        "bridged": True,
+        "switch": "legacy",
+    }
+
+
+def _addressing(link: Link, net: Network) -> dict[str, Any]:
+    v4 = [a for a in link.addresses if a.interface.version == 4]
+    v6 = [a for a in link.addresses if a.interface.version == 6]
+    first = v4[0].interface if v4 else None
+    return {
+        "addr": str(first.ip) if first else "",
+        "netmask": str(first.netmask) if first else "",
+        "gateway": link.gateway_v4 or "",
+        "ipv4addrs": [str(a.interface) for a in v4],
+        "ipv4defaultroute": link.name == net.default_link and link.gateway_v4 is not None,
+        "dhcpv4": any(not a.permanent for a in v4),
+        "ipv6addrs": [str(a.interface) for a in v6],
+        "ipv6gateway": link.gateway_v6 or NO_GATEWAY_V6,
+        "ipv6autoconf": link.autoconf_v6,
+        # A lease is for one address; what is autoconfigured stands in a prefix of 64 bits.
+        "dhcpv6": any(not a.permanent and a.interface.network.prefixlen == 128 for a in v6),
+        "mtu": str(link.mtu),
+    }

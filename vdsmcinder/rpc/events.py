@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What engines are told without asking: events, and who wants to hear them.
+
+virt/ tells of changes through a callable that daemon.py ties to publish(); transports subscribe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from vdsmcinder.rpc import envelope
+from vdsmcinder.rpc.clock import monotonic_ms
+from vdsmcinder.rpc.wire import state
+from vdsmcinder.virt.freezing import LateThaw
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[bytes], None]
+
+
+class Events:
+    """Passes events on to all subscribers, in the order in which they were published.
+
+    published: how many there were so far, heard by anybody or not.
+    """
+
+    def __init__(self) -> None:
+        self.published = 0
+        # A dict for its order; a sink is a key of its own, even if it subscribes twice.
+        self._sinks: dict[object, Sink] = {}
+
+    def publish(self, name: str, params: Mapping[str, Any]) -> None:
+        """Send an event to all subscribers, stamped with notify_time.
+
+        name: as contract/wire.md writes it, such as |virt|VM_status|<vmId>. Never raises for what
+        a subscriber does: its failure is logged, and the others get the event.
+        """
+        self.published += 1
+        if not self._sinks:
+            return
+        body = envelope.notification(name, {**params, "notify_time": monotonic_ms()})
+        for sink in tuple(self._sinks.values()):
+            try:
+                sink(body)
+            except Exception:
+                log.exception("event %s could not be passed on to a subscriber", name)
+
+    def subscribe(self, sink: Sink) -> Callable[[], None]:
+        """Have sink called with each event from now on, encoded as a JSON-RPC notification.
+
+        The sink must not block. Returns what ends the subscription; calling it twice does no harm.
+        """
+        key = object()
+        self._sinks[key] = sink
+
+        def unsubscribe() -> None:
+            self._sinks.pop(key, None)
+
+        return unsubscribe
+
+
+def vm_status(vm: VM) -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that tells how a VM is now."""
+    return f"|virt|VM_status|{vm.id}", {vm.id: {**state(vm), "hash": vm.hash}}
+
+
+def vm_thawed(vm: VM, late: LateThaw) -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that tells that a guest was left frozen for too long."""
+    told: dict[str, Any] = {"thawed": late.failure is None, "frozenSeconds": late.frozen_s}
+    if late.failure is not None:
+        told["reason"] = late.failure
+    return f"|virt|VM_thawed|{vm.id}", {vm.id: told}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Host.* verbs: each public method is one verb of schema.yml, and takes its parameters.
+
+dispatch.py calls them with validated values. Reads answer at once, from the last sample; what asks
+libvirt or the kernel is a coroutine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.host.capabilities import Capabilities
+from vdsmcinder.host.stats import HostSampler
+from vdsmcinder.rpc import wire, wire_host, wire_iotune
+from vdsmcinder.rpc.envelope import Written
+from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+
+class HostVerbs:
+    """What concerns the host, or all of its VMs."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        secrets: Secrets,
+        capabilities: Capabilities,
+        sampler: HostSampler,
+        stats: EncodedStats,
+    ) -> None:
+        self._registry = registry
+        self._secrets = secrets
+        self._capabilities = capabilities
+        self._sampler = sampler
+        self._stats = stats
+
+    def ping(self) -> bool:
+        return True
+
+    def ping2(self) -> bool:
+        return True
+
+    def echo(self, message: str) -> str:
+        return message
+
+    async def getCapabilities(self) -> dict[str, Any]:
+        return await self._capabilities.get()
+
+    async def getHardwareInfo(self) -> dict[str, Any]:
+        return await self._capabilities.hardware()
+
+    def getStats(self) -> dict[str, Any]:
+        return wire_host.host_stats(self._sampler.snapshot(), self._registry.vms())
+
+    def getVMList(self, full: bool, vm_ids: Sequence[str], only_ids: bool) -> list[Any]:
+        vms = self._chosen(vm_ids)
+        if only_ids:
+            return [vm.id for vm in vms]
+        return [wire.definition(vm) if full else wire.short_status(vm) for vm in vms]
+
+    def getVMFullList(self, vm_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return [wire.definition(vm) for vm in self._chosen(vm_ids)]
+
+    async def getAllVmStats(self) -> Written:
+        return await self._stats.of(self._registry.vms())
+
+    def getAllVmIoTunePolicies(self) -> dict[str, Any]:
+        return {
+            vm.id: {"policy": wire_iotune.policy(vm), "current_values": wire_iotune.values(vm)}
+            for vm in self._registry.vms()
+            if vm.domain.io_tune_policy
+        }
+
+    def dumpxmls(self, vm_ids: Sequence[str]) -> dict[str, str]:
+        return {vm.id: vm.xml for vm in self._chosen(vm_ids)}
+
+    def setLogLevel(self, level: str, name: str) -> None:
+        if name and name not in logging.getLogger().manager.loggerDict:
+            raise InvalidParameter(
+                f"there is no logger {name[:64]!r}; leave name empty for all, or name a module as "
+                "log lines do, such as vdsmcinder.virt.vm",
+                field="name",
+            )
+        logging.getLogger(name).setLevel(level)
+
+    async def registerSecrets(self, secrets: Sequence[Any], clear: bool) -> None:
+        await self._secrets.register(secrets, clear)
+
+    async def unregisterSecrets(self, uuids: Sequence[Any]) -> None:
+        await self._secrets.unregister(uuids)
+
+    async def getSecrets(self) -> list[dict[str, str]]:
+        return [
+            {"uuid": s.uuid, "usageType": s.usage_type.wire_name, "usageID": s.usage_id}
+            for s in await self._secrets.registered()
+        ]
+
+    def _chosen(self, vm_ids: Sequence[str]) -> list[VM]:
+        """The VMs of those ids, or all for none; ids of no VM are passed over."""
+        if not vm_ids:
+            return self._registry.vms()
+        return [vm for vm_id in vm_ids if (vm := self._registry.find(vm_id)) is not None]

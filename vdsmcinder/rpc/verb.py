@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A verb of the contract and its parameters: what a request for it has to hold.
+
+schema.py makes one for each entry of schema.yml; method.py asks it for the values that a handler
+is called with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vdsmcinder.errors import InvalidParams
+from vdsmcinder.rpc.types import Mismatch, Type
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a verb.
+
+    type is what the request is checked against; shape, where it is given, is what the parts below
+    expect inside, and is for readers: those parts check it and name its fields better.
+    A secret parameter's value stands in no log, not even in part.
+    """
+
+    name: str
+    type: Type
+    shape: Type | None
+    optional: bool
+    default: Any
+    secret: bool
+    description: str
+
+    def shown(self, value: Any) -> str:
+        """The parameter and its value, as a log may show them."""
+        return f"{self.name}={'********' if self.secret else self.type.shown(value)}"
+
+    def default_text(self) -> str:
+        """The default as JSON writes it."""
+        return json.dumps(self.default)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb; params are in the order in which they go by position.
+
+    changes: it changes something, so it is logged and is not for roles that only watch.
+    needs_vms: it is answered only when the list of VMs is known.
+    served: it has a handler here; the others of the contract are answered with code 44.
+    ours: an addition of this daemon's, which engines do not know.
+    """
+
+    name: str
+    description: str
+    params: tuple[Param, ...]
+    result: Type
+    result_description: str
+    errors: tuple[int, ...]
+    changes: bool
+    needs_vms: bool
+    served: bool
+    ours: bool
+
+    @property
+    def is_about_vm(self) -> bool:
+        """Whether the first parameter says which VM is meant."""
+        return bool(self.params) and self.params[0].name == "vmID"
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether a request may hold a secret, so that what went wrong is logged with care."""
+        return any(p.secret for p in self.params)
+
+    def signature(self) -> str:
+        """The verb as a reader writes it down, such as 'Host.ping()'."""
+        return f"{self.name}({', '.join(_written(p) for p in self.params)})"
+
+    def values(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values for the handler, in the order of params, from those given by name.
+
+        What is absent, or null and optional, gets its default; names that are no parameter's are
+        passed over (see unknown()). Raises InvalidParams for what is missing or of a wrong type.
+        """
+        return tuple([self._value(p, given) for p in self.params])
+
+    def unknown(self, given: Mapping[str, Any]) -> list[str]:
+        """Those names in given that are no parameter's."""
+        known = [p.name for p in self.params]
+        return [name for name in given if name not in known]
+
+    def by_name(self, args: Sequence[Any]) -> dict[str, Any]:
+        """Parameters that were given by position, by name; those too many as #3, #4, ..."""
+        names = [p.name for p in self.params]
+        names += [f"#{i + 1}" for i in range(len(names), len(args))]
+        return dict(zip(names, args))
+
+    def _value(self, param: Param, given: Mapping[str, Any]) -> Any:
+        value = given.get(param.name)
+        if value is None and param.optional:
+            return param.default
+        if param.name not in given:
+            raise InvalidParams(
+                f"{self.name}: parameter {param.name} is missing; "
+                f"send it as {param.type.label}: {param.description}",
+                parameter=param.name,
+                expected=param.type.label,
+            )
+        try:
+            return param.type.read(value, param.name)
+        except Mismatch as e:
+            raise InvalidParams(
+                f"{self.name}: parameter {e}; correct the request",
+                parameter=e.where,
+                expected=e.expected,
+                found=e.found,
+            ) from None
+
+
+def _written(param: Param) -> str:
+    if not param.optional:
+        return param.name
+    return f"{param.name}={'…' if param.default is None else param.default_text()}"

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VM.* verbs: each public method is one verb of schema.yml, and takes its parameters.
+
+dispatch.py calls them with validated values; what they do is done in virt/.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vdsmcinder.errors import UpdateDeviceFailed
+from vdsmcinder.rpc import wire, wire_iotune, wire_stats
+from vdsmcinder.virt import (
+    disks,
+    guest_agent,
+    iotune,
+    media,
+    nics,
+    power,
+    resize,
+    resources,
+    screenshot,
+    ticket,
+)
+from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.secrets import Secret
+from vdsmcinder.virt.ticket import Ticket
+
+
+class VmVerbs:
+    """What concerns one VM. Each raises NoSuchVM (1) for an id that is not of a VM here."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        return wire.definition(await self._registry.create(vm_id, params))
+
+    async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
+        await self._registry.destroy(vm_id, graceful_attempts)
+
+    async def shutdown(  # noqa: PLR0917 - the verb has that many
+        self,
+        vm_id: str,
+        delay_s: int,
+        message: str,
+        reboot: bool,
+        timeout_s: int | None,
+        force: bool,
+    ) -> None:
+        await power.shutdown(
+            self._registry.get(vm_id),
+            delay_s=delay_s,
+            message=message,
+            reboot=reboot,
+            timeout_s=timeout_s,
+            force=force,
+        )
+
+    async def reset(self, vm_id: str) -> None:
+        await power.reset(self._registry.get(vm_id))
+
+    async def pause(self, vm_id: str) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await power.pause(vm)
+        return wire.definition(vm)
+
+    async def cont(self, vm_id: str) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await power.cont(vm)
+        return wire.definition(vm)
+
+    def getStats(self, vm_id: str) -> list[dict[str, Any]]:
+        return [wire_stats.vm_stats(self._registry.get(vm_id))]
+
+    def getInfo(self, vm_id: str) -> dict[str, Any]:
+        return wire.definition(self._registry.get(vm_id))
+
+    async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await disks.plug(vm, params)
+        return wire.definition(vm)
+
+    async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await disks.unplug(vm, params)
+        return wire.definition(vm)
+
+    async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await nics.plug(vm, params)
+        return wire.definition(vm)
+
+    async def hotunplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await nics.unplug(vm, params)
+        return wire.definition(vm)
+
+    async def updateDevice(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        kind = params.get("deviceType", "graphics" if "graphicsType" in params else "interface")
+        if kind == "interface":
+            await nics.update(vm, params)
+        elif kind == "graphics":
+            await ticket.set_ticket(vm, Ticket.from_update(params))
+        else:
+            raise UpdateDeviceFailed(
+                f"a device of VM {vm.id} that is neither interface nor graphics cannot be changed "
+                "while it runs; shut it down and create it anew"
+            )
+        return wire.definition(vm)
+
+    async def changeCD(self, vm_id: str, drive_spec: Any) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await media.change_cd(vm, drive_spec)
+        return wire.definition(vm)
+
+    async def diskSizeExtend(self, vm_id: str, specs: Mapping[str, Any], new_size: int) -> str:
+        return str(await resize.extend(self._registry.get(vm_id), specs, new_size))
+
+    async def setIoTune(self, vm_id: str, tunables: Sequence[Mapping[str, Any]]) -> None:
+        await iotune.set_limits(self._registry.get(vm_id), tunables)
+
+    def getIoTune(self, vm_id: str) -> list[dict[str, Any]]:
+        return wire_iotune.values(self._registry.get(vm_id))
+
+    def getIoTunePolicy(self, vm_id: str) -> list[dict[str, Any]]:
+        return wire_iotune.policy(self._registry.get(vm_id))
+
+    async def freeze(self, vm_id: str) -> None:
+        await guest_agent.freeze(self._registry.get(vm_id))
+
+    async def thaw(self, vm_id: str) -> None:
+        await guest_agent.thaw(self._registry.get(vm_id))
+
+    async def snapshot(
+        self,
+        vm_id: str,
+        drives: Sequence[Mapping[str, Any]],
+        memory: str | None,
+        frozen: bool,
+        freeze_timeout_s: int | None,
+    ) -> None:
+        await guest_agent.prepare_snapshot(
+            self._registry.get(vm_id), drives, memory, frozen, freeze_timeout_s
+        )
+
+    async def setNumberOfCpus(self, vm_id: str, count: int) -> dict[str, Any]:
+        vm = self._registry.get(vm_id)
+        await resources.set_cpus(vm, count)
+        return wire.definition(vm)
+
+    async def setBalloonTarget(self, vm_id: str, target_kib: int) -> None:
+        await resources.set_balloon_target(self._registry.get(vm_id), target_kib)
+
+    async def setTicket(
+        self,
+        vm_id: str,
+        password: str,
+        ttl_s: int,
+        existing: str,
+        _params: Mapping[str, str],
+    ) -> None:
+        wanted = Ticket(Secret(password.encode()), ttl_s, existing=existing)
+        await ticket.set_ticket(self._registry.get(vm_id), wanted)
+
+    async def screenshot(self, vm_id: str) -> dict[str, str]:
+        picture = await screenshot.take(self._registry.get(vm_id))
+        return {"mimeType": "image/png", "screenshot": base64.b64encode(picture).decode()}

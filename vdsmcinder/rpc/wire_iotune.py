@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The I/O limits of a VM's disks on the wire: VmDiskDeviceTuneParams (contract/types.txt), and the
+policy that an engine left for them.
+
+rpc/host.py, rpc/vm.py and the statistics answer with it, from what is known of the VM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vdsmcinder.rpc import wire_disk
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.iotune_policy import DevicePolicy
+from vdsmcinder.virt.vm import VM
+
+_UNLIMITED = dict.fromkeys(sorted(wire_disk.IO_TUNE_LIMITS), 0)
+
+
+def values(vm: VM) -> list[dict[str, Any]]:
+    """The limits in force, of each disk; 0 for none."""
+    return [_values(drive) for drive in vm.domain.drives]
+
+
+def policy(vm: VM) -> list[dict[str, Any]]:
+    """The policy of each disk that has one."""
+    return [_policy(device) for device in vm.domain.io_tune_policy]
+
+
+def _values(drive: Drive) -> dict[str, Any]:
+    limits = {} if drive.io_tune is None else wire_disk.io_tune(drive.io_tune)
+    return {
+        "name": drive.target,
+        "path": drive.source.path,
+        "ioTune": {**_UNLIMITED, **limits},
+    }
+
+
+def _policy(device: DevicePolicy) -> dict[str, Any]:
+    fields = {
+        "name": device.name,
+        "path": device.path,
+        "guaranteed": dict(device.guaranteed),
+        "maximum": dict(device.maximum),
+    }
+    return {name: value for name, value in fields.items() if value}

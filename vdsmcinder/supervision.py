@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What systemd is told about the daemon: that it is ready, how it is, that its loop still turns.
+
+daemon.py builds the one Supervision. Without systemd above it everything here does nothing
+(sd_notify(3), sd_watchdog_enabled(3)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import Callable
+
+from systemd.daemon import notify
+
+log = logging.getLogger(__name__)
+
+# How old the status line can get; a watchdog may want to hear from us more often.
+INTERVAL_S = 1.0
+# Two messages may come late or get lost before the watchdog bites.
+MESSAGES_PER_TIMEOUT = 3
+
+
+class Supervision:
+    """Keeps the service manager informed while the daemon runs.
+
+    status: asked for the line that `systemctl status` shows.
+    """
+
+    def __init__(self, status: Callable[[], str]) -> None:
+        self._status = status
+        self._interval_s = interval_s()
+        self._reporting: asyncio.Task[None] | None = None
+
+    def ready(self) -> None:
+        """Say that clients are served, and report from now on."""
+        _tell("READY=1")
+        self._reporting = asyncio.create_task(self._report(), name="supervision")
+
+    def reloading(self) -> None:
+        """Say that the configuration is being read again; reloaded() comes after it."""
+        _tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """Say that what could be read again is in force."""
+        _tell("READY=1")
+
+    def stopping(self) -> None:
+        """Say that the end has begun; only close() comes after it."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+        _tell("STOPPING=1\nSTATUS=Stopping; the VMs run on")
+
+    async def close(self) -> None:
+        """Return when nothing of it is left."""
+        if self._reporting is not None:
+            await asyncio.gather(self._reporting, return_exceptions=True)
+
+    async def _report(self) -> None:
+        # On the loop on purpose: a loop that is stuck feeds no watchdog.
+        while True:
+            _tell(f"WATCHDOG=1\nSTATUS={self._status()}")
+            await asyncio.sleep(self._interval_s)
+
+
+def interval_s() -> float:
+    """The pause between two reports, in seconds, as the watchdog of this process wants it."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return INTERVAL_S
+    timeout_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    return min(timeout_s / MESSAGES_PER_TIMEOUT, INTERVAL_S) if timeout_s else INTERVAL_S
+
+
+def _tell(state: str) -> None:
+    """Send to the service manager (sd_notify(3)); one that has gone is no reason to end."""
+    try:
+        notify(state)
+    except OSError as e:
+        log.warning("the service manager could not be told %s: %s", state.partition("\n")[0], e)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The certificates in force: read at start, again when their files change, and how long they hold.
+
+transport/listener.py keeps one Certificates; each new TLS connection takes its context from there,
+so that those which stand are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import calendar
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+from vdsmcinder.config import ConfigError, Listen
+from vdsmcinder.transport import tls
+
+log = logging.getLogger(__name__)
+
+# How often the files are looked at, in seconds. A renewal writes several files, so they are read
+# when nothing has changed between two looks.
+POLL_S = 2.0
+
+# What tells that a file is another one: inode, size, time of its last change.
+_Stamp = Optional[tuple[int, int, int]]
+# The three labels that OpenSSL takes for a certificate.
+_PEM_BLOCK = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END ", re.DOTALL)
+_CONTEXT_0, _UTC_TIME = 0xA0, 0x17
+
+
+class Certificates:
+    """The TLS context for connections from now on.
+
+    expires_at: when the host's certificate ceases to be valid, seconds since the epoch.
+    trouble: why the files as they are now are not in force; empty while they are.
+    """
+
+    def __init__(self, listen: Listen) -> None:
+        """Read the files. Raises ConfigError naming the option and the file that is of no use."""
+        self._listen = listen
+        self.trouble = ""
+        self._load()
+
+    def reload(self) -> None:
+        """Read the files again; if they are of no use, what is in force stays so, and one line
+        in the log says why.
+        """
+        try:
+            self._load()
+        except (ConfigError, OSError) as e:
+            self.trouble = str(e)
+            log.error("the certificates read before stay in force: %s", e)
+            return
+        self.trouble = ""
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.expires_at))
+        log.info("the certificates were read again; the host's is valid until %s", until)
+
+    async def watch(self) -> None:
+        """Reload when the files have changed, for ever."""
+        seen = self._stamps
+        while True:
+            await asyncio.sleep(POLL_S)
+            before, seen = seen, self._look()
+            if seen == before and seen != self._stamps:
+                self.reload()
+
+    def _load(self) -> None:
+        self._stamps = self._look()
+        context = tls.server_context(self._listen)
+        self.expires_at = not_after(Path(self._listen.certificate).read_bytes())
+        self.context: ssl.SSLContext = context
+
+    def _look(self) -> tuple[_Stamp, ...]:
+        listen = self._listen
+        return tuple(_stamp(path) for path in (listen.certificate, listen.key, listen.ca))
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def not_after(pem: bytes) -> float:
+    """When the first certificate of a PEM file ceases to be valid, in seconds since the epoch.
+
+    The file is one that OpenSSL has taken. RFC 5280, section 4.1, says where the date stands; the
+    ssl module tells it of a peer's certificate alone.
+    """
+    block = _PEM_BLOCK.search(pem)
+    assert block is not None, "OpenSSL found a certificate in it"
+    _, certificate = next(_elements(base64.b64decode(block[1])))
+    _, to_be_signed = next(_elements(certificate))
+    # A version number, which the oldest certificates lack, comes before all else.
+    fields = [value for tag, value in _elements(to_be_signed) if tag != _CONTEXT_0]
+    _serial, _algorithm, _issuer, validity = fields[:4]
+    _not_before, (tag, date) = _elements(validity)
+    form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return float(calendar.timegm(time.strptime(date.decode(), form)))
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tags and contents of the elements that follow one another in DER (X.690, section 8.1)."""
+    at = 0
+    while at < len(der):
+        tag, length = der[at], der[at + 1]
+        at += 2
+        if length & 0x80:
+            size = length & 0x7F
+            length = int.from_bytes(der[at : at + size], "big")
+            at += size
+        yield tag, der[at : at + length]
+        at += length

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where clients come in: one TCP port for STOMP and HTTP, and a unix socket for HTTP.
+
+daemon.py builds, starts and closes the one Listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from asyncio import sslproto
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vdsmcinder.config import Listen, Rpc
+from vdsmcinder.tally import Deliveries
+from vdsmcinder.transport import peer, sockets, tls
+from vdsmcinder.transport.certificates import Certificates
+from vdsmcinder.transport.greeter import Greeter, Spoken
+from vdsmcinder.transport.pages import Pages
+from vdsmcinder.transport.stomp_server import StompConnection, StompServer
+from vdsmcinder.transport.work import Work
+
+if TYPE_CHECKING:
+    from vdsmcinder.rpc.dispatch import Dispatcher
+    from vdsmcinder.rpc.events import Events
+    from vdsmcinder.transport.http import HttpServer
+
+log = logging.getLogger(__name__)
+
+# A client has this long, in seconds, for its TLS handshake, and as long for its first bytes.
+GREETING_TIMEOUT_S = 10.0
+# Clients, not known yet, that may be in their handshake or silent: each takes some 100 KB.
+MOST_NEWCOMERS = 2000
+# Verbs under way at shutdown have this long.
+SHUTDOWN_TIMEOUT_S = 3.0
+# While the process is out of file descriptors, new clients wait in the kernel this long.
+ACCEPT_RETRY_S = 1.0
+# For what is read of one connection before it is handled, in bytes.
+READ_BUFFER_BYTES = 64 * 1024
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def limit_read_buffers() -> None:
+    """Have asyncio's TLS connections, from now on, take less memory than it gives them.
+
+    It sets aside 256 KiB for each at its first byte, before anyone has shown a certificate.
+    """
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES  # type: ignore[attr-defined]
+
+
+class Listener:
+    """Accepts clients and gives each the protocol that it speaks.
+
+    pages: what GET /health and GET /metrics answer.
+    certificates: those in force; None before start(), and without TLS.
+    accepted: clients that got as far as their protocol. turned_away: those that did not.
+    """
+
+    def __init__(
+        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, pages: Pages
+    ) -> None:
+        self._listen = listen
+        self._dispatcher = dispatcher
+        self._events = events
+        self._pages = pages
+        self.certificates: Certificates | None = None
+        self.accepted: Counter[Spoken] = Counter()
+        self.turned_away = 0
+        self._requests = Work()
+        self._greetings = Work()
+        self._newcomers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
+        self._stomp = StompServer(listen, rpc, dispatcher, events, self._requests)
+        self._http: HttpServer | None = None
+        self._sockets: list[socket.socket] = []
+        self._activated = False
+
+    @property
+    def port(self) -> int:
+        """The TCP port; the one that was found free where the configuration says 0."""
+        tcp = next(sock for sock in self._sockets if sock.family != socket.AF_UNIX)
+        return int(tcp.getsockname()[1])
+
+    @property
+    def connections(self) -> Mapping[Spoken, int]:
+        """How many connections stand, by protocol."""
+        http = self._http.connections if self._http else 0
+        return {Spoken.STOMP: len(self._stomp.connections), Spoken.HTTP: http}
+
+    @property
+    def deliveries(self) -> Mapping[Spoken, Deliveries]:
+        """What clients were sent, by protocol."""
+        http = self._http.deliveries if self._http else Deliveries()
+        return {Spoken.STOMP: self._stomp.deliveries, Spoken.HTTP: http}
+
+    @property
+    def requests_under_way(self) -> int:
+        """How many requests wait for verbs that take their time."""
+        return self._requests.count
+
+    @property
+    def requests_refused(self) -> int:
+        """Requests that were refused because too many of their connection were under way."""
+        return self._stomp.refused
+
+    async def start(self) -> None:
+        """Begin to accept on systemd's sockets, or else on our own. Raises ConfigError."""
+        listen = self._listen
+        if listen.tls:
+            self.certificates = Certificates(listen)
+        self._sockets = sockets.inherited()
+        self._activated = bool(self._sockets)
+        if not self._activated:
+            self._sockets = sockets.opened(listen)
+        self._stomp.start()
+        if self.certificates is not None:
+            self._greetings.start(self.certificates.watch())
+        for sock in self._sockets:
+            self._greetings.start(self._accept(sock))
+        names = [peer.address(sock.getsockname()) for sock in self._sockets]
+        log.info("listening on %s", " and ".join(names))
+        if not listen.tls:
+            log.warning("listen.tls is false: whoever reaches the TCP port controls all VMs")
+
+    async def close(self) -> None:
+        """Stop accepting, end every connection, and leave no task behind."""
+        await self._greetings.cancel()
+        self._close_sockets()
+        await self._stomp.close()
+        if self._http is not None:
+            await self._http.close()
+        await self._requests.finish(SHUTDOWN_TIMEOUT_S)
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX and not self._activated:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._listen.unix_socket)
+            sock.close()
+        self._sockets.clear()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listening)
+            except OSError as e:
+                log.error("a client could not be accepted: %s", tls.reason(e))
+                if e.errno in _OUT_OF_RESOURCES:
+                    await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        """Greet a client; if too many are being greeted, who has been at it longest has to go."""
+        self._newcomers[self._greetings.start(self._greet(sock))] = None
+        if len(self._newcomers) > MOST_NEWCOMERS:
+            log.warning(
+                "more than %d clients have not said anything yet; one is refused", MOST_NEWCOMERS
+            )
+            self.turned_away += 1
+            next(iter(self._newcomers)).cancel()
+
+    async def _greet(self, sock: socket.socket) -> None:
+        """Bring a new client as far as its own protocol; one line in the log if that fails."""
+        name = "on the unix socket"
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if sock.family != socket.AF_UNIX:
+                name = peer.address(sock.getpeername())
+            await self._introduce(sock)
+            return
+        except ConnectionResetError:
+            log.info("client %s hung up before it said anything", name)
+        except asyncio.TimeoutError:
+            log.warning("client %s refused: silent for %.0f s", name, GREETING_TIMEOUT_S)
+        except OSError as e:
+            log.warning("client %s refused: %s", name, tls.refusal(e))
+        finally:
+            self._newcomers.pop(task, None)
+        self.turned_away += 1
+
+    async def _introduce(self, sock: socket.socket) -> None:
+        """Shake hands, listen to the first bytes, and hand over to the protocol that they are of.
+
+        Raises OSError (ssl.SSLError is one) or asyncio.TimeoutError when the client does not do
+        its part.
+        """
+        greeter = Greeter()
+        transport = await self._connect(sock, greeter)
+        try:
+            spoken = await asyncio.wait_for(greeter.spoken, GREETING_TIMEOUT_S)
+            local = sock.family == socket.AF_UNIX
+            protocol = await self._protocol(Spoken.HTTP if local else spoken)
+        except BaseException:
+            transport.abort()
+            raise
+        self.accepted[Spoken.HTTP if local else spoken] += 1
+        if transport.is_closing():
+            return
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.resume_reading()
+        protocol.data_received(greeter.taken())
+
+    async def _connect(self, sock: socket.socket, greeter: Greeter) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        if self.certificates is None or sock.family == socket.AF_UNIX:
+            transport, _ = await loop.connect_accepted_socket(lambda: greeter, sock)
+        else:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: greeter,
+                sock,
+                ssl=self.certificates.context,
+                ssl_handshake_timeout=GREETING_TIMEOUT_S,
+            )
+        assert isinstance(transport, asyncio.Transport)
+        return transport
+
+    async def _protocol(self, spoken: Spoken) -> asyncio.Protocol:
+        if spoken is Spoken.STOMP:
+            return StompConnection(self._stomp)
+        return (await self._http_server()).protocol()
+
+    async def _http_server(self) -> HttpServer:
+        """The HTTP side, made when the first client asks for it.
+
+        aiohttp costs 15 MB and 0.15 s to import, which hosts that only an engine talks to never
+        need; in a thread, so that nobody waits for it but that client.
+        """
+        if self._http is None:
+            server = await asyncio.get_running_loop().run_in_executor(None, _import_http)
+            # Another client may have been as quick.
+            if self._http is None:
+                self._http = server(
+                    self._listen, self._dispatcher, self._events, self._requests, self._pages
+                )
+                self._http.start()
+        return self._http
+
+
+def _import_http() -> type[HttpServer]:
+    from vdsmcinder.transport.http import HttpServer  # noqa: PLC0415
+
+    return HttpServer

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who is at the other end of a connection.
+
+The protocols of transport/ make each request's Caller with it, transport/listener.py its log lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from vdsmcinder.rpc import access
+from vdsmcinder.rpc.dispatch import Caller
+
+# RFC 4514, section 3: the short names of the attribute types that certificates carry.
+_SHORT_NAMES: Mapping[str, str] = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "STREET",
+    "userId": "UID",
+}
+_COMMON_NAME = "commonName"
+_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+
+def caller(transport: asyncio.BaseTransport, protocol: str) -> Caller:
+    """Who is at the other end of a connection that speaks protocol ('stomp' or 'http').
+
+    Over TCP: address and port, and the certificate's subject and names. Over the unix socket: the
+    process and the user it runs as.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        pid, uid, _ = _UCRED.unpack(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        )
+        names = (access.name(access.UID, str(uid)),)
+        return Caller(f"pid {pid}", f"uid {uid}", protocol, names)
+    certificate = transport.get_extra_info("peercert")
+    return Caller(
+        address=address(transport.get_extra_info("peername")),
+        subject=subject(certificate),
+        transport=protocol,
+        names=names_of(certificate),
+    )
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """All names that roles are given to, of a certificate as ssl.getpeercert() returns it."""
+    if not certificate:
+        return ()
+    parts = [pair for part in certificate.get("subject", ()) for pair in part]
+    alternatives = certificate.get("subjectAltName", ())
+    return (
+        access.name(access.SUBJECT, subject(certificate)),
+        *(access.name(access.COMMON_NAME, v) for kind, v in parts if kind == _COMMON_NAME),
+        *(access.name(kind, v) for kind, v in alternatives if kind in access.ALTERNATIVE_NAMES),
+    )
+
+
+def subject(certificate: Mapping[str, Any] | None) -> str:
+    """The distinguished name of a certificate as ssl.getpeercert() returns it, per RFC 4514.
+
+    The most specific part comes first: 'CN=engine.example.com,O=Example'. Empty without one.
+    """
+    if not certificate:
+        return ""
+    parts = reversed(certificate.get("subject", ()))
+    return ",".join(
+        "+".join(f"{_SHORT_NAMES.get(name, name)}={_escape(value)}" for name, value in part)
+        for part in parts
+    )
+
+
+def _escape(value: str) -> str:
+    """RFC 4514, section 2.4: also a blank at either end, and a number sign at the beginning."""
+    last = len(value) - 1
+    return "".join(
+        f"\\{c}" if c in ',+"\\<>;' or (c == " " and i in (0, last)) or (c == "#" and i == 0) else c
+        for i, c in enumerate(value)
+    )
+
+
+def address(name: Any) -> str:
+    """A socket's name for log lines: '192.0.2.7:54321', '[2001:db8::7]:54321'."""
+    if not isinstance(name, tuple):
+        return "unknown address" if not name else str(name)
+    host = str(name[0])
+    # An IPv4 client of a listener on '::'.
+    host = host[7:] if host.startswith("::ffff:") and "." in host else host
+    return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"

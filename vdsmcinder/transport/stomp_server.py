@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""STOMP connections on the event loop: the thin shell around transport/stomp.py's session rules.
+
+transport/listener.py makes one StompServer, and one of its connections for each client that speaks
+STOMP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Callable
+
+from vdsmcinder.config import Listen, Rpc
+from vdsmcinder.errors import OutOfResources, ParseError
+from vdsmcinder.rpc import envelope
+from vdsmcinder.tally import Deliveries
+from vdsmcinder.transport import peer, tls
+from vdsmcinder.transport.frames import HEARTBEAT, Limits
+from vdsmcinder.transport.heart import Heart
+from vdsmcinder.transport.lane import Lane
+from vdsmcinder.transport.stomp import Request, Session, Subscription, event_tail
+from vdsmcinder.transport.work import Work
+from vdsmcinder.turns import turn_end
+
+if TYPE_CHECKING:
+    from vdsmcinder.rpc.dispatch import Dispatcher
+    from vdsmcinder.rpc.events import Events
+
+log = logging.getLogger(__name__)
+
+# What a client has just sent is answered at once for so long, in seconds: enough for the requests
+# that an engine keeps in flight. What is left then waits for turns, which are shorter.
+AT_ONCE_S = 500e-6
+# Replies that gather, in bytes, before they are written although the turn is not over.
+WRITE_AT_ONCE = 64 * 1024
+# A client has this long, in seconds, to complete its CONNECT,
+CONNECT_TIMEOUT_S = 10.0
+# this long for any other frame (up to twice as long, depending on when it is looked at),
+FRAME_TIMEOUT_S = 30.0
+# and, once its session is over, to read what was sent last and hang up.
+LINGER_S = 2.0
+# Who is no longer listened to, because half of what may be unread is, must read some of it within
+# so many seconds.
+STALL_TIMEOUT_S = 60.0
+
+
+class StompServer:
+    """What all STOMP connections share: the dispatcher, the limits, the stream of events.
+
+    deliveries: what the clients were sent. refused: requests beyond those that may be under way.
+    """
+
+    def __init__(
+        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, work: Work
+    ) -> None:
+        self.limits = Limits(frame=listen.max_frame_bytes)
+        self.heartbeat_floor_ms = listen.heartbeat_ms
+        self.max_buffer_bytes = listen.max_buffer_bytes
+        self.max_queue = rpc.max_queue
+        self.handle = dispatcher.handle
+        self.role = dispatcher.role
+        self.work = work
+        self.turns = dispatcher.turns
+        self.connections: set[StompConnection] = set()
+        self.deliveries = Deliveries()
+        self.refused = 0
+        self._events = events
+        self._event_number = 0
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._next_look: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to pass events on, and to look for frames that do not end."""
+        self._unsubscribe = self._events.subscribe(self._publish)
+        self._look_for_unfinished()
+
+    async def close(self) -> None:
+        """Stop events and end all connections, with an ERROR frame that says why."""
+        self._unsubscribe()
+        if self._next_look is not None:
+            self._next_look.cancel()
+        connections = tuple(self.connections)
+        for connection in connections:
+            connection.end("the daemon is shutting down; connect again later")
+        if connections:
+            await asyncio.wait([connection.lost for connection in connections])
+
+    def _publish(self, body: bytes) -> None:
+        self._event_number += 1
+        tail = event_tail(body, self._event_number)
+        for connection in tuple(self.connections):
+            connection.send_event(tail)
+
+    def _look_for_unfinished(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(FRAME_TIMEOUT_S, self._look_for_unfinished)
+        for connection in tuple(self.connections):
+            connection.check_unfinished()
+
+
+class StompConnection(asyncio.Protocol):
+    """One client's connection.
+
+    What is to be sent gathers in the session while input is worked off, or during one turn of the
+    loop, and goes out in one write.
+    """
+
+    def __init__(self, server: StompServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(server.limits, server.heartbeat_floor_ms)
+        self._heart = Heart(self._send_heartbeat, self._on_silence)
+        self._deadline: asyncio.TimerHandle | None = None
+        self.lost = self._loop.create_future()
+        self._welcomed = False
+        self._lane = Lane(server.work, self._listen_again)
+        self._blocked = False  # the client reads too slowly: no more of its requests for now
+        self._unread_events = 0  # while blocked
+        self._most_unread = 0  # while blocked; beyond it the client is dropped
+        self._interrupted = False  # received requests wait for the connection's next turn
+        self._turn_due = False
+        self._flush_due = False
+        self._ended = False
+        self._unfinished: int | None = None  # the frame that was when last looked
+
+    # --- called by the transport ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called once, by the listener."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._caller = peer.caller(transport, "stomp")
+        limit = self._server.max_buffer_bytes // 2
+        transport.set_write_buffer_limits(high=limit, low=limit // 4)
+        self._server.connections.add(self)
+        self._end_by(
+            CONNECT_TIMEOUT_S, self.end, f"no CONNECT frame within {CONNECT_TIMEOUT_S:.0f} s"
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed, by whichever side."""
+        self._stop()
+        self._server.connections.discard(self)
+        if not self.lost.done():
+            self.lost.set_result(None)
+        cause = f": {tls.reason(exc)}" if exc else ""
+        log.info("STOMP client %s is gone%s", self._caller.address, cause)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes off the wire; after the session's end they are read and ignored."""
+        if self._ended:
+            return
+        self._session.receive(data)
+        if not self._interrupted:
+            self._take_turn(perf_counter() + AT_ONCE_S)
+
+    def eof_received(self) -> None:
+        """The client will send no more, so the transport closes once what was sent is read."""
+        self._end_by(LINGER_S, self._transport.abort)
+
+    def pause_writing(self) -> None:
+        """Half of what may be unread is unread."""
+        self._blocked = self._heart.deaf = True
+        # Measured from here, so that one reply larger than all of it may still be read.
+        self._most_unread = self._unread() + self._server.max_buffer_bytes // 2
+        self._transport.pause_reading()
+        self._end_by(STALL_TIMEOUT_S, self._check_stall, self._unread())
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        self._blocked = False
+        self._unread_events = 0
+        if not self._ended:
+            self._forget_deadline()
+            self._listen_again()
+
+    # --- requests and replies ------------------------------------------------------------------
+
+    def _take_turn(self, end: float) -> None:
+        """Answer what has been received, or as much of it as can be begun before `end`."""
+        self._heart.last_heard = self._loop.time()
+        session = self._session
+        self._interrupted = False
+        while (request := session.next_request()) is not None:
+            self._answer(request)
+            if session.output_bytes > WRITE_AT_ONCE:
+                self._flush()
+            if self._halted or perf_counter() > end:
+                self._interrupted = True
+                self._transport.pause_reading()
+                break
+        if session.connected and not self._welcomed:
+            self._welcome()
+        self._flush()
+        if self._lane.full:
+            self._heart.deaf = True
+        elif self._interrupted:
+            self._next_turn()
+
+    @property
+    def _halted(self) -> bool:
+        """Whether no more requests are taken: too much is unread, or too large is under way."""
+        return self._blocked or self._lane.full or self._ended
+
+    def _listen_again(self) -> None:
+        """One of the reasons to take no more requests is gone."""
+        if not self._halted:
+            self._heart.deaf = False
+            self._heart.last_heard = self._loop.time()
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._server.turns.ask(self._go_on)
+
+    def _go_on(self) -> None:
+        self._turn_due = False
+        if self._halted:
+            return
+        if self._interrupted:
+            self._take_turn(turn_end())
+        if not self._interrupted and not self._halted:
+            self._transport.resume_reading()
+
+    def _welcome(self) -> None:
+        self._welcomed = True
+        self._forget_deadline()
+        self._heart.start(*self._session.heartbeats)
+        who = self._caller.subject or "without a certificate"
+        role = self._server.role(self._caller.names).value
+        log.info("STOMP client %s connected, %s, role %s", self._caller.address, who, role)
+
+    def _answer(self, request: Request) -> None:
+        server = self._server
+        if self._lane.length >= server.max_queue:
+            server.refused += 1
+            reply: Any = refusal(request.body, server.max_queue)
+        else:
+            reply = server.handle(request.body, self._caller, request.flow_id)
+        if isinstance(reply, bytes):
+            self._session.reply(request.subscription, reply)
+        elif reply is not None:
+            deliver = functools.partial(self._deliver, request.subscription)
+            self._lane.add(reply, deliver, len(request.body))
+
+    def _deliver(self, subscription: Subscription, body: bytes | None) -> None:
+        """The reply of a verb that took its time."""
+        if body is not None and not self._ended:
+            self._session.reply(subscription, body)
+            self._flush_soon()
+
+    def send_event(self, tail: bytes) -> None:
+        """Send an event, encoded by event_tail(), if the client is subscribed to events."""
+        if self._session.event_heads and not self._ended:
+            self._server.deliveries.events_sent += 1
+            self._unread_events += self._blocked
+            self._session.event(tail)
+            self._flush_soon()
+
+    # --- output --------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._ended:
+            return
+        if self._blocked and self._unread() > self._most_unread:
+            allowed = self._server.max_buffer_bytes
+            self._drop_slow_reader(f"more than option listen.max_buffer_bytes ({allowed}) allows")
+            return
+        output = self._session.take_output()
+        if output:
+            self._transport.write(output)
+        if self._session.farewell is not None:
+            self._part(self._session.farewell)
+
+    def _unread(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _check_stall(self, unread_before: int) -> None:
+        """Drop a client that has read nothing for a while, or look again later."""
+        if self._unread() >= unread_before:
+            self._drop_slow_reader(f"and read none of them for {STALL_TIMEOUT_S:.0f} s")
+        else:
+            self._end_by(STALL_TIMEOUT_S, self._check_stall, self._unread())
+
+    def _drop_slow_reader(self, why: str) -> None:
+        self._server.deliveries.clients_dropped += 1
+        self._server.deliveries.events_dropped += self._unread_events
+        log.warning(
+            "STOMP client %s is dropped: it left %d bytes unread, %s",
+            self._caller.address,
+            self._unread(),
+            why,
+        )
+        self._stop()
+        self._transport.abort()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def end(self, reason: str) -> None:
+        """End the session with an ERROR frame that gives the reason."""
+        if not self._ended:
+            self._session.fail(reason)
+            self._flush()
+
+    def _part(self, farewell: bytes) -> None:
+        """Send the last frame, and give the client a moment to read it and hang up.
+
+        Closing at once while its bytes are still arriving would reset the connection, and the last
+        frame with it.
+        """
+        if self._session.failure:
+            log.warning("STOMP client %s: %s", self._caller.address, self._session.failure)
+        self._stop()
+        self._transport.write(farewell)
+        self._end_by(LINGER_S, self._transport.abort)
+        if self._transport.can_write_eof():
+            # asyncio lets through what shutdown(2) says of a client that has gone meanwhile.
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def _stop(self) -> None:
+        self._ended = True
+        self._heart.stop()
+        self._lane.close()
+        self._forget_deadline()
+
+    def _end_by(self, seconds: float, end: Callable[..., None], *args: Any) -> None:
+        """Have the connection ended unless something happens first; there is one such deadline."""
+        self._forget_deadline()
+        self._deadline = self._loop.call_later(seconds, end, *args)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def check_unfinished(self) -> None:
+        """End a session whose client was sending the same frame the last time it was looked at."""
+        frame = None if self._interrupted or self._ended else self._session.unfinished
+        if frame is not None and frame == self._unfinished:
+            self.end(f"a frame did not end within {FRAME_TIMEOUT_S:.0f} s; expected all of it")
+        self._unfinished = frame
+
+    # --- heart-beats ---------------------------------------------------------------------------
+
+    def _send_heartbeat(self) -> None:
+        # What it has not read yet is as good as a heart-beat.
+        if not self._blocked:
+            self._transport.write(HEARTBEAT)
+
+    def _on_silence(self, silent_s: float) -> None:
+        agreed_ms = self._session.heartbeats.expected_every
+        self.end(
+            f"nothing arrived for {silent_s * 1000:.0f} ms; expected a heart-beat every "
+            f"{agreed_ms} ms"
+        )
+
+
+def refusal(body: bytes, max_queue: int) -> bytes | None:
+    """The reply to a body that is not handled because max_queue others are under way.
+
+    None if it needs no reply.
+    """
+    error = OutOfResources(
+        f"{max_queue} requests of this connection are under way, as many as option rpc.max_queue "
+        "allows; send this one again when some of them are answered"
+    )
+    try:
+        content = envelope.decode(body)
+    except ParseError as e:
+        return envelope.encode(envelope.refusal(e))
+    if isinstance(content, list):
+        replies = [envelope.refusal(error, request) for request in content if _has_id(request)]
+        return envelope.encode(replies) if replies else None
+    return envelope.encode(envelope.refusal(error, content)) if _has_id(content) else None
+
+
+def _has_id(request: object) -> bool:
+    return not isinstance(request, dict) or "id" in request

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TLS with mutual authentication, and what it says when that fails.
+
+transport/listener.py makes the server's context with it; client/session.py explains errors with it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from vdsmcinder.config import ConfigError, Listen
+
+
+def server_context(listen: Listen) -> ssl.SSLContext:
+    """A context for TLS 1.2 and later that refuses clients without a certificate of our CA.
+
+    Raises ConfigError naming the option and the file that cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    for name in ("certificate", "key", "ca"):
+        _check_readable(name, getattr(listen, name))
+    try:
+        context.load_verify_locations(listen.ca)
+    except ssl.SSLError as e:
+        raise ConfigError(
+            f"listen.ca: {listen.ca} holds no usable CA certificate ({reason(e)}); set it to the "
+            "PEM file of the CA that signs clients' certificates"
+        ) from e
+    try:
+        # An empty password makes an encrypted key an error; the default asks on the terminal.
+        context.load_cert_chain(listen.certificate, listen.key, password="")
+    except ssl.SSLError as e:
+        raise ConfigError(
+            f"listen.certificate and listen.key: {listen.certificate} and {listen.key} are not a "
+            f"certificate and its unencrypted private key ({reason(e)}); set them to PEM files "
+            "that belong together"
+        ) from e
+    return context
+
+
+def _check_readable(option: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            return
+    except OSError as e:
+        raise ConfigError(
+            f"listen.{option}: {path} cannot be read: {e.strerror}; create it, or set "
+            f"listen.{option} to the PEM file to use"
+        ) from e
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in OpenSSL's words but without its source positions."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError) and "PEM lib" in str(error):
+        return "no PEM data"  # of what it read no part began as PEM does: no reason is given
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def refusal(error: OSError) -> str:
+    """Why a client was refused, and, where a certificate is at fault, what is needed instead."""
+    why = reason(error)
+    if isinstance(error, ssl.SSLCertVerificationError) or "not return a certificate" in why:
+        return f"{why}; it needs a valid certificate that the CA in listen.ca signed"
+    if "alert unknown ca" in why:
+        return f"{why}; it needs to trust the CA that signed listen.certificate"
+    return why

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one door to libvirt: calls go out in a bounded thread pool, events come back on the loop.
+
+virt/ and host/ call through it; daemon.py starts and closes it. It keeps trying to reach a libvirtd
+that is gone, and until it is back every call fails at once instead of hanging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, TypeVar
+
+import libvirt
+
+from vdsmcinder.config import Libvirt as LibvirtConfig
+from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.tally import OK, Tally
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# libvirtd on the same host that answers none of these is hung: 5 s apart, 3 of them.
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_COUNT = 3
+FIRST_RETRY_S = 0.1
+
+CLOSE_REASONS: Mapping[int, str] = {
+    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "the connection failed",
+    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd ended",
+    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd does not answer keep-alive messages",
+}
+
+
+class CallOverrun(ResourceUnavailable):
+    """A libvirt call did not come back within its deadline; its thread still waits for it.
+
+    finished: done when the call comes back after all, however long that takes.
+    """
+
+    def __init__(self, message: str, finished: asyncio.Future[Any]) -> None:
+        super().__init__(message)
+        self.finished = finished
+
+
+class Connection:
+    """libvirt at arm's length.
+
+    on_up: awaited each time a connection stands and its events are subscribed.
+    on_down: called each time the connection is lost.
+    event_handlers: libvirt's event ids (VIR_DOMAIN_EVENT_ID_...) with the callbacks that take them,
+    called on the loop with the domain's uuid and what the event says. Set all three before start().
+    tallies: how calls ended ('ok', 'error', 'overrun') and how long they took, by what was called.
+    """
+
+    def __init__(self, config: LibvirtConfig) -> None:
+        self._config = config
+        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="libvirt")
+        self._handle: libvirt.virConnect | None = None
+        self._lost = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._reason = "the connection is being made"
+        self._overruns: set[asyncio.Future[Any]] = set()
+        self._under_way = 0
+        self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self.on_up: Callable[[], Awaitable[None]] = _nothing_async
+        self.on_down: Callable[[], None] = _nothing
+        self.event_handlers: dict[int, Callable[..., None]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether libvirt can be called now."""
+        return self._handle is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why libvirt cannot be called now; empty when it can."""
+        if self._handle is not None:
+            return ""
+        return (
+            f"libvirt at {self._config.uri} cannot be reached ({self._reason}); check that "
+            "libvirtd runs, the call can be made again when it does"
+        )
+
+    @property
+    def handle(self) -> libvirt.virConnect:
+        """libvirt's connection object, for bound methods to pass to call().
+
+        Raises ResourceUnavailable at once while libvirt cannot be reached.
+        """
+        if self._handle is None:
+            raise ResourceUnavailable(self.trouble, uri=self._config.uri)
+        return self._handle
+
+    def require(self) -> None:
+        """Raise ResourceUnavailable (40) while libvirt cannot be reached."""
+        _ = self.handle
+
+    @property
+    def call_timeout_s(self) -> float:
+        """The deadline of a call for which no other is given, in seconds."""
+        return self._config.call_timeout_s
+
+    @property
+    def threads(self) -> int:
+        """How many calls may be under way at once."""
+        return self._config.threads
+
+    @property
+    def threads_busy(self) -> int:
+        """How many of the pool's threads make a call, those that are stuck included."""
+        return min(self._under_way, self.threads)
+
+    @property
+    def calls_waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return self._under_way - self.threads_busy
+
+    @property
+    def stuck_calls(self) -> int:
+        """Calls that overran their deadline and have not come back yet."""
+        return len(self._overruns)
+
+    def start(self) -> None:
+        """Register libvirt's events on the running loop and begin to connect."""
+        libvirt.registerErrorHandler(_discard_error, None)
+        _start_event_thread()
+        self._keeper = asyncio.create_task(self._keep_connected(), name="libvirt connection")
+
+    async def close(self) -> None:
+        """Close the connection; calls under way fail."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._pool.shutdown(wait=False)
+
+    async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
+        """Run func(*args), which makes libvirt calls, in the thread pool.
+
+        timeout_s: deadline in seconds, libvirt.call_timeout_s of the configuration if not given.
+        Raises libvirt.libvirtError as libvirt does; ResourceUnavailable when libvirt is gone;
+        CallOverrun when the deadline passes first.
+        """
+        handle = self.handle
+        deadline_s = self._config.call_timeout_s if timeout_s is None else timeout_s
+        began_ns = time.perf_counter_ns()
+        running = self._submit(functools.partial(func, *args))
+        done, _ = await asyncio.wait({running}, timeout=deadline_s)
+        self.tallies[_called(func)].add(_outcome(running), time.perf_counter_ns() - began_ns)
+        if not done:
+            raise self._overrun(func, running, deadline_s)
+        try:
+            return await running
+        except libvirt.libvirtError as e:
+            if handle.isAlive():
+                raise
+            raise ResourceUnavailable(
+                f"libvirt at {self._config.uri} went away during the call ({e}); check that "
+                "libvirtd runs, the call can be made again when it does"
+            ) from e
+
+    async def on_domain(
+        self, uuid: str, func: Callable[..., T], *args: Any, timeout_s: float | None = None
+    ) -> T:
+        """Run func(domain, *args) in the thread pool, on libvirt's domain of that uuid.
+
+        func is usually a method of libvirt.virDomain. Raises as call() does.
+        """
+        handle = self.handle
+
+        def run() -> T:
+            return func(handle.lookupByUUIDString(uuid), *args)
+
+        run.__name__ = _called(func)
+        return await self.call(run, timeout_s=timeout_s)
+
+    def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        running = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        self._under_way += 1
+        running.add_done_callback(self._count_off)
+        return running
+
+    def _count_off(self, _running: asyncio.Future[Any]) -> None:
+        self._under_way -= 1
+
+    def _overrun(
+        self, func: Callable[..., Any], running: asyncio.Future[Any], deadline_s: float
+    ) -> CallOverrun:
+        self._overruns.add(running)
+        running.add_done_callback(self._came_back)
+        return CallOverrun(
+            f"libvirt's {_called(func)} did not come back within {deadline_s:g} s; check whether "
+            "libvirtd and the VM's QEMU process respond",
+            running,
+        )
+
+    def _came_back(self, running: asyncio.Future[Any]) -> None:
+        self._overruns.discard(running)
+        if not running.cancelled() and running.exception() is not None:
+            log.info("a libvirt call that overran its deadline failed: %s", running.exception())
+
+    async def _keep_connected(self) -> None:
+        pause_s = FIRST_RETRY_S
+        while True:
+            if not await self._connect():
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, self._config.reconnect_max_s)
+                continue
+            pause_s = FIRST_RETRY_S
+            handle = self.handle
+            try:
+                await self.on_up()
+                await self._lost.wait()
+            finally:
+                await self._release(handle)
+
+    async def _connect(self) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            handle = await self._submit(functools.partial(self._open, loop))
+        except libvirt.libvirtError as e:
+            if str(e) != self._reason:
+                log.error("libvirt at %s cannot be reached: %s; trying on", self._config.uri, e)
+            self._reason = str(e)
+            return False
+        self._handle = handle
+        log.info("connected to libvirt at %s", self._config.uri)
+        return True
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> libvirt.virConnect:
+        """Connect, ask for events and for word of the connection's end; runs in the pool."""
+        handle = libvirt.open(self._config.uri)
+        # The test driver, which has no wire, has no keep-alive either.
+        if handle.getType() == "QEMU":
+            handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        self._lost.clear()
+        handle.registerCloseCallback(
+            lambda _conn, reason, _opaque: loop.call_soon_threadsafe(self._closed, reason), None
+        )
+        for event_id, handler in self.event_handlers.items():
+            handle.domainEventRegisterAny(None, event_id, _on_loop(loop, handler), None)
+        return handle
+
+    def _closed(self, reason: int) -> None:
+        self._reason = CLOSE_REASONS.get(reason, "the connection was closed")
+        log.error("lost libvirt at %s: %s", self._config.uri, self._reason)
+        self._handle = None
+        self._lost.set()
+        self.on_down()
+
+    async def _release(self, handle: libvirt.virConnect) -> None:
+        """Let go of a connection that is lost or no longer wanted."""
+        try:
+            await self._submit(handle.close)
+        except libvirt.libvirtError as e:
+            log.debug("closing the connection to libvirt: %s", e)
+
+
+@functools.cache
+def _start_event_thread() -> None:
+    """Run libvirt's event loop in a thread; there is one for the whole process.
+
+    libvirtaio would put the events straight on our loop, but libvirt updates its watches in the
+    threads that make calls, and there libvirtaio touches the loop, which is not thread-safe.
+    """
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_run_events, name="libvirt events", daemon=True).start()
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., None]) -> Callable[..., None]:
+    """A callback for libvirt's event thread that has handler called on the loop.
+
+    handler gets (uuid, *details): the domain's uuid in place of libvirt's objects.
+    """
+
+    def forward(_conn: Any, domain: libvirt.virDomain, *details: Any) -> None:
+        loop.call_soon_threadsafe(handler, domain.UUIDString(), *details[:-1])
+
+    return forward
+
+
+def _called(func: Callable[..., Any]) -> str:
+    """What is called, for messages and metrics; that a function is private is not their matter."""
+    name = str(getattr(func, "__name__", "call"))
+    return "call" if name == "<lambda>" else name.lstrip("_")
+
+
+def _outcome(running: asyncio.Future[Any]) -> str:
+    if not running.done():
+        return "overrun"
+    return "error" if running.cancelled() or running.exception() is not None else OK
+
+
+def _discard_error(_context: Any, _error: Any) -> None:
+    """libvirt prints errors to stderr unless told otherwise; they reach us as exceptions."""
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _nothing_async() -> None:
+    pass

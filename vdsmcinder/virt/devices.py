@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NICs and displays of the VMs whose domain is written here, from an engine's device list.
+
+virt/vm_description.py reads them, virt/domain_writer.py writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxml import etree
+
+from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, choice, matching
+from vdsmcinder.virt import description
+from vdsmcinder.virt.address import Address
+
+MAC = matching("([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", "a MAC address such as 00:1a:4a:16:01:51")
+BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
+_MODELS = {"pv": "virtio", "virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e"}
+_MODEL = choice(*_MODELS, "rtl8139")
+
+# No one gets in with it: it had expired before the VM started. A ticket replaces both.
+_NO_PASSWORD = {"passwd": "*****", "passwdValidTo": "1970-01-01T00:00:01"}
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A NIC on a bridge. filter: libvirt's network filter that its traffic passes."""
+
+    bridge: str
+    mac: str | None = None
+    model: str = "virtio"
+    link_up: bool = True
+    boot_order: int | None = None
+    filter: str | None = None
+    alias: str | None = None
+    address: Address | None = None
+
+    @classmethod
+    def from_fields(cls, nic: Fields) -> Nic:
+        """Read a device of type interface."""
+        nic.get("device", Kind(choice("bridge").convert, "bridge"))
+        model = nic.get("nicModel", _MODEL) or "virtio"
+        return cls(
+            bridge=nic.need("network", BRIDGE),
+            mac=nic.get("macAddr", MAC),
+            model=_MODELS.get(model, model),
+            link_up=nic.get("linkActive", BOOLEAN) is not False,
+            boot_order=nic.get("bootOrder", description.BOOT_ORDER),
+            filter=nic.get("filter", TEXT),
+            alias=description.alias(nic),
+            address=Address.from_fields(nic.section("address")) if "address" in nic else None,
+        )
+
+    def write(self, devices: etree._Element) -> None:
+        """Append <interface>."""
+        interface = etree.SubElement(devices, "interface", {"type": "bridge"})
+        if self.mac is not None:
+            etree.SubElement(interface, "mac", {"address": self.mac})
+        etree.SubElement(interface, "source", {"bridge": self.bridge})
+        etree.SubElement(interface, "model", {"type": self.model})
+        if self.filter is not None:
+            etree.SubElement(interface, "filterref", {"filter": self.filter})
+        if not self.link_up:
+            etree.SubElement(interface, "link", {"state": "down"})
+        if self.boot_order is not None:
+            etree.SubElement(interface, "boot", {"order": str(self.boot_order)})
+        if self.alias is not None:
+            etree.SubElement(interface, "alias", {"name": self.alias})
+        if self.address is not None:
+            self.address.write(interface)
+
+
+@dataclass(frozen=True)
+class Display:
+    """A graphical display. listen: address of this host, None for this host alone."""
+
+    type: str
+    listen: str | None = None
+    keymap: str | None = None
+
+    @classmethod
+    def from_fields(cls, graphics: Fields) -> Display:
+        """Read a device of type graphics."""
+        parameters = graphics.section("specParams")
+        return cls(
+            type=graphics.get("device", choice("vnc", "spice")) or "vnc",
+            listen=parameters.get("displayIp", TEXT),
+            keymap=parameters.get("keyMap", TEXT),
+        )
+
+    def write(self, devices: etree._Element) -> None:
+        """Append <graphics>, closed to all until a ticket is set, and what belongs to it."""
+        attributes = {"type": self.type, "port": "-1", "autoport": "yes", **_NO_PASSWORD}
+        if self.keymap is not None:
+            attributes["keymap"] = self.keymap
+        graphics = etree.SubElement(devices, "graphics", attributes)
+        listen = {"type": "address", "address": self.listen or "127.0.0.1"}
+        etree.SubElement(graphics, "listen", listen)
+        video = etree.SubElement(devices, "video")
+        etree.SubElement(video, "model", {"type": "vga"})
+        # An absolute pointer: the guest's stays under the client's.
+        etree.SubElement(devices, "input", {"type": "tablet", "bus": "usb"})

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plugging disks into a running VM and unplugging them.
+
+rpc/vm.py calls plug() and unplug() for VM.hotplugDisk and VM.hotunplugDisk. An unplug is done when
+the guest has let go, not when it was asked to: only then may the engine end the storage connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from vdsmcinder.errors import (
+    HotplugDiskFailed,
+    HotunplugDiskFailed,
+    ResourceUnavailable,
+    VMIsDown,
+)
+from vdsmcinder.virt import faults, live, preflight
+from vdsmcinder.virt.connection import CallOverrun
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
+from vdsmcinder.virt.vm import VM
+
+
+async def plug(vm: VM, params: Mapping[str, Any]) -> None:
+    """Plug the disk that params describe into the VM.
+
+    Raises VMIsDown (6), HotplugDiskFailed (45) if it is plugged already or QEMU does not take it,
+    ImageNotFound (13), ResourceUnavailable (40) where Ceph or libvirt cannot be reached, and what
+    parse_hotplug raises. A plug that failed leaves the VM as it was.
+    """
+    async with vm.lock:
+        vm.require_running("given a disk")
+        drive = parse_hotplug(params, vm.domain.targets)
+        _refuse_twice(vm, drive)
+        await preflight.check([drive], vm.services.secrets, HotplugDiskFailed)
+        disk = f"disk {drive.name} ({drive.source.path})"
+        try:
+            await live.plug(vm, _xml(drive))
+        except libvirt.libvirtError as e:
+            action = f"{disk} could not be plugged into VM {vm.id}, which is as it was"
+            raise faults.explain(e, action, HotplugDiskFailed) from e
+        except CallOverrun as e:
+            raise ResourceUnavailable(
+                f"whether {disk} is plugged is not known yet: {e}, then ask VM.getInfo",
+                disk=drive.name,
+            ) from e
+
+
+async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
+    """Unplug the disk that params mean, and wait until the guest has let go of it.
+
+    Raises VMIsDown (6), HotunplugDiskFailed (46) if the disk is not plugged or the guest keeps it;
+    it is listed on then, until the guest lets go after all.
+    """
+    async with vm.lock:
+        vm.require_running("unplugged from")
+        drive = _plugged(vm, params)
+        try:
+            await live.unplug(vm, drive.alias or "")
+        except live.StillPlugged as e:
+            raise _kept(vm, drive, str(e)) from None
+        except VMIsDown as e:
+            raise VMIsDown(f"disk {drive.name} was not unplugged: {e.message}") from None
+        except libvirt.libvirtError as e:
+            action = f"disk {drive.name} could not be unplugged from VM {vm.id}"
+            raise faults.explain(e, action, HotunplugDiskFailed) from e
+
+
+def _refuse_twice(vm: VM, drive: Drive) -> None:
+    for plugged in vm.domain.drives:
+        if plugged.same_as(drive):
+            raise HotplugDiskFailed(
+                f"disk {drive.source.path} is plugged into VM {vm.id} already, as {plugged.name}; "
+                "nothing was changed",
+                disk=plugged.name,
+            )
+    if drive.target in vm.domain.targets:
+        raise HotplugDiskFailed(
+            f"disk {drive.source.path} cannot be plugged into VM {vm.id} as {drive.name}, which "
+            "another disk is; give it another index or target, or none",
+            disk=drive.name,
+        )
+
+
+def _plugged(vm: VM, params: Mapping[str, Any]) -> Drive:
+    """The VM's disk that the request means."""
+    query = parse_hotunplug(params)
+    drive = query.find(vm.domain.drives)
+    if drive is not None:
+        return drive
+    known = ", ".join(f"{d.name} ({d.source.path})" for d in vm.domain.drives) or "none"
+    raise HotunplugDiskFailed(
+        f"disk {query} is not plugged into VM {vm.id}, whose disks are: {known}; name one of them"
+    )
+
+
+def _kept(vm: VM, drive: Drive, why: str) -> HotunplugDiskFailed:
+    return HotunplugDiskFailed(
+        f"disk {drive.name} ({drive.source.path}) is still plugged into VM {vm.id}: {why}; unmount "
+        "it in the guest and call again",
+        disk=drive.name,
+    )
+
+
+def _xml(drive: Drive) -> str:
+    return etree.tostring(drive.getXML(), encoding="unicode")

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM as libvirt's document describes it, running or not.
+
+vm.py keeps the latest one; rpc/ reports from it. Field names in comments are those of
+https://libvirt.org/formatdomain.html.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lxml import etree
+
+from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.fields import UUID, Fields, number
+from vdsmcinder.virt import iotune_policy, metadata
+from vdsmcinder.virt.domain_devices import Graphics, Interface
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.inventory import OpaqueDrive, read_drives
+from vdsmcinder.virt.iotune_policy import DevicePolicy
+from vdsmcinder.virt.metadata import VmMetadata
+from vdsmcinder.virt.topology import COUNT, Topology
+from vdsmcinder.virt.xmldoc import child_attribute, parse
+
+# Units of <memory>, in bytes.
+_UNITS: Mapping[str, int] = {
+    "b": 1,
+    "bytes": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
+    **{prefix.lower(): 1024**power for power, prefix in enumerate("KMGT", start=1)},
+    **{prefix: 1024**power for power, prefix in enumerate("KMGT", start=1)},
+}
+
+# What changes in a running VM without a change of its devices.
+_VOLATILE = ("backingStore", "mirror")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a domain document says.
+
+    hypervisor: kvm or qemu. memory_mib: at boot. vcpus: now; max_vcpus: what it can be given.
+    cpu: a model with its features (Haswell,+aes), or host-model, host-passthrough, maximum; None
+    for QEMU's default. serial: of its SMBIOS. time_offset_s: its clock against UTC. boot: devices
+    (hd, cdrom, network, fd) where disks have no order of their own. agent_connected: whether the
+    guest agent has opened its channel. io_tune_policy: what an engine's metadata say of its disks.
+    opaque_drives: disks that a Drive cannot express.
+    devices_hash: differs when the devices do, and only then.
+    """
+
+    uuid: str
+    name: str
+    hypervisor: str
+    memory_mib: int
+    vcpus: int
+    max_vcpus: int
+    topology: Topology
+    machine: str | None
+    cpu: str | None
+    serial: str | None
+    acpi: bool
+    time_offset_s: int
+    io_threads: int
+    boot: tuple[str, ...]
+    drives: tuple[Drive, ...]
+    opaque_drives: tuple[OpaqueDrive, ...]
+    interfaces: tuple[Interface, ...]
+    graphics: tuple[Graphics, ...]
+    agent_connected: bool
+    devices_hash: str
+    io_tune_policy: tuple[DevicePolicy, ...]
+    metadata: VmMetadata
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """Target names of all disks: those that a new disk cannot have."""
+        return frozenset(d.target for d in self.drives) | {d.target for d in self.opaque_drives}
+
+    @classmethod
+    def from_xml(cls, xml: str) -> Domain:
+        """Read a domain document, of a running VM or as it was defined.
+
+        Raises InvalidParameter and MissingParameter for a document that libvirt would not take.
+        """
+        root = parse(xml, "domain xml")
+        if root.tag != "domain":
+            raise InvalidParameter(
+                f"domain xml: its root is <{root.tag!s}>; expected <domain>", field="xml"
+            )
+        thing = f"domain {root.findtext('name') or 'without name'}"
+        values = Fields(_values(root), thing)
+        devices = root.find("devices")
+        if devices is None:
+            raise values.missing("devices", "the VM's devices")
+        max_vcpus = values.get("vcpu", COUNT) or 1
+        drives, opaque = read_drives(devices)
+        return cls(
+            uuid=values.need("uuid", UUID),
+            name=root.findtext("name") or "",
+            hypervisor=root.get("type", ""),
+            memory_mib=_memory_mib(root, values),
+            vcpus=values.get("vcpu.current", COUNT) or max_vcpus,
+            max_vcpus=max_vcpus,
+            topology=Topology.read(root, max_vcpus, thing),
+            machine=child_attribute(root, "os/type", "machine"),
+            cpu=_cpu(root),
+            serial=root.findtext("sysinfo/system/entry[@name='serial']") or None,
+            acpi=root.find("features/acpi") is not None,
+            time_offset_s=values.get("clock.adjustment", number(-(2**31), 2**31)) or 0,
+            io_threads=values.get("iothreads", number(0)) or 0,
+            boot=tuple(boot.get("dev", "") for boot in root.iterfind("os/boot")),
+            drives=drives,
+            opaque_drives=opaque,
+            interfaces=tuple(map(Interface.read, devices.iterfind("interface"))),
+            graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
+            agent_connected=_agent_connected(devices),
+            devices_hash=_hash(devices),
+            io_tune_policy=iotune_policy.read(root),
+            metadata=VmMetadata.read(root),
+        )
+
+
+def is_ours(xml: str) -> bool:
+    """Whether this daemon defined the domain: others are never touched."""
+    return metadata.NAMESPACE in xml and metadata.is_marked(parse(xml, "domain xml"))
+
+
+def without_passwords(xml: str) -> str:
+    """A domain document as it may be shown: without the passwords of its displays.
+
+    libvirt leaves them out of its own documents; what an engine sent may hold them.
+    """
+    root = parse(xml, "domain xml")
+    for graphics in root.iterfind("devices/graphics"):
+        graphics.attrib.pop("passwd", "")
+    return etree.tostring(root, encoding="unicode")
+
+
+def _values(root: etree._Element) -> dict[str, str | None]:
+    return {
+        "uuid": root.findtext("uuid"),
+        "vcpu": root.findtext("vcpu"),
+        "vcpu.current": child_attribute(root, "vcpu", "current"),
+        "memory": root.findtext("memory"),
+        "clock.adjustment": _adjustment(root),
+        "iothreads": root.findtext("iothreads"),
+    }
+
+
+def _adjustment(root: etree._Element) -> str | None:
+    """Seconds; 'reset', the other value that libvirt knows, starts at none."""
+    adjustment = child_attribute(root, "clock", "adjustment")
+    return None if adjustment == "reset" else adjustment
+
+
+def _memory_mib(root: etree._Element, values: Fields) -> int:
+    unit = child_attribute(root, "memory", "unit") or "KiB"
+    if unit not in _UNITS:
+        raise InvalidParameter(
+            f"{values.thing}: unit of memory is {unit!r}; expected one of {', '.join(_UNITS)}",
+            field="memory.unit",
+        )
+    return values.need("memory", number(0)) * _UNITS[unit] // 1024**2
+
+
+def _cpu(root: etree._Element) -> str | None:
+    """The CPU as engines write it: model and features, or libvirt's mode."""
+    cpu = root.find("cpu")
+    if cpu is None:
+        return None
+    mode = cpu.get("mode", "custom")
+    if mode != "custom":
+        return mode
+    model = cpu.findtext("model")
+    if model is None:
+        return None
+    signs = {"disable": "-", "forbid": "-"}
+    features = (
+        signs.get(feature.get("policy", "require"), "+") + feature.get("name", "")
+        for feature in cpu.iterfind("feature")
+    )
+    return ",".join((model, *features))
+
+
+def _agent_connected(devices: etree._Element) -> bool:
+    agent = devices.find("channel/target[@name='org.qemu.guest_agent.0']")
+    return agent is not None and agent.get("state") == "connected"
+
+
+def _hash(devices: etree._Element) -> str:
+    lasting = copy.deepcopy(devices)
+    for name in _VOLATILE:
+        for element in list(lasting.iter(name)):
+            parent = element.getparent()
+            if parent is not None:
+                parent.remove(element)
+    # The agent comes and goes without a device being changed.
+    for target in lasting.iterfind("channel/target"):
+        target.attrib.pop("state", "")
+    # A ticket opens a display and changes nothing of it.
+    for graphics in lasting.iterfind("graphics"):
+        graphics.attrib.pop("passwdValidTo", "")
+    return hashlib.sha256(etree.tostring(lasting, method="c14n")).hexdigest()[:16]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a VM ended, kept in its domain's metadata: libvirt forgets who wanted it and why.
+
+registry.py records it when a VM goes Down, and reads it back when it finds the domain again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import libvirt
+
+from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.virt import metadata
+from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.metadata import VmMetadata
+from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+
+async def record(vm: VM, how: Exit) -> None:
+    """Write how the VM ended into its persistent domain."""
+    values = {
+        "exitCode": str(int(how.code)),
+        "exitReason": str(int(how.reason)),
+        "exitMessage": "".join(c for c in how.message if c.isprintable()),
+    }
+    try:
+        await vm.services.connection.on_domain(vm.id, _write, values)
+    except (libvirt.libvirtError, ResourceUnavailable) as e:
+        log.warning("how %s ended could not be recorded, a restart will forget it: %s", vm.name, e)
+
+
+def recorded(kept: VmMetadata) -> Change | None:
+    """The end that was recorded, if any."""
+    if kept.exit_code is None or kept.exit_reason is None:
+        return None
+    try:
+        how = Exit(ExitCode(kept.exit_code), ExitReason(kept.exit_reason), kept.exit_message or "")
+    except ValueError:
+        return None
+    return Change(Cause.STOPPED, exit=how)
+
+
+def _write(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
+    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    ours = domain.metadata(kind, metadata.NAMESPACE, where)
+    text = metadata.with_values(ours, values)
+    domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, where)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a VM's guest is frozen, and until when.
+
+Each VM in virt/vm.py has a Freezing, which virt/guest_agent.py alone changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LateThaw:
+    """A guest's file systems had to be thawed because nobody else did in time.
+
+    frozen_s: how long they were to be frozen at most. failure: why they could not be thawed; None
+    for those that were.
+    """
+
+    frozen_s: float
+    failure: str | None = None
+
+
+class Freezing:
+    """The state of one guest.
+
+    lock: one conversation with the guest's agent at a time. It is not the VM's own lock: an unplug
+    that holds that one may wait for a guest that is frozen. late: set since the guest was thawed
+    without being asked to, until somebody has been told.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.late: LateThaw | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether the guest is frozen for a time, which has not passed."""
+        return self._timer is not None
+
+    def limit(self, timer: asyncio.TimerHandle) -> None:
+        """The guest is frozen until the timer's time."""
+        self.end()
+        self.late = None
+        self._timer = timer
+
+    def end(self) -> None:
+        """The guest is not frozen any more, or is beyond help."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The disks that a domain has, and finding the one that a request means among them.
+
+virt/domain.py lists them; unplugging a disk looks it up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lxml import etree
+
+from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.xmldoc import child_attribute
+
+
+@dataclass(frozen=True)
+class OpaqueDrive:
+    """A disk of a domain that a Drive cannot express: listed, never changed.
+
+    target: its target name, empty if it has none. reason: what is foreign in it, a sentence.
+    """
+
+    target: str
+    alias: str | None
+    reason: str
+
+
+def read_drives(devices: etree._Element) -> tuple[tuple[Drive, ...], tuple[OpaqueDrive, ...]]:
+    """Read all disks in <devices>: those that are Drives, and the others."""
+    drives: list[Drive] = []
+    opaque: list[OpaqueDrive] = []
+    for disk in devices.iterfind("disk"):
+        try:
+            drives.append(Drive.from_xml(disk))
+        except VdsmCinderError as e:
+            target = child_attribute(disk, "target", "dev") or ""
+            opaque.append(OpaqueDrive(target, child_attribute(disk, "alias", "name"), e.message))
+    return tuple(drives), tuple(opaque)
+
+
+@dataclass(frozen=True)
+class DriveQuery:
+    """What a request says of the plugged disk that it means; None where it says nothing.
+
+    alias: the engine's. path: of the source, with @snapshot if it is one. target: vda, sdb, ...
+    """
+
+    alias: str | None = None
+    path: str | None = None
+    serial: str | None = None
+    target: str | None = None
+
+    def find(self, drives: Iterable[Drive]) -> Drive | None:
+        """The drive that is meant.
+
+        The engine's alias names a drive for ever and the path its data. The serial counts where
+        there is no path, the target where there is nothing else: targets are given out anew.
+        """
+        plugged = tuple(drives)
+        by_alias = (d for d in plugged if self.alias is not None and d.alias == self.alias)
+        return next(by_alias, None) or next(filter(self._fits, plugged), None)
+
+    def _fits(self, drive: Drive) -> bool:
+        if self.path is not None:
+            return drive.source.location == self.path
+        if self.serial is not None:
+            return drive.serial == self.serial
+        return self.alias is None and drive.target == self.target
+
+    def __str__(self) -> str:
+        return self.path or self.serial or self.alias or self.target or "without a name"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Limiting the I/O of a running VM's disks.
+
+rpc/vm.py calls set_limits() for VM.setIoTune; what is set is read from the VM's drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+
+from vdsmcinder.errors import IoTuneFailed
+from vdsmcinder.fields import TEXT, Fields
+from vdsmcinder.virt import faults
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.tuning import IoTune
+from vdsmcinder.virt.vm import VM
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """The limits that a request sets on one disk, which it names by its target or by its path."""
+
+    name: str | None
+    path: str | None
+    limits: IoTune
+
+    @classmethod
+    def from_params(cls, params: Any, position: int) -> Tunable:
+        """Read one of VM.setIoTune's tunables: {name or path, ioTune}.
+
+        position: its place in the list, for errors. Raises MissingParameter, InvalidParameter.
+        """
+        fields = Fields(params, "setIoTune", f"tunables[{position}]")
+        name, path = fields.get("name", TEXT), fields.get("path", TEXT)
+        if name is None and path is None:
+            raise fields.missing("name", "the disk's name, such as vda, or else its path")
+        limits = IoTune.from_params(fields.section("ioTune"))
+        if limits is None:
+            raise fields.missing("ioTune", "the limits, 0 for none")
+        return cls(name, path, limits)
+
+    def fits(self, drive: Drive) -> bool:
+        """Whether this is the disk that is meant; its name tells it, where it is given."""
+        if self.name is not None:
+            return drive.target == self.name
+        return drive.source.location == self.path
+
+
+async def set_limits(vm: VM, tunables: Sequence[Mapping[str, Any]]) -> None:
+    """Limit the I/O of disks while the VM runs; what is not named stays as it is.
+
+    All are read and their disks found before the first is set.
+    Raises VMIsDown (6), IoTuneFailed (64), and what Tunable.from_params raises.
+    """
+    async with vm.lock:
+        vm.require_running("limited in its I/O")
+        wanted = [Tunable.from_params(t, i) for i, t in enumerate(tunables)]
+        found = [(_drive(vm, tunable), tunable.limits) for tunable in wanted]
+        try:
+            for drive, limits in found:
+                await _set(vm, drive, limits)
+        finally:
+            await vm.refresh()
+
+
+async def _set(vm: VM, drive: Drive, limits: IoTune) -> None:
+    values: dict[str, Any] = dict(limits.limits)
+    if limits.group is not None:
+        values["group_name"] = limits.group
+    try:
+        await vm.call(_set_block_io_tune, drive.target, values)
+    except libvirt.libvirtError as e:
+        action = (
+            f"limits of disk {drive.name} ({drive.source.path}) of VM {vm.id} could not be set, "
+            "those of the disks before it in the list are"
+        )
+        raise faults.explain(e, action, IoTuneFailed) from e
+
+
+def _drive(vm: VM, tunable: Tunable) -> Drive:
+    for drive in vm.domain.drives:
+        if tunable.fits(drive):
+            return drive
+    known = ", ".join(f"{d.name} ({d.source.path})" for d in vm.domain.drives) or "none"
+    raise IoTuneFailed(
+        f"VM {vm.id} has no disk {tunable.name or tunable.path}; its disks are: {known}; nothing "
+        "was changed"
+    )
+
+
+def _set_block_io_tune(domain: libvirt.virDomain, target: str, values: dict[str, Any]) -> None:
+    """Runs in the connection's thread pool."""
+    domain.setBlockIoTune(target, values, libvirt.VIR_DOMAIN_AFFECT_LIVE)

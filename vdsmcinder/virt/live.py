@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plugging, changing and unplugging a device of a running VM, for as long as it runs.
+
+disks.py, nics.py, media.py and ticket.py call it. What a VM has the next time it starts is the
+engine's to say, which creates it anew: the persistent definition is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import libvirt
+
+from vdsmcinder.errors import UnsupportedOperation
+from vdsmcinder.virt.vm import VM
+
+
+class StillPlugged(Exception):
+    """The guest keeps the device; the text says why, as the second half of a sentence."""
+
+
+async def plug(vm: VM, xml: str) -> None:
+    """Give the VM the device that the element describes. Raises libvirt.libvirtError."""
+    vm.take_xml(await vm.call(_attach, xml))
+
+
+async def change(vm: VM, xml: str, flags: int = 0) -> None:
+    """Make a device of the VM what the element says; it names the device by address and alias.
+
+    flags: VIR_DOMAIN_DEVICE_MODIFY_...; Raises libvirt.libvirtError.
+    """
+    vm.take_xml(await vm.call(_update, xml, flags | libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+
+async def unplug(vm: VM, alias: str) -> None:
+    """Have the guest let go of the device of that alias, and wait until it has.
+
+    Raises StillPlugged if the guest refuses or takes too long; libvirt.libvirtError if it could
+    not be asked; VMIsDown (6) if the VM ends meanwhile.
+    """
+    timeout_s = vm.services.options.hotunplug_timeout_s
+    removed = vm.removals[alias] = asyncio.get_running_loop().create_future()
+    try:
+        await _request(vm, alias)
+        await asyncio.wait_for(removed, timeout_s)
+    except asyncio.TimeoutError:
+        raise StillPlugged(f"the guest did not let go of it within {timeout_s:g} s") from None
+    except UnsupportedOperation as e:
+        raise StillPlugged(e.message) from None
+    finally:
+        del vm.removals[alias]
+    await vm.refresh()
+
+
+async def _request(vm: VM, alias: str) -> None:
+    try:
+        await vm.call(_detach, alias)
+    except libvirt.libvirtError as e:
+        # Asked before and not answered yet: all there is to do is to go on waiting.
+        if "in the process of unplug" not in str(e):
+            raise
+
+
+# What follows runs in the connection's thread pool.
+
+
+def _attach(domain: libvirt.virDomain, xml: str) -> str:
+    domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    text: str = domain.XMLDesc()
+    return text
+
+
+def _update(domain: libvirt.virDomain, xml: str, flags: int) -> str:
+    domain.updateDeviceFlags(xml, flags)
+    text: str = domain.XMLDesc()
+    return text
+
+
+def _detach(domain: libvirt.virDomain, alias: str) -> None:
+    # By alias, which returns at once: detachDeviceFlags waits up to 5 s for the guest by itself.
+    domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)

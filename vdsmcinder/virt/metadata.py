@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our element in a domain's <metadata>: what libvirt remembers for us, and what marks a VM as ours.
+
+Written when a VM is created; registry.py recovers VMs by it. Names and namespace are the engine's
+(contract/wire.md, vmParams); vdsmCinder is our own child, which tells our VMs from other daemons'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from vdsmcinder.fields import BOOLEAN, TEXT, Fields, matching, number
+from vdsmcinder.virt.xmldoc import parse
+
+NAMESPACE = "http://ovirt.org/vm/1.0"
+PREFIX = "ovirt-vm"
+
+# Of the layout of the element; raise it when recovery has to tell old from new.
+VERSION = 1
+
+# Our child that holds thaw_by_s.
+THAW_BY = "thawBy"
+
+_MARK = "vdsmCinder"
+_NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
+
+
+@dataclass(frozen=True)
+class VmMetadata:
+    """What our metadata element says of a VM; all absent in a domain that has none.
+
+    version: of the layout, None when the VM is not ours. min_guaranteed_mib: memory that the
+    engine promised. custom: the engine's custom properties. exit_code, exit_reason: numbers of
+    contract/errors.md, once the VM has ended. thaw_by_s: when a frozen guest is to be
+    thawed, in seconds since 1970; None for one that is not frozen for a time.
+    """
+
+    version: int | None = None
+    launch_paused: bool = False
+    destroy_on_reboot: bool = False
+    cluster_version: str | None = None
+    min_guaranteed_mib: int | None = None
+    custom: Mapping[str, str] = field(default_factory=dict, hash=False)
+    exit_code: int | None = None
+    exit_reason: int | None = None
+    exit_message: str | None = None
+    thaw_by_s: int | None = None
+
+    @classmethod
+    def read(cls, domain: etree._Element) -> VmMetadata:
+        """Read it from a <domain>. Raises InvalidParameter for values that do not fit."""
+        vm = find(domain)
+        if vm is None:
+            return cls()
+        mark = vm.find(_tag(_MARK))
+        texts = {_local(child): child.text for child in vm if len(child) == 0}
+        if mark is not None:
+            texts[_MARK] = mark.get("version")
+        values = Fields(texts, "metadata of the VM")
+        return cls(
+            version=values.get(_MARK, number(0)),
+            launch_paused=values.get("launchPaused", BOOLEAN) or False,
+            destroy_on_reboot=values.get("destroy_on_reboot", BOOLEAN) or False,
+            cluster_version=values.get("clusterVersion", TEXT),
+            min_guaranteed_mib=values.get("minGuaranteedMemoryMb", number(0)),
+            custom={_local(c): c.text or "" for c in vm.iterfind(f"{_tag('custom')}/*")},
+            exit_code=values.get("exitCode", number(0)),
+            exit_reason=values.get("exitReason", number(0)),
+            exit_message=values.get("exitMessage", TEXT),
+            thaw_by_s=values.get(THAW_BY, number(0)),
+        )
+
+
+def find(domain: etree._Element) -> etree._Element | None:
+    """The engine's and our element in a <domain>, None where it has none."""
+    return domain.find(f"metadata/{_tag('vm')}")
+
+
+def is_marked(domain: etree._Element) -> bool:
+    """Whether a <domain> was defined by this daemon."""
+    return domain.find(f"metadata/{_tag('vm')}/{_tag(_MARK)}") is not None
+
+
+def mark(domain: etree._Element) -> etree._Element:
+    """Make a <domain> ours, keeping what its metadata holds. Returns our element."""
+    parent = domain.find("metadata")
+    if parent is None:
+        parent = etree.SubElement(domain, "metadata")
+    vm = find(domain)
+    if vm is None:
+        vm = etree.SubElement(parent, _tag("vm"), nsmap={PREFIX: NAMESPACE})
+    ours = vm.find(_tag(_MARK))
+    if ours is None:
+        ours = etree.SubElement(vm, _tag(_MARK))
+    ours.set("version", str(VERSION))
+    return vm
+
+
+def set_value(vm: etree._Element, name: str, value: str) -> None:
+    """Give our element a child with this text, in place of one that it has."""
+    child = vm.find(_tag(name))
+    if child is None:
+        child = etree.SubElement(vm, _tag(name), nsmap={PREFIX: NAMESPACE})
+    child.text = value
+
+
+def set_custom(vm: etree._Element, custom: Fields) -> None:
+    """Add an engine's custom properties, which become element names: others are refused."""
+    if not custom.names():
+        return
+    parent = etree.SubElement(vm, _tag("custom"))
+    for name in custom.names():
+        etree.SubElement(parent, _tag(_custom_name(custom, name))).text = custom.need(name, TEXT)
+
+
+def with_values(element: str, values: Mapping[str, str]) -> str:
+    """Our element with further values, for virDomain.setMetadata.
+
+    element: as virDomain.metadata(VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE) returns it. values: text
+    by name of child (exitCode, exitReason, exitMessage, ...), replacing what was there.
+    """
+    vm = parse(element, "metadata of the VM")
+    for name, value in values.items():
+        set_value(vm, name, value)
+    return etree.tostring(vm, encoding="unicode")
+
+
+def _custom_name(custom: Fields, name: str) -> str:
+    try:
+        return _NAME.convert(name)
+    except ValueError:
+        raise custom.invalid(name, f"as the property's name {_NAME.expected}") from None
+
+
+def _tag(name: str) -> str:
+    return f"{{{NAMESPACE}}}{name}"
+
+
+def _local(element: etree._Element) -> str:
+    return etree.QName(element).localname

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plugging NICs into a running VM, unplugging them, and changing their network and link.
+
+rpc/vm.py calls it for VM.hotplugNic, VM.hotunplugNic and VM.updateDevice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from vdsmcinder.errors import (
+    HotplugNicFailed,
+    HotunplugNicFailed,
+    UpdateDeviceFailed,
+    VdsmCinderError,
+    VMIsDown,
+)
+from vdsmcinder.virt import faults, live
+from vdsmcinder.virt.description import USER_ALIAS
+from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
+from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.xmldoc import child_attribute, parse
+
+
+async def plug(vm: VM, params: Mapping[str, Any]) -> None:
+    """Plug the NIC that params describe into the VM, for as long as it runs.
+
+    Raises VMIsDown (6), HotplugNicFailed (49) if it is plugged already or libvirt does not take
+    it, and what parse_plug raises. A plug that failed leaves the VM as it was.
+    """
+    async with vm.lock:
+        vm.require_running("given a NIC")
+        interface = parse_plug(params)
+        _refuse_twice(vm, interface)
+        try:
+            await live.plug(vm, _text(interface))
+        except libvirt.libvirtError as e:
+            action = (
+                f"NIC {_name(interface)} could not be plugged into VM {vm.id}, which is as it was"
+            )
+            raise faults.explain(e, action, HotplugNicFailed) from e
+
+
+async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
+    """Unplug the NIC that params mean, and wait until the guest has let go of it.
+
+    Raises VMIsDown (6), HotunplugNicFailed (50) if the NIC is not plugged or the guest keeps it.
+    """
+    async with vm.lock:
+        vm.require_running("unplugged from")
+        interface = _plugged(vm, parse_unplug(params), HotunplugNicFailed)
+        name = _name(interface)
+        try:
+            await live.unplug(vm, child_attribute(interface, "alias", "name") or "")
+        except live.StillPlugged as e:
+            raise HotunplugNicFailed(
+                f"NIC {name} is still plugged into VM {vm.id}: {e}; take it down in the guest and "
+                "call again",
+                nic=name,
+            ) from None
+        except VMIsDown as e:
+            raise VMIsDown(f"NIC {name} was not unplugged: {e.message}") from None
+        except libvirt.libvirtError as e:
+            action = f"NIC {name} could not be unplugged from VM {vm.id}"
+            raise faults.explain(e, action, HotunplugNicFailed) from e
+
+
+async def update(vm: VM, params: Mapping[str, Any]) -> None:
+    """Change the network, the link state or the filter of a NIC.
+
+    Raises VMIsDown (6), UpdateDeviceFailed (56) if there is no such NIC or libvirt refuses, and
+    what parse_update raises.
+    """
+    async with vm.lock:
+        vm.require_running("changed")
+        change = parse_update(params)
+        interface = _plugged(vm, change.query, UpdateDeviceFailed)
+        name = _name(interface)
+        change.apply(interface)
+        try:
+            await live.change(vm, _text(interface))
+        except libvirt.libvirtError as e:
+            await vm.refresh()
+            action = f"NIC {name} of VM {vm.id} could not be changed"
+            raise faults.explain(e, action, UpdateDeviceFailed) from e
+
+
+def _refuse_twice(vm: VM, interface: etree._Element) -> None:
+    # libvirt gives several NICs one alias of its own, but not one of an engine's.
+    alias = child_attribute(interface, "alias", "name") or ""
+    query = NicQuery(
+        alias=alias if alias.startswith(USER_ALIAS) else None,
+        mac=child_attribute(interface, "mac", "address"),
+    )
+    plugged = query.find(_interfaces(vm))
+    if plugged is not None:
+        raise HotplugNicFailed(
+            f"NIC {query} is plugged into VM {vm.id} already, as {_name(plugged)}; nothing was "
+            "changed",
+            nic=_name(plugged),
+        )
+
+
+def _plugged(vm: VM, query: NicQuery, failure: type[VdsmCinderError]) -> etree._Element:
+    """The <interface> of the VM's document that the request means."""
+    interfaces = _interfaces(vm)
+    found = query.find(interfaces)
+    if found is None:
+        known = ", ".join(map(_name, interfaces)) or "none"
+        raise failure(
+            f"NIC {query} is not plugged into VM {vm.id}, whose NICs are: {known}; name one of them"
+        )
+    return found
+
+
+def _interfaces(vm: VM) -> list[etree._Element]:
+    return parse(vm.xml, "domain xml").findall("devices/interface")
+
+
+def _name(interface: etree._Element) -> str:
+    """What operators call a NIC: its address, and its alias where it has one."""
+    mac = child_attribute(interface, "mac", "address") or "without address"
+    alias = child_attribute(interface, "alias", "name")
+    return f"{mac} ({alias})" if alias else mac
+
+
+def _text(interface: etree._Element) -> str:
+    return etree.tostring(interface, encoding="unicode")

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starting, ending, resetting and pausing a VM.
+
+registry.py calls start() and destroy(), rpc/vm.py the rest; what comes of a command that goes on
+after it returned is told by the VM's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import libvirt
+
+from vdsmcinder.errors import (
+    CreateFailed,
+    DestroyFailed,
+    ResetFailed,
+    ResourceUnavailable,
+    Unexpected,
+    UnsupportedOperation,
+)
+from vdsmcinder.virt import faults, lifecycle
+from vdsmcinder.virt.connection import CallOverrun
+from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, Status
+from vdsmcinder.virt.vm import NOT_STARTED_YET, VM
+
+log = logging.getLogger(__name__)
+
+UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+DESTROYED_WHILE_STARTING = Change(
+    Cause.STOPPED,
+    exit=Exit(
+        ExitCode.NORMAL,
+        ExitReason.DESTROYED_ON_STARTUP,
+        "The VM was destroyed while it was being started.",
+    ),
+)
+
+
+async def start(vm: VM) -> None:
+    """Have libvirt start the defined domain; whatever comes of it is told by the VM's status."""
+    async with vm.lock:
+        if vm.doomed:
+            return
+        vm.apply(Change(Cause.LAUNCH))
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if vm.domain.metadata.launch_paused else 0
+        timeout_s = vm.services.start_timeout_s
+        try:
+            xml, state, reason = await vm.services.connection.on_domain(
+                vm.id, _create, flags, timeout_s=timeout_s
+            )
+        except CallOverrun:
+            await _kill(vm, graceful_attempts=0)
+            _start_failed(
+                vm,
+                f"VM {vm.id} could not be started: it did not come up within {timeout_s:g} s and "
+                "was destroyed; check that the Ceph cluster of its disks answers",
+            )
+        except libvirt.libvirtError as e:
+            action = f"VM {vm.id} could not be started"
+            _start_failed(vm, faults.explain(e, action, CreateFailed, vm.domain.drives).message)
+        except ResourceUnavailable as e:
+            _start_failed(vm, f"VM {vm.id} could not be started: {e}")
+        else:
+            vm.started(xml, lifecycle.from_state(state, reason))
+            if vm.doomed:
+                await _kill(vm, graceful_attempts=0)
+
+
+def _start_failed(vm: VM, message: str) -> None:
+    failure = Exit(ExitCode.ERROR, ExitReason.LIBVIRT_START_FAILED, message)
+    vm.apply(vm.wanted_exit or Change(Cause.STOPPED, exit=failure))
+
+
+async def destroy(vm: VM, graceful_attempts: int) -> None:
+    """End the VM, whatever it is doing, and remove its domain from libvirt.
+
+    graceful_attempts: how often QEMU is asked to end by SIGTERM before it is killed.
+    Raises DestroyFailed (42), ResourceUnavailable (40).
+    """
+    vm.doomed = True
+    if vm.wanted_exit is None:
+        starting = vm.status in NOT_STARTED_YET
+        vm.wanted_exit = DESTROYED_WHILE_STARTING if starting else lifecycle.DESTROYED
+    # Without the lock: a start or an unplug that holds it may be what is to be ended.
+    await _kill(vm, graceful_attempts)
+    async with vm.lock:
+        if vm.status in NOT_STARTED_YET:
+            vm.apply(vm.wanted_exit)
+        try:
+            await vm.services.connection.on_domain(vm.id, _undefine)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                action = f"VM {vm.id} was ended but could not be removed from libvirt"
+                raise faults.explain(e, action, DestroyFailed) from e
+
+
+async def _kill(vm: VM, graceful_attempts: int) -> None:
+    """End the VM's QEMU process, past all locks."""
+    if not vm.running:
+        return
+    try:
+        await vm.services.connection.on_domain(vm.id, _destroy, graceful_attempts)
+    except CallOverrun as e:
+        raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
+    except libvirt.libvirtError as e:
+        if not _nothing_to_end(e):
+            raise faults.explain(e, f"VM {vm.id} could not be destroyed", DestroyFailed) from e
+    if vm.status not in NOT_STARTED_YET:
+        vm.apply(lifecycle.DESTROYED)
+
+
+async def shutdown(
+    vm: VM, *, delay_s: float, message: str, reboot: bool, timeout_s: float | None, force: bool
+) -> None:
+    """Ask the guest to shut down, or to reboot; returns as soon as the request stands.
+
+    Its agent is asked first, then its power button is pressed.
+    delay_s: when to ask. message: for the guest's users; it is only logged, because neither QEMU's
+    guest agent nor a power button takes a text. timeout_s: how long the guest has to heed, None for
+    any time. force: end (or reset) the VM when it has not.
+    Raises VMIsDown (6), UnsupportedOperation (75) for a guest that is paused, ResourceUnavailable
+    (40) where libvirt cannot be reached.
+    """
+    async with vm.lock:
+        vm.require_running("shut down")
+        if vm.status is Status.PAUSED and not force:
+            raise UnsupportedOperation(
+                f"VM {vm.id} is Paused, so its guest cannot shut down; continue it with VM.cont "
+                "first, or end it with VM.destroy"
+            )
+        vm.services.connection.require()
+        if not reboot:
+            vm.wanted_exit = lifecycle.ADMIN_SHUT_DOWN
+        vm.apply(Change(Cause.REBOOT if reboot else Cause.POWER_DOWN))
+    if message:
+        log.info("%s is brought down in %g s: %s", vm.name, delay_s, message)
+    vm.spawn(_bring_down(vm, delay_s, reboot, timeout_s, force))
+
+
+async def _bring_down(
+    vm: VM, delay_s: float, reboot: bool, timeout_s: float | None, force: bool
+) -> None:
+    waiting = vm.status
+    await asyncio.sleep(delay_s)
+    try:
+        await _ask(vm, reboot)
+        await asyncio.wait_for(vm.wait_while(waiting), timeout_s)
+        return
+    except (libvirt.libvirtError, ResourceUnavailable) as e:
+        log.warning("the guest of %s could not be asked to shut down: %s", vm.name, e)
+    except asyncio.TimeoutError:
+        log.warning("the guest of %s did not shut down within %g s", vm.name, timeout_s)
+    if not force:
+        vm.wanted_exit = None
+        vm.apply(Change(Cause.POWER_DOWN_IGNORED))
+    elif reboot:
+        await reset(vm)
+    else:
+        await _kill(vm, graceful_attempts=1)
+
+
+async def _ask(vm: VM, reboot: bool) -> None:
+    agent_s = vm.services.options.agent_timeout_s
+    # libvirt waits that long twice for an agent that hangs, and presses the button then.
+    timeout_s = 2 * agent_s + vm.services.connection.call_timeout_s
+    await vm.call(_press, reboot, agent_s, timeout_s=timeout_s)
+
+
+async def reset(vm: VM) -> None:
+    """Reset the VM as its reset button would. Raises ResetFailed (90), VMIsDown (6)."""
+    async with vm.lock:
+        vm.require_running("reset")
+        await vm.command(libvirt.virDomain.reset, doing="reset", failure=ResetFailed)
+
+
+async def pause(vm: VM) -> None:
+    """Stop the VM's CPUs. Raises VMIsDown (6), Unexpected (16)."""
+    async with vm.lock:
+        vm.require_running("paused")
+        await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)
+        vm.apply(lifecycle.PAUSED_BY_US)
+
+
+async def cont(vm: VM) -> None:
+    """Let the VM's CPUs run again. Raises VMIsDown (6), Unexpected (16)."""
+    async with vm.lock:
+        vm.require_running("continued")
+        if vm.status is Status.UP:
+            return
+        await vm.command(libvirt.virDomain.resume, doing="continued", failure=Unexpected)
+        vm.apply(lifecycle.RUNNING)
+
+
+# What follows runs in the connection's thread pool.
+
+
+def _create(domain: libvirt.virDomain, flags: int) -> tuple[str, int, int]:
+    domain.createWithFlags(flags)
+    state, reason = domain.state()
+    return domain.XMLDesc(), state, reason
+
+
+def _press(domain: libvirt.virDomain, reboot: bool, agent_s: int) -> None:
+    # Without a channel for an agent there is no time-out to set, and no agent to wait for.
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.agentSetResponseTimeout(agent_s)
+    if reboot:
+        domain.reboot()
+    else:
+        domain.shutdown()
+
+
+def _destroy(domain: libvirt.virDomain, graceful_attempts: int) -> None:
+    for _ in range(graceful_attempts):
+        try:
+            domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+            return
+        except libvirt.libvirtError as e:
+            if _nothing_to_end(e):
+                return
+            log.warning("%s does not end gracefully: %s", domain.name(), e)
+    domain.destroy()
+
+
+def _nothing_to_end(e: libvirt.libvirtError) -> bool:
+    return e.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
+
+
+def _undefine(domain: libvirt.virDomain) -> None:
+    domain.undefineFlags(UNDEFINE_FLAGS)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM's QEMU process as the kernel knows it: its pid and its age.
+
+vm.py reads both for the engine; libvirt tells neither through its API.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+# Written by libvirt's QEMU driver for each domain that runs.
+PID_DIRECTORY = Path("/run/libvirt/qemu")
+
+
+def qemu_pid(domain_name: str, directory: Path = PID_DIRECTORY) -> int:
+    """The pid of the domain's QEMU process, 0 where there is none or it cannot be read."""
+    try:
+        return int((directory / f"{domain_name}.pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def age_s(pid: int) -> float:
+    """How long ago the process started, in seconds; 0 for no process (proc(5), stat, starttime)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    ticks_since_boot = int(stat.rpartition(")")[2].split()[19])
+    started_s = ticks_since_boot / os.sysconf("SC_CLK_TCK")
+    return max(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s, 0.0)

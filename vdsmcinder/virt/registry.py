@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VMs of this host: found again in libvirt, created, looked up and removed.
+
+daemon.py builds it; rpc/ asks it for VMs; libvirt's events reach VMs through it. Domains without
+our metadata are never touched and never listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import libvirt
+
+from vdsmcinder import logs
+from vdsmcinder.config import Libvirt as LibvirtOptions
+from vdsmcinder.config import Vms as VmOptions
+from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
+from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, preflight
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.domain import is_ours, without_passwords
+from vdsmcinder.virt.freezing import LateThaw
+from vdsmcinder.virt.request import DomainRequest, parse_request
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.status import Cause, Status
+from vdsmcinder.virt.vm import VM, Services
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A domain of ours as libvirt lists it."""
+
+    uuid: str
+    xml: str
+    state: int
+    reason: int
+
+
+class Registry:
+    """All VMs that are ours, by uuid.
+
+    recovered: False until libvirt's domains have been read for the first time.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        secrets: Secrets,
+        libvirt_options: LibvirtOptions,
+        vm_options: VmOptions,
+        *,
+        on_change: Callable[[VM], None],
+        on_thaw: Callable[[VM, LateThaw], None],
+    ) -> None:
+        self.recovered = False
+        self._connection = connection
+        self._options = vm_options
+        self._vms: dict[str, VM] = {}
+        self._services = Services(
+            connection,
+            secrets,
+            vm_options,
+            libvirt_options.start_timeout_s,
+            self._changed,
+            on_thaw,
+        )
+        self._on_change = on_change
+        connection.on_up = self._recover
+        connection.event_handlers = self._event_handlers()
+
+    # Looking up
+
+    def get(self, vm_id: str) -> VM:
+        """The VM of that uuid, in any case; NoSuchVM (1) if there is none."""
+        vm = self.find(vm_id)
+        if vm is None:
+            raise NoSuchVM(
+                f"there is no VM {vm_id} on this host; Host.getVMList lists those that there are",
+                vmId=vm_id,
+            )
+        return vm
+
+    def find(self, vm_id: str) -> VM | None:
+        """The VM of that uuid, or None."""
+        return self._vms.get(vm_id) or self._vms.get(vm_id.lower())
+
+    def vms(self) -> list[VM]:
+        """All VMs, those that are Down included."""
+        return list(self._vms.values())
+
+    def any_running(self) -> bool:
+        """Whether any VM is not Down."""
+        return any(vm.running for vm in self._vms.values())
+
+    # Creating and removing
+
+    async def create(self, vm_id: str, params: Mapping[str, Any]) -> VM:
+        """Define a VM and begin to start it; returns it as WaitForLaunch.
+
+        Raises VMExists (4), CreateFailed (9), ResourceUnavailable (40), and what parse_request
+        raises for a description that is refused.
+        """
+        vm_id = vm_id.lower()
+        self._refuse_second(vm_id)
+        request = parse_request(
+            vm_id,
+            params,
+            allow_emulation=self._options.allow_emulation,
+            spare_pcie_ports=self._options.spare_pcie_ports,
+        )
+        vm = VM(vm_id, without_passwords(request.xml), self._services)
+        self._vms[vm_id] = vm
+        try:
+            await preflight.check(vm.domain.drives, self._services.secrets, CreateFailed)
+            await self._define(vm_id, request)
+        except BaseException:
+            del self._vms[vm_id]
+            raise
+        vm.spawn(power.start(vm))
+        return vm
+
+    async def _define(self, vm_id: str, request: DomainRequest) -> None:
+        try:
+            await self._connection.call(_define, self._connection.handle, vm_id, request.xml)
+        except libvirt.libvirtError as e:
+            action, remedy = f"VM {vm_id} could not be defined", "correct its description"
+            raise faults.explain(e, action, CreateFailed, remedy=remedy) from e
+
+    def _refuse_second(self, vm_id: str) -> None:
+        known = self._vms.get(vm_id)
+        if known is not None:
+            raise VMExists(
+                f"VM {vm_id} exists already and is {known.status.value}; destroy it first to "
+                "create it anew",
+                vmId=vm_id,
+            )
+
+    async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
+        """End the VM if it runs, and forget it. Raises NoSuchVM (1), and as VM.destroy does."""
+        vm = self.get(vm_id)
+        await power.destroy(vm, graceful_attempts)
+        self._vms.pop(vm.id, None)
+
+    async def close(self) -> None:
+        """End all tasks; the VMs run on."""
+        await asyncio.gather(*(vm.close() for vm in self._vms.values()))
+
+    # What libvirt tells
+
+    async def _recover(self) -> None:
+        """Read all our domains: at start, and after libvirt was gone."""
+        try:
+            found = await self._connection.call(_list_domains, self._connection.handle)
+        except libvirt.libvirtError as e:
+            log.error("the VMs could not be read from libvirt: %s", e)
+            return
+        for domain in found:
+            logs.vm_id.set(domain.uuid)
+            vm = self._vms.get(domain.uuid)
+            if vm is None:
+                vm = self._vms[domain.uuid] = VM(domain.uuid, domain.xml, self._services)
+            elif vm.status in (Status.WAIT_FOR_LAUNCH, Status.POWERING_UP):
+                continue
+            change = lifecycle.from_state(domain.state, domain.reason)
+            if change.cause is Cause.STOPPED:
+                change = exits.recorded(vm.domain.metadata) or change
+            vm.found(domain.xml, change)
+            guest_agent.recover(vm)
+        for uuid in set(self._vms) - {domain.uuid for domain in found}:
+            logs.vm_id.set(uuid)
+            self._vms[uuid].happened(lifecycle.DOMAIN_GONE)
+        logs.vm_id.set(None)
+        await self._services.secrets.recount()
+        self.recovered = True
+        log.info("%d VMs, %d of them running", len(self._vms), sum(v.running for v in self.vms()))
+
+    def _changed(self, vm: VM) -> None:
+        self._on_change(vm)
+        if vm.exit is not None and not vm.doomed:
+            vm.spawn(exits.record(vm, vm.exit))
+
+    def _event_handlers(self) -> dict[int, Callable[..., None]]:
+        return {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: self._on_lifecycle,
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: self._on_reboot,
+            libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: self._on_io_error,
+            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: self._on_agent,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._on_device_removed,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: self._on_device_removal_failed,
+        }
+
+    def _of_event(self, uuid: str) -> VM | None:
+        """The VM that an event is about; log lines that the event causes are marked with it."""
+        logs.vm_id.set(uuid)
+        return self._vms.get(uuid)
+
+    def _on_lifecycle(self, uuid: str, event: int, detail: int) -> None:
+        vm = self._of_event(uuid)
+        if vm is None:
+            return
+        if event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED and not (vm.running or vm.doomed):
+            log.warning("%s was removed from libvirt by somebody else", vm.name)
+            del self._vms[uuid]
+            return
+        change = lifecycle.from_event(event, detail)
+        if change is not None:
+            vm.happened(change)
+
+    def _on_reboot(self, uuid: str) -> None:
+        vm = self._of_event(uuid)
+        if vm is not None:
+            vm.happened(lifecycle.RUNNING)
+
+    def _on_io_error(self, uuid: str, path: str, alias: str, _action: int, reason: str) -> None:
+        vm = self._of_event(uuid)
+        if vm is not None:
+            log.warning("%s: I/O error on disk %s (%s): %s", vm.name, alias, path, reason)
+            vm.io_error(reason)
+
+    def _on_agent(self, uuid: str, _state: int, _reason: int) -> None:
+        vm = self._of_event(uuid)
+        if vm is not None and vm.running:
+            vm.spawn(vm.refresh())
+
+    def _on_device_removed(self, uuid: str, alias: str) -> None:
+        vm = self._of_event(uuid)
+        if vm is not None:
+            vm.device_removed(alias)
+
+    def _on_device_removal_failed(self, uuid: str, alias: str) -> None:
+        vm = self._of_event(uuid)
+        if vm is not None:
+            vm.device_kept(alias)
+
+
+# What follows runs in the connection's thread pool.
+
+
+def _list_domains(handle: libvirt.virConnect) -> list[Found]:
+    found = []
+    for domain in handle.listAllDomains():
+        try:
+            xml = domain.XMLDesc()
+            state, reason = domain.state()
+        except libvirt.libvirtError as e:
+            # It ended between the list and the look.
+            if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                continue
+            raise
+        if is_ours(xml):
+            found.append(Found(domain.UUIDString(), xml, state, reason))
+    return found
+
+
+def _define(handle: libvirt.virConnect, vm_id: str, xml: str) -> None:
+    try:
+        name = handle.lookupByUUIDString(vm_id).name()
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+    else:
+        raise VMExists(
+            f"libvirt has a domain of uuid {vm_id} ({name}) that this daemon did not define; "
+            "remove it with virsh undefine, or use another id",
+            vmId=vm_id,
+        )
+    # Without VIR_DOMAIN_DEFINE_VALIDATE: libvirt's schema refuses <seclabel type="none"> of a disk,
+    # which engines send and its parser has always taken.
+    handle.defineXML(xml)

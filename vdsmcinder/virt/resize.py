@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Telling a running guest that its disk has grown: Cinder extends the image, QEMU has to be told.
+
+rpc/vm.py calls extend() for VM.diskSizeExtend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+
+from vdsmcinder.ceph.image_size import ImageAddress, image_size
+from vdsmcinder.errors import (
+    ImageNotFound,
+    ResourceUnavailable,
+    UnsupportedDrive,
+    WrongDiskSize,
+)
+from vdsmcinder.virt import disk_lookup, faults
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.vm import VM
+
+_CEPH_TIMEOUT_S = 10.0
+
+
+async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
+    """Tell the guest the size that the image of its disk has now; returns it, in bytes.
+
+    specs: which disk, as contract/types.txt's DriveSpec or by name, alias or path. new_size: what
+    the caller believes, in bytes. QEMU makes the image as large as it is told, so it is told only
+    what is true already.
+    Raises VMIsDown (6), ImageNotFound (13) for a disk that the VM does not have, UnsupportedDrive
+    (36) for one that is not on Ceph, ResourceUnavailable (40), WrongDiskSize (58).
+    """
+    async with vm.lock:
+        vm.require_running("told of a disk's size")
+        drive, source = _ceph_disk(vm, specs)
+        size = await image_size(_address(source, vm.services.secrets), _CEPH_TIMEOUT_S)
+        _check(drive, size, new_size, _known_size(vm, drive))
+        try:
+            await vm.call(_block_resize, drive.target, size)
+        except libvirt.libvirtError as e:
+            action = f"the guest of VM {vm.id} could not be told the size of disk {drive.name}"
+            raise faults.explain(e, action, WrongDiskSize, [drive]) from e
+        return size
+
+
+def _ceph_disk(vm: VM, specs: Mapping[str, Any]) -> tuple[Drive, NetworkSource]:
+    drive = disk_lookup.find(vm.domain, specs)
+    if drive is None:
+        known = ", ".join(f"{d.name} ({d.source.path})" for d in vm.domain.drives) or "none"
+        raise ImageNotFound(
+            f"VM {vm.id} has no disk such as driveSpecs names; its disks are: {known}; name one"
+        )
+    if not isinstance(drive.source, NetworkSource):
+        raise UnsupportedDrive(
+            f"disk {drive.name} ({drive.source.path}) of VM {vm.id} is not on Ceph; only the size "
+            "of Ceph disks can be told to a guest",
+            disk=drive.name,
+        )
+    return drive, drive.source
+
+
+def _address(source: NetworkSource, secrets: Secrets) -> ImageAddress:
+    if source.auth is None:
+        return ImageAddress(source.path, source.hosts, source.config_file)
+    key = secrets.value(source.auth.secret_uuid)
+    if key is None:
+        raise ResourceUnavailable(
+            f"the size of image {source.path} cannot be read: the value of secret "
+            f"{source.auth.secret_uuid} has not been given since the daemon started; register it "
+            "with Host.registerSecrets and call again",
+            secret=source.auth.secret_uuid,
+        )
+    return ImageAddress(
+        source.path, source.hosts, source.config_file, source.auth.username, key.reveal()
+    )
+
+
+def _known_size(vm: VM, drive: Drive) -> int:
+    sampled = vm.sample.disks.get(drive.target) if vm.sample else None
+    return sampled.capacity if sampled else 0
+
+
+def _check(drive: Drive, size: int, wanted: int, known: int) -> None:
+    where = f"disk {drive.name} ({drive.source.path})"
+    if wanted != size:
+        raise WrongDiskSize(
+            f"{where} was to become {wanted} bytes, but its image has {size}; extend it in Cinder "
+            "first, and call again with the size that it has then",
+            size=size,
+        )
+    if size < known:
+        raise WrongDiskSize(
+            f"the image of {where} has {size} bytes, less than the {known} that the guest knows; "
+            "a disk in use cannot shrink, extend it in Cinder again",
+            size=size,
+        )
+
+
+def _block_resize(domain: libvirt.virDomain, target: str, size: int) -> None:
+    """Runs in the connection's thread pool."""
+    domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Samples of all VMs' statistics, taken in the background from libvirt's bulk statistics.
+
+The registry's VMs carry their last sample; reads answer from it and never wait for libvirt.
+Field names of the bulk statistics follow
+https://libvirt.org/html/libvirt-libvirt-domain.html#virConnectGetAllDomainStats.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import libvirt
+
+BULK_STATS = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+)
+# NOWAIT: a VM whose monitor is busy gives what libvirt knows by itself and delays nobody.
+BULK_FLAGS = (
+    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
+    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+)
+
+
+class DiskSample(NamedTuple):
+    """One disk: totals since the VM started, and rates and mean latencies of the last interval."""
+
+    read_bytes: int = 0
+    write_bytes: int = 0
+    read_ops: int = 0
+    write_ops: int = 0
+    flush_ops: int = 0
+    read_time_ns: int = 0
+    write_time_ns: int = 0
+    flush_time_ns: int = 0
+    capacity: int = 0
+    allocation: int = 0
+    read_rate: float = 0.0
+    write_rate: float = 0.0
+    read_latency_ns: int = 0
+    write_latency_ns: int = 0
+    flush_latency_ns: int = 0
+
+
+class NicSample(NamedTuple):
+    """One network interface: totals since the VM started, bytes and packets."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+
+
+class MemorySample(NamedTuple):
+    """What the guest's balloon driver tells of its memory, in KiB; faults are counts."""
+
+    total: int
+    unused: int
+    available: int
+    cached: int
+    swap_in: int
+    swap_out: int
+    major_faults: int
+    minor_faults: int
+
+
+# libvirt's names, in the order of DiskSample, NicSample and MemorySample.
+_DISK = (
+    *("rd.bytes", "wr.bytes", "rd.reqs", "wr.reqs", "fl.reqs"),
+    *("rd.times", "wr.times", "fl.times", "capacity", "allocation"),
+)
+_NIC = ("rx.bytes", "tx.bytes", "rx.errs", "tx.errs", "rx.drop", "tx.drop")
+_MEMORY = tuple(
+    f"balloon.{field}"
+    for field in (
+        *("available", "unused", "usable", "disk_caches"),
+        *("swap_in", "swap_out", "major_fault", "minor_fault"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class VmSample:
+    """One VM at one moment.
+
+    taken_ms: monotonic clock. interval_s: time since the sample before, 0 in the first.
+    cpu_time_ns, cpu_system_ns: totals since the VM started, the kernel's share included and alone.
+    cpu_user_pct, cpu_sys_pct: in the interval, without and in the kernel, in % of one core.
+    """
+
+    taken_ms: int
+    interval_s: float
+    cpu_time_ns: int
+    cpu_system_ns: int
+    cpu_user_pct: float
+    cpu_sys_pct: float
+    vcpu_count: int
+    balloon_current_kib: int
+    balloon_max_kib: int
+    memory: MemorySample | None
+    disks: Mapping[str, DiskSample]
+    nics: Mapping[str, NicSample]
+
+
+def collect(handle: libvirt.virConnect) -> list[tuple[str, dict[str, Any]]]:
+    """Bulk statistics of all running domains as (uuid, fields); blocks, for the thread pool."""
+    return [
+        (domain.UUIDString(), fields)
+        for domain, fields in handle.getAllDomainStats(BULK_STATS, BULK_FLAGS)
+    ]
+
+
+def monitor_answered(fields: Mapping[str, Any]) -> bool:
+    """Whether the statistics hold what only QEMU's monitor knows."""
+    count = fields.get("block.count", 0)
+    return not count or any(_names("block", i, _DISK)[0] in fields for i in range(count))
+
+
+def now_ms() -> int:
+    """Milliseconds of the monotonic clock, in which samples are stamped."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def sample(fields: Mapping[str, Any], before: VmSample | None, taken_ms: int) -> VmSample:
+    """One VM's sample out of its bulk statistics; rates are against the sample before."""
+    interval_s = (taken_ms - before.taken_ms) / 1000 if before else 0.0
+    cpu_time = fields.get("cpu.time", 0)
+    system = fields.get("cpu.system", 0)
+    all_ns = _since(before.cpu_time_ns, cpu_time) if before else 0
+    system_ns = _since(before.cpu_system_ns, system) if before else 0
+    return VmSample(
+        taken_ms=taken_ms,
+        interval_s=interval_s,
+        cpu_time_ns=cpu_time,
+        cpu_system_ns=system,
+        cpu_user_pct=_percent(_since(system_ns, all_ns), interval_s),
+        cpu_sys_pct=_percent(system_ns, interval_s),
+        vcpu_count=fields.get("vcpu.current", 0),
+        balloon_current_kib=fields.get("balloon.current", 0),
+        balloon_max_kib=fields.get("balloon.maximum", 0),
+        memory=_memory(fields),
+        disks=_disks(fields, before.disks if before else {}, interval_s),
+        nics=_nics(fields),
+    )
+
+
+def _since(before: int, now: int) -> int:
+    return max(now - before, 0)
+
+
+def _percent(cpu_ns: int, interval_s: float) -> float:
+    return cpu_ns / (interval_s * 1e7) if interval_s > 0 else 0.0
+
+
+def _memory(fields: Mapping[str, Any]) -> MemorySample | None:
+    if "balloon.unused" not in fields:
+        return None
+    return MemorySample(*[fields.get(name, 0) for name in _MEMORY])
+
+
+def _nics(fields: Mapping[str, Any]) -> dict[str, NicSample]:
+    nics = {}
+    for i in range(fields.get("net.count", 0)):
+        totals = [fields.get(name, 0) for name in _names("net", i, _NIC)]
+        nics[fields.get(f"net.{i}.name", f"nic{i}")] = NicSample(*totals)
+    return nics
+
+
+def _disks(
+    fields: Mapping[str, Any], before: Mapping[str, DiskSample], interval_s: float
+) -> dict[str, DiskSample]:
+    disks = {}
+    for i in range(fields.get("block.count", 0)):
+        target = fields.get(f"block.{i}.name")
+        if target is not None:
+            now = DiskSample(*[fields.get(name, 0) for name in _names("block", i, _DISK)])
+            then = before.get(target)
+            disks[target] = _with_rates(now, then, interval_s) if then and interval_s > 0 else now
+    return disks
+
+
+def _with_rates(now: DiskSample, before: DiskSample, interval_s: float) -> DiskSample:
+    return now._replace(
+        read_rate=_since(before.read_bytes, now.read_bytes) / interval_s,
+        write_rate=_since(before.write_bytes, now.write_bytes) / interval_s,
+        read_latency_ns=_mean(
+            _since(before.read_time_ns, now.read_time_ns), _since(before.read_ops, now.read_ops)
+        ),
+        write_latency_ns=_mean(
+            _since(before.write_time_ns, now.write_time_ns), _since(before.write_ops, now.write_ops)
+        ),
+        flush_latency_ns=_mean(
+            _since(before.flush_time_ns, now.flush_time_ns), _since(before.flush_ops, now.flush_ops)
+        ),
+    )
+
+
+def _mean(time_ns: int, ops: int) -> int:
+    return time_ns // ops if ops else 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(group: str, number: int, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """libvirt's names of the fields of one disk or NIC; put together once, not in each sample."""
+    return tuple(f"{group}.{number}.{field}" for field in fields)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Target names of disks: vda, sdb, hdc.
+
+virt/drive.py names drives with it, by bus and index (contract/wire.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Mapping
+
+# libvirt tells the bus of a disk by its prefix where a document does not.
+PREFIXES: Mapping[str, str] = {
+    "virtio": "vd",
+    "scsi": "sd",
+    "sata": "sd",
+    "usb": "sd",
+    "ide": "hd",
+    "fdc": "fd",
+}
+
+_BUSES: Mapping[str, str] = {"vd": "virtio", "sd": "scsi", "hd": "ide", "fd": "fdc"}
+
+
+def name(bus: str, index: int) -> str:
+    """The name of the disk with this index (from 0) on its bus: a to z, then aa."""
+    letters = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return PREFIXES[bus] + letters
+
+
+def free(bus: str, taken: Container[str]) -> str:
+    """The name with the lowest index on its bus that is not taken."""
+    names = (name(bus, index) for index in itertools.count())
+    return next(candidate for candidate in names if candidate not in taken)
+
+
+def index(target: str) -> int:
+    """The index that a name stands for, the inverse of name()."""
+    value = 0
+    for letter in target[2:]:
+        value = value * 26 + ord(letter) - ord("a") + 1
+    return value - 1
+
+
+def bus_of(target: str) -> str | None:
+    """The bus that libvirt takes for a name, None for a name that it does not know."""
+    return _BUSES.get(target[:2])

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One virtual machine: what it is, what state it is in, and what libvirt tells of it.
+
+registry.py keeps VMs and hands them libvirt's events; power.py and disks.py do things with them.
+Commands on one VM are serialised by its lock; reads take none and answer from what is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Callable, TypeVar
+
+import libvirt
+
+from vdsmcinder.config import Vms as VmOptions
+from vdsmcinder.errors import (
+    ResourceUnavailable,
+    UnsupportedOperation,
+    VdsmCinderError,
+    VMIsDown,
+)
+from vdsmcinder.virt import faults, lifecycle, process, stats
+from vdsmcinder.virt.connection import CallOverrun, Connection
+from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.freezing import Freezing, LateThaw
+from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.status import Exit, PauseCode, Status, after
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
+
+
+@dataclass(frozen=True)
+class Services:
+    """What every VM works with.
+
+    on_change: called after a VM's status or devices changed.
+    on_thaw: called when a guest was thawed because nobody else did, with how that went.
+    """
+
+    connection: Connection
+    secrets: Secrets
+    options: VmOptions
+    start_timeout_s: float
+    on_change: Callable[[VM], None]
+    on_thaw: Callable[[VM, LateThaw], None]
+
+
+class VM:
+    """A persistent libvirt domain of ours, running or not.
+
+    id: the domain's uuid. xml: its document as libvirt last gave it, without passwords; domain:
+    the same, read. exit: set once it is Down. status_changed_ms: monotonic clock.
+    wanted_exit: the end that we asked for, which libvirt cannot tell from others.
+    doomed: it is being destroyed, and its domain removed.
+    removals: for each device alias that is being unplugged, what waits for the guest to let go.
+    freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
+    asked of the guest's balloon, None for nothing.
+    """
+
+    def __init__(self, uuid: str, xml: str, services: Services) -> None:
+        self.id = uuid
+        self.xml = xml
+        self.domain = Domain.from_xml(xml)
+        self.status = Status.WAIT_FOR_LAUNCH
+        self.status_changed_ms = _now_ms()
+        self.pause_code: PauseCode | None = None
+        self.exit: Exit | None = None
+        self.sample: stats.VmSample | None = None
+        self.pid = 0
+        self.services = services
+        self.lock = asyncio.Lock()
+        self.removals: dict[str, asyncio.Future[None]] = {}
+        self.freezing = Freezing()
+        self.balloon_target_kib: int | None = None
+        self.wanted_exit: Change | None = None
+        self.doomed = False
+        self._started_s = time.monotonic()
+        self._held_back: Change | None = None
+        self._io_error: PauseCode | None = None
+        self._monitor_answers = True
+        self._stuck: asyncio.Future[Any] | None = None
+        self._watchers: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What is known of it
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self.domain.name
+
+    @property
+    def hash(self) -> str:
+        """Changes when the VM's devices do."""
+        return self.domain.devices_hash
+
+    @property
+    def running(self) -> bool:
+        """Whether there is, or is about to be, a QEMU process."""
+        return self.status is not Status.DOWN
+
+    @property
+    def elapsed_s(self) -> int:
+        """How long it has been running, in seconds; 0 when it is Down."""
+        return int(time.monotonic() - self._started_s) if self.running else 0
+
+    @property
+    def monitor_responsive(self) -> bool:
+        """Whether QEMU answered the last time it was asked."""
+        return self._monitor_answers and (self._stuck is None or self._stuck.done())
+
+    def take_sample(self, fields: Mapping[str, Any], taken_ms: int) -> None:
+        """Keep a fresh sample out of libvirt's bulk statistics; taken_ms: monotonic clock."""
+        self._monitor_answers = stats.monitor_answered(fields)
+        self.sample = stats.sample(fields, self.sample, taken_ms)
+
+    def take_xml(self, xml: str) -> None:
+        """Keep the document that libvirt gives now."""
+        known = self.hash
+        self.xml = xml
+        self.domain = Domain.from_xml(xml)
+        if self.hash != known and self.status not in NOT_STARTED_YET:
+            self.services.on_change(self)
+
+    # What happens to it
+
+    def happened(self, change: Change) -> None:
+        """Take in something that libvirt tells; while the VM starts it waits until that is done."""
+        if self.status in NOT_STARTED_YET:
+            self._held_back = change
+        else:
+            self.apply(change)
+
+    def io_error(self, reason: str) -> None:
+        """QEMU met an I/O error; libvirt tells next that it paused the VM for it."""
+        self._io_error = PauseCode.ENOSPC if reason == "enospc" else PauseCode.EIO
+
+    def device_removed(self, alias: str) -> None:
+        """The guest has let go of a device."""
+        waiting = self.removals.get(alias)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        elif self.running:
+            self.spawn(self.refresh())
+
+    def device_kept(self, alias: str) -> None:
+        """The guest refuses to let go of a device."""
+        waiting = self.removals.get(alias)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(UnsupportedOperation("the guest refused to let go of it"))
+
+    def apply(self, change: Change) -> None:
+        """Go to the status that the change leads to, if any, and tell of it."""
+        status = after(self.status, change.cause)
+        if status is None or status is self.status:
+            log.debug("%s: %s changes nothing", self.status.value, change.cause.name)
+            return
+        change = self._explained(change)
+        why = f": {change.exit.message}" if change.exit else ""
+        log.info("%s is %s, was %s%s", self.name, status.value, self.status.value, why)
+        self.status = status
+        self.status_changed_ms = _now_ms()
+        self.pause_code = change.pause_code if status is Status.PAUSED else None
+        if status is Status.DOWN:
+            self._end(change.exit)
+        self._wake_watchers()
+        self.services.on_change(self)
+
+    def started(self, xml: str, change: Change) -> None:
+        """libvirt has started the domain; an event that came meanwhile knows more than change."""
+        self._started_s = time.monotonic()
+        self.pid = process.qemu_pid(self.name)
+        self.take_xml(xml)
+        self.apply(self._held_back or change)
+
+    def found(self, xml: str, change: Change) -> None:
+        """Take over what libvirt tells of a domain that was not watched for a while."""
+        self.take_xml(xml)
+        self.pid = process.qemu_pid(self.name)
+        self._started_s = time.monotonic() - process.age_s(self.pid)
+        if self.status in NOT_STARTED_YET:
+            self.status = Status.POWERING_UP
+        self.apply(change)
+
+    def _explained(self, change: Change) -> Change:
+        """The change with what only we know: which I/O error it was, that we asked for the end."""
+        if change is lifecycle.PAUSED_BY_IO_ERROR and self._io_error is not None:
+            return replace(change, pause_code=self._io_error)
+        graceful = change in (lifecycle.GUEST_SHUT_DOWN, lifecycle.DESTROYED)
+        return self.wanted_exit if self.wanted_exit is not None and graceful else change
+
+    def _end(self, how: Exit | None) -> None:
+        self.exit = how
+        self.sample = None
+        self.pid = 0
+        self.freezing.end()
+        for waiting in self.removals.values():
+            if not waiting.done():
+                waiting.set_exception(VMIsDown(f"VM {self.id} ended meanwhile"))
+
+    # For the commands in power.py and disks.py
+
+    def require_running(self, doing: str) -> None:
+        """Raise VMIsDown (6) for a VM that is Down; doing completes 'cannot be ...'."""
+        if self.running:
+            return
+        why = self.exit.message if self.exit else "it never ran"
+        raise VMIsDown(
+            f"VM {self.id} is Down and cannot be {doing} ({why}); destroy it and create it anew"
+        )
+
+    async def command(
+        self, func: Callable[..., T], *args: Any, doing: str, failure: type[VdsmCinderError]
+    ) -> T:
+        """Run a libvirt command on the domain; what libvirt refuses is raised as failure."""
+        try:
+            return await self.call(func, *args)
+        except libvirt.libvirtError as e:
+            raise faults.explain(e, f"VM {self.id} could not be {doing}", failure) from e
+
+    async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
+        """Run func(domain, *args), unless an earlier call still waits for this VM's QEMU.
+
+        timeout_s: deadline in seconds, libvirt.call_timeout_s of the configuration if not given.
+        Raises libvirt.libvirtError; ResourceUnavailable (40) while QEMU does not answer, and
+        CallOverrun, which is one, when it does not answer this call.
+        """
+        if self._stuck is not None and not self._stuck.done():
+            raise ResourceUnavailable(
+                f"VM {self.id}'s QEMU process does not answer its monitor: an earlier call still "
+                "waits for it; look at the process, VM.destroy ends it"
+            )
+        try:
+            return await self.services.connection.on_domain(
+                self.id, func, *args, timeout_s=timeout_s
+            )
+        except CallOverrun as e:
+            self._stuck = e.finished
+            e.finished.add_done_callback(self._came_back)
+            raise CallOverrun(f"VM {self.id}: {e}", e.finished) from e
+
+    def _came_back(self, _call: asyncio.Future[Any]) -> None:
+        """A call that overran its deadline is done after all, and may have changed devices."""
+        if self.running:
+            self.spawn(self.refresh())
+
+    async def refresh(self) -> None:
+        """Read the domain's document anew."""
+        try:
+            self.take_xml(await self.call(libvirt.virDomain.XMLDesc))
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.warning("the devices of %s could not be read: %s", self.name, e)
+
+    async def wait_while(self, status: Status) -> None:
+        """Return when the VM's status is another."""
+        while self.status is status:
+            watcher = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            await watcher
+
+    def _wake_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Own a task of this VM's; its failure is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of %s failed", self.name, exc_info=task.exception())
+
+    async def close(self) -> None:
+        """End the VM's tasks, not the VM."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
