@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _prepare_process()
         asyncio.run(serve(settings, read))
     except ConfigError as e:
-        print(f"vdsm-cinderd: {e}", file=sys.stderr)
-        return 2
+        return _refusal(e)
     return 0
 
 
@@ -87,30 +86,42 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         await daemon.start()
-        loop.add_signal_handler(signal.SIGHUP, daemon.reload)
-        await stop.wait()
-        log.info("stopping; the VMs run on")
-    finally:
-        await _close(daemon)
+    except ConfigError as e:
+        if not await _closed(daemon):
+            _leave(_refusal(e))
+        raise
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    await stop.wait()
+    log.info("stopping; the VMs run on")
+    if not await _closed(daemon):
+        _leave(0)
 
 
-async def _close(daemon: Daemon) -> None:
+async def _closed(daemon: Daemon) -> bool:
+    """Close the daemon; False if something of it is left that the interpreter would wait for."""
     closing = asyncio.create_task(daemon.close())
     # Not wait_for, which would wait on for what does not heed its cancellation.
     done, _ = await asyncio.wait({closing}, timeout=STOP_TIMEOUT_S)
     if not done:
         log.warning("stopping took longer than %g s; the process ends as it is", STOP_TIMEOUT_S)
-        _leave()
+        return False
     await closing
     if daemon.stuck_calls:
         log.warning("%d libvirt calls never came back", daemon.stuck_calls)
-        _leave()
+    return not daemon.stuck_calls
 
 
-def _leave() -> NoReturn:
+def _refusal(error: ConfigError) -> int:
+    """Tell the operator what is wrong with the configuration; the exit code for it."""
+    print(f"vdsm-cinderd: {error}", file=sys.stderr)
+    return 2
+
+
+def _leave(exit_code: int) -> NoReturn:
     """End the process at once: the interpreter would wait for threads that wait for a hung QEMU."""
     logging.shutdown()
-    os._exit(0)
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 class Daemon:

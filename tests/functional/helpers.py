@@ -84,6 +84,17 @@ async def eventually(look: Callable[[], Awaitable[T | None]], what: str) -> T:
     return value
 
 
+async def stray(engine: Engine) -> Any:
+    """The next reply that belongs to no call, such as that to a batch; waits for it."""
+    strays = engine.session.strays
+
+    async def came() -> list[Any]:
+        return strays[:1]
+
+    await eventually(came, "a reply")
+    return strays.pop(0)
+
+
 async def status(engine: Engine, vm_id: str) -> str:
     """A VM's status, as its statistics tell it."""
     (stats,) = await engine.call("VM.getStats", vmID=vm_id)

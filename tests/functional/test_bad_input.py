@@ -21,10 +21,10 @@ from tests.functional.bystander import untouched
 from tests.functional.helpers import (
     MAX_FRAME_BYTES,
     booted,
-    eventually,
     paths,
     refused,
     session_fixture,
+    stray,
 )
 from vdsmcinder.client.stomp import SessionLost
 
@@ -49,15 +49,8 @@ async def nothing_changes(engine, vm):
 
 async def answer(engine, body):
     """The reply to a body that belongs to no call."""
-    strays = engine.session.strays
-    strays.clear()
     engine.session.send_body(body)
-
-    async def came():
-        return list(strays)
-
-    (reply,) = await eventually(came, "the reply")
-    return reply
+    return await stray(engine)
 
 
 def assert_sentence(message):

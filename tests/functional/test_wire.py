@@ -24,7 +24,7 @@ import stomp
 from lab.base import run
 from lab.engine import Engine, client_context, new_id
 from lab.pki import Identity
-from tests.functional.helpers import destroyed_at_last, refused, session_fixture, status
+from tests.functional.helpers import destroyed_at_last, refused, session_fixture, status, stray
 from vdsmcinder.client.stomp import REQUESTS, SessionLost, connect
 from vdsmcinder.transport.frames import Frame
 
@@ -76,10 +76,9 @@ async def test_a_batch_is_answered_in_one_message(engine, vm):
         {"jsonrpc": "2.0", "method": "Host.ping2"},
         {"jsonrpc": "2.0", "method": "VM.getStats", "params": {"vmID": vm}, "id": 7},
     ]
-    engine.session.strays.clear()
     engine.session.send_body(json.dumps(batch).encode())
-    await engine.call("Host.ping2")
-    (replies,) = engine.session.strays
+    replies = await stray(engine)
+    assert engine.session.strays == []
     by_id = {reply["id"]: reply["result"] for reply in replies}
     assert by_id["a"] == "a"
     assert by_id[7][0]["status"] == "Up"
@@ -87,7 +86,6 @@ async def test_a_batch_is_answered_in_one_message(engine, vm):
 
 
 async def test_a_notification_acts_and_is_not_answered(engine, vm):
-    engine.session.strays.clear()
     engine.session.notify("VM.pause", {"vmID": vm})
     await engine.wait_status(vm, "Paused")
     engine.session.notify("VM.cont", {"vmID": vm})

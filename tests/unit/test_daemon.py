@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.whole import get, running
+from vdsmcinder import daemon
 from vdsmcinder.client.session import RemoteError
+from vdsmcinder.daemon import Daemon
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
 
@@ -236,3 +240,26 @@ async def test_certificates_are_read_again_without_dropping_anyone(tmp_path: Pat
         assert round((after - before) / 86400) == 60
         assert await engine.call("Host.ping2") is True
         await engine.close()
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def test_a_start_that_fails_is_told_even_when_closing_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def hang(self: Daemon) -> None:
+        await asyncio.sleep(60)
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Daemon, "close", hang)
+    monkeypatch.setattr(daemon, "STOP_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(os, "_exit", leave)
+    file, missing = tmp_path / "config", str(tmp_path / "cert.pem")
+    listen = {"certificate": missing, "unix_socket": str(tmp_path / "socket"), "port": 0}
+    file.write_text(json.dumps({"libvirt": {"uri": "test:///default"}, "listen": listen}))
+    with pytest.raises(SystemExit, match="2"):
+        daemon.main(["--config", str(file)])
+    assert missing in capfd.readouterr().err
