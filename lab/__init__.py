@@ -7,7 +7,7 @@
 from lab.base import LabError, wait_until
 from lab.console import GuestConsole
 from lab.domains import console_of, disk_xml, domain_xml, pty_console, secret_xml
-from lab.guest import hammer_record, pattern, pattern_checksum
+from lab.guest import pattern, pattern_checksum
 from lab.running import Lab
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "console_of",
     "disk_xml",
     "domain_xml",
-    "hammer_record",
     "pattern",
     "pattern_checksum",
     "pty_console",

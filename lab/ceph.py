@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Ceph:
-    """A cluster of three monitors (a, b, c), a manager and an OSD whose data is in memory."""
+    """Three monitors (a, b, c), a manager, and an OSD whose disk is a file in memory."""
 
     namespace: Namespace
     directory: Path
@@ -87,8 +87,12 @@ class Ceph:
         self._start("ceph-osd", "osd.0")
 
     def stop_osd(self) -> None:
-        """Stop the OSD in good order, which keeps its data for the next start; a kill would not."""
+        """Stop the OSD in good order."""
         self._end("osd.0", signal.SIGTERM)
+
+    def kill_osd(self) -> None:
+        """End the OSD as a crash would; guests' I/O hangs until it is back, with its data."""
+        self._end("osd.0", signal.SIGKILL)
 
     def freeze_osd(self) -> None:
         """Stop the OSD where it stands: guests' I/O hangs until `thaw_osd`."""

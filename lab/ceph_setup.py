@@ -72,10 +72,12 @@ admin_socket = {directory}/run/$name.asok
 public_addr = {address}
 keyring = {directory}/$name.keyring
 osd_data = {directory}/data/$name
-osd_objectstore = memstore
-memstore_device_bytes = 4294967296
-# An orderly stop writes the memstore to osd_data; the fast one would lose it.
-osd_fast_shutdown = false
+# A file in osd_data, which the lab has in memory: killed, the OSD comes back with its data.
+osd_objectstore = bluestore
+bluestore_block_size = 4294967296
+bluestore_cache_autotune = false
+bluestore_cache_size = 67108864
+bluestore_fsck_on_mkfs = false
 log_file = {log}/$name.log
 pid_file = {directory}/run/$name.pid
 admin_socket = {directory}/run/$name.asok

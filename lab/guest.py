@@ -65,11 +65,6 @@ def pattern_checksum(count_mib: int, seed: str) -> str:
     return hashlib.sha256(pattern(count_mib, seed)).hexdigest()
 
 
-def hammer_record(record: int) -> bytes:
-    """The 4 KiB that the guest's command `hammer` writes as record number `record`."""
-    return b"%-4095d\n" % record
-
-
 def build_guest(step: Step) -> Guest:
     """The guest out of the cache, or made: kernel fetched, initramfs packed, image filled."""
     CACHE_DIR.mkdir(parents=True, exist_ok=True)
