@@ -164,6 +164,24 @@ class Vms:
 
 
 @dataclass(frozen=True)
+class Ceph:
+    """How Ceph clusters are asked and watched."""
+
+    timeout_s: float = option(
+        3.0,
+        """Deadline of one request to a Ceph cluster, and of all checks before a VM starts, in
+        seconds.""",
+        minimum=0.5,
+    )
+    worker_idle_s: float = option(
+        300.0,
+        """How long the process that talks to a cluster, some 40 MB of memory, outlives the last
+        request, in seconds.""",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
 class Rpc:
     """How requests are taken."""
 
@@ -197,6 +215,7 @@ class Config:
     access: Access = field(default_factory=Access)
     libvirt: Libvirt = field(default_factory=Libvirt)
     vms: Vms = field(default_factory=Vms)
+    ceph: Ceph = field(default_factory=Ceph)
     rpc: Rpc = field(default_factory=Rpc)
     log: Log = field(default_factory=Log)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import vdsmcinder
 from vdsmcinder import config, health, logs
+from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
@@ -134,9 +135,11 @@ class Daemon:
         self._exporter: Exporter | None = None
         self._connection = Connection(settings.libvirt)
         self._secrets = Secrets(self._connection)
+        self._ceph = Workers(settings.ceph.timeout_s, settings.ceph.worker_idle_s)
         self._registry = Registry(
             self._connection,
             self._secrets,
+            self._ceph,
             settings.libvirt,
             settings.vms,
             on_change=self._vm_changed,
@@ -188,6 +191,7 @@ class Daemon:
         await self._listener.close()
         await self._sampler.close()
         await self._registry.close()
+        await self._ceph.close()
         await self._host.close()
         await self._connection.close()
         await self._supervision.close()

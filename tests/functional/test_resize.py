@@ -83,7 +83,7 @@ async def test_a_cluster_that_does_not_answer(guest, lab):
     for name in ("a", "b", "c"):
         lab.ceph.freeze_mon(name)
     try:
-        with refused(40, guest.image, "within 10 s"):
+        with refused(40, guest.image, "let nobody in", "; check the monitors and the network"):
             spec = {"name": "vda"}
             await guest.call("diskSizeExtend", driveSpecs=spec, newSize=str(DISK_MIB * MIB))
         assert (await guest.stats())["status"] == "Up"

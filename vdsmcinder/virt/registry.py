@@ -16,6 +16,7 @@ from typing import Any, Callable
 import libvirt
 
 from vdsmcinder import logs
+from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
@@ -51,6 +52,7 @@ class Registry:
         self,
         connection: Connection,
         secrets: Secrets,
+        ceph: Workers,
         libvirt_options: LibvirtOptions,
         vm_options: VmOptions,
         *,
@@ -64,6 +66,7 @@ class Registry:
         self._services = Services(
             connection,
             secrets,
+            ceph,
             vm_options,
             libvirt_options.start_timeout_s,
             self._changed,

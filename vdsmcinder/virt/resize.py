@@ -11,20 +11,18 @@ from typing import Any
 
 import libvirt
 
-from vdsmcinder.ceph.image_size import ImageAddress, image_size
+from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import (
     ImageNotFound,
     ResourceUnavailable,
     UnsupportedDrive,
     WrongDiskSize,
 )
-from vdsmcinder.virt import disk_lookup, faults
+from vdsmcinder.virt import ceph_access, disk_lookup, faults
 from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.vm import VM
-
-_CEPH_TIMEOUT_S = 10.0
 
 
 async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
@@ -39,7 +37,7 @@ async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
     async with vm.lock:
         vm.require_running("told of a disk's size")
         drive, source = _ceph_disk(vm, specs)
-        size = await image_size(_address(source, vm.services.secrets), _CEPH_TIMEOUT_S)
+        size = await _image_size(vm, drive, source)
         _check(drive, size, new_size, _known_size(vm, drive))
         try:
             await vm.call(_block_resize, drive.target, size)
@@ -65,20 +63,23 @@ def _ceph_disk(vm: VM, specs: Mapping[str, Any]) -> tuple[Drive, NetworkSource]:
     return drive, drive.source
 
 
-def _address(source: NetworkSource, secrets: Secrets) -> ImageAddress:
-    if source.auth is None:
-        return ImageAddress(source.path, source.hosts, source.config_file)
-    key = secrets.value(source.auth.secret_uuid)
-    if key is None:
+async def _image_size(vm: VM, drive: Drive, source: NetworkSource) -> int:
+    """What Ceph says: QEMU knows the size that the image had when it was opened."""
+    action = f"the size of disk {drive.name} ({source.path}) could not be read"
+    key = ceph_access.key(source, vm.services.secrets)
+    if key is None and source.auth is not None:
         raise ResourceUnavailable(
-            f"the size of image {source.path} cannot be read: the value of secret "
-            f"{source.auth.secret_uuid} has not been given since the daemon started; register it "
-            "with Host.registerSecrets and call again",
+            f"{action}: the value of secret {source.auth.secret_uuid} has not been given since the "
+            "daemon started; register it with Host.registerSecrets and call again",
             secret=source.auth.secret_uuid,
         )
-    return ImageAddress(
-        source.path, source.hosts, source.config_file, source.auth.username, key.reveal()
-    )
+    try:
+        (looked,) = await vm.services.ceph.ask(
+            ceph_access.account(source), key, "inspect", images=[{"path": source.path}]
+        )
+        return int(result(looked)["size"])
+    except CephFault as e:
+        raise ceph_access.error(e, action, ResourceUnavailable) from e
 
 
 def _known_size(vm: VM, drive: Drive) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Callable, TypeVar
 
 import libvirt
 
+from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import (
     ResourceUnavailable,
@@ -48,6 +49,7 @@ class Services:
 
     connection: Connection
     secrets: Secrets
+    ceph: Workers
     options: VmOptions
     start_timeout_s: float
     on_change: Callable[[VM], None]

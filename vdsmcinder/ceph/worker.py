@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The process that talks to one Ceph cluster as one user, with librados and librbd.
+
+ceph/workers.py runs this file by its path and kills it when it overruns: a cluster that is gone can
+hold librados for minutes. It imports nothing of the daemon's, so it is small and starts in 50 ms.
+
+Lines of JSON come in on stdin, the first with what to connect to and the user's key, each other one
+a request {id, op, args}; lines of JSON {id, result} or {id, error: {kind, text}} go out on stdout.
+The end of stdin is its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import rados
+import rbd
+
+THREADS = 16
+# The name of our lock on an image's header object; librbd's own is "rbd_lock".
+CLAIM = "vdsm-cinder.start"
+RENEWABLE = 1  # LOCK_FLAG_MAY_RENEW of Ceph's cls_lock
+_OWNER = re.compile(rb"vdsm-cinder:([^;]{1,200});")
+# What librbd 16 knows: from layering to a dirty cache, bits 0 to 11. Newer bindings name more.
+_FEATURES = (1 << 12) - 1
+_MIRRORED = (1 << 6) | (1 << 10)  # journaling, and "non-primary"
+
+
+class Refused(Exception):
+    """Something that was asked for cannot be had. kind: a value of ceph/workers.py's Kind."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+
+# What connecting fails with, by errno. Of an unknown user and a wrong key Ceph says the same.
+_CONNECTING = {1: "key", 13: "key", 22: "no_key", 95: "no_auth", 2: "no_monitors", 110: "silent"}
+
+
+class Cluster:
+    """The connection, made when it is first needed and again after it could not be made."""
+
+    def __init__(self, access: Mapping[str, Any]) -> None:
+        self._access = access
+        self._lock = threading.Lock()
+        self._rados: rados.Rados | None = None
+        self._failures = 0
+        self._last: Refused | None = None
+
+    def connected(self) -> rados.Rados:
+        """The connected cluster. Those who wait for an attempt under way share its outcome."""
+        seen = self._failures
+        with self._lock:
+            if self._rados is not None:
+                return self._rados
+            if self._failures != seen and self._last is not None:
+                raise self._last
+            try:
+                self._rados = self._connect()
+            except Refused as e:
+                self._failures += 1
+                self._last = e
+                raise
+            return self._rados
+
+    def _connect(self) -> rados.Rados:
+        # librados takes whole seconds.
+        timeout_s = str(max(1, int(self._access["timeout_s"])))
+        options = {
+            "mon_host": self._access["mon_host"],
+            "key": self._access["key"],
+            "client_mount_timeout": timeout_s,
+            "rados_mon_op_timeout": timeout_s,
+            "rados_osd_op_timeout": timeout_s,
+            # The key in the configuration counts, not a keyring of this host's.
+            "keyring": "/dev/null",
+            # As libvirt tells QEMU.
+            "auth_client_required": "cephx, none" if self._access["user"] else "none",
+        }
+        # librados logs keys that it cannot read.
+        silent = {"log_file": "", "log_to_stderr": "false", "err_to_stderr": "false"}
+        # librados reads the host's own ceph.conf for an empty name, and none for None.
+        own_conf = None if self._access["mon_host"] else ""
+        try:
+            cluster = rados.Rados(
+                rados_id=self._access["user"],
+                conffile=self._access["conf_file"] or own_conf,
+                conf={**silent, **{name: value for name, value in options.items() if value}},
+            )
+        except rados.ObjectNotFound as e:
+            raise Refused("no_monitors", str(e)) from e
+        try:
+            cluster.connect()
+        except rados.Error as e:
+            cluster.shutdown()
+            raise Refused(_CONNECTING.get(e.errno, "other"), str(e)) from e
+        return cluster
+
+    def monitors_answer(self) -> None:
+        """Ask the monitors something: only those in a quorum answer, and who connects needs one."""
+        self.mon("mon stat")
+
+    def mon(self, prefix: str, **words: str) -> Any:
+        """What the monitors answer to a command."""
+        command = json.dumps({"prefix": prefix, "format": "json", **words})
+        try:
+            code, out, said = self.connected().mon_command(command, b"")
+        except rados.Error as e:
+            raise Refused("silent", str(e)) from e
+        if code == -110:
+            raise Refused("silent", said)
+        if code:
+            raise Refused("denied", said or os.strerror(-code))
+        return json.loads(out)
+
+    @contextmanager
+    def pool(self, path: str) -> Iterator[tuple[rados.Ioctx, str]]:
+        """The pool (and namespace) of an image's path, and the image's name."""
+        pool, *namespace, image = path.split("/")
+        try:
+            ioctx = self.connected().open_ioctx(pool)
+        except rados.ObjectNotFound as e:
+            raise Refused("no_pool", str(e)) from e
+        with ioctx:
+            ioctx.set_namespace("".join(namespace))
+            yield ioctx, image
+
+
+class Images:
+    """What is asked of images."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
+
+    def inspect(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Look at all of them at once; for each what _inspect tells, or its {error}."""
+        answering = self._threads.submit(self._cluster.monitors_answer)
+        looks = [self._threads.submit(guarded, self._inspect, image) for image in images]
+        answering.result()
+        return [look.result() for look in looks]
+
+    def _inspect(
+        self, path: str, snapshot: str | None = None, claim: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """An image's size, features and users. claim: of the image, taken before its users are
+        read, so that of two who claim it and look one sees the other.
+        """
+        with self._opened(path) as (ioctx, image):
+            found = {"features": image.features(), "unknown": image.features() & ~known_features()}
+            if snapshot is not None:
+                _set_snapshot(image, snapshot)
+            elif claim is not None:
+                _claim(ioctx, image, claim)
+            found["size"] = image.size()
+            found["watchers"] = [
+                {"address": address(w["addr"]), "client": w["id"]} for w in image.watchers_list()
+            ]
+            found["locks"] = _locks(image)
+            found["primary"] = _is_primary(image, found["features"])
+            return found
+
+    def renew(self, path: str, claim: Mapping[str, Any]) -> None:
+        with self._opened(path) as (ioctx, image):
+            _claim(ioctx, image, claim)
+
+    def release(self, path: str, claim: Mapping[str, Any]) -> None:
+        # Not found is one that has lapsed.
+        with suppress(rados.ObjectNotFound), self._opened(path) as (ioctx, image):
+            ioctx.unlock(header_of(image), CLAIM, claim["cookie"])
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[tuple[rados.Ioctx, rbd.Image]]:
+        """For reading only: that makes no watcher, and takes no lock away from who has it."""
+        with self._cluster.pool(path) as (ioctx, name):
+            try:
+                with rbd.Image(ioctx, name, read_only=True) as image:
+                    yield ioctx, image
+            except rbd.ImageNotFound as e:
+                namespace = ioctx.get_namespace()
+                if namespace and not rbd.RBD().namespace_exists(ioctx, namespace):
+                    raise Refused("no_namespace", str(e)) from e
+                raise Refused("no_image", str(e)) from e
+
+
+def _set_snapshot(image: rbd.Image, snapshot: str) -> None:
+    try:
+        image.set_snap(snapshot)
+    except rbd.ImageNotFound as e:
+        raise Refused("no_snapshot", str(e)) from e
+
+
+def _claim(ioctx: rados.Ioctx, image: rbd.Image, claim: Mapping[str, Any]) -> None:
+    about = f"vdsm-cinder:{claim['owner']};"
+    header = header_of(image)
+    try:
+        ioctx.lock_exclusive(header, CLAIM, claim["cookie"], about, claim["duration_s"], RENEWABLE)
+    except rados.ObjectBusy as e:
+        raise Refused("claimed", _claimant(ioctx, header)) from e
+
+
+def _claimant(ioctx: rados.Ioctx, header: str) -> str:
+    """Who holds our lock, out of cls_lock's reply, where his words stand between bytes."""
+    name = CLAIM.encode()
+    asked = struct.pack("<BBII", 1, 1, 4 + len(name), len(name)) + name
+    _, reply = ioctx.execute(header, "lock", "get_info", asked)
+    owner = _OWNER.search(reply)
+    return owner[1].decode(errors="replace") if owner else ""
+
+
+def _locks(image: rbd.Image) -> list[dict[str, str]]:
+    """Who has locked the image: librbd, whose cookies begin with "auto", or a person."""
+    found = image.list_lockers()
+    if not found:
+        return []
+    return [
+        {"client": client, "cookie": cookie, "address": address(where)}
+        for client, cookie, where in found["lockers"]
+    ]
+
+
+def _is_primary(image: rbd.Image, features: int) -> bool:
+    if not features & _MIRRORED:
+        return True
+    try:
+        info = image.mirror_image_get_info()
+    except rbd.Error:
+        return True
+    return bool(info["primary"]) or info["state"] != rbd.RBD_MIRROR_IMAGE_ENABLED
+
+
+def header_of(image: rbd.Image) -> str:
+    """The object that all who open the image watch."""
+    return f"{image.get_name()}.rbd" if image.old_format() else f"rbd_header.{image.id()}"
+
+
+def known_features() -> int:
+    """The bits of image features that this librbd knows."""
+    named = (value for name, value in vars(rbd).items() if name.startswith("RBD_FEATURE_"))
+    known = _FEATURES
+    for bit in named:
+        known |= bit
+    return known
+
+
+def address(text: str) -> str:
+    """The host of Ceph's "10.0.0.1:0/123" or "v1:[fd00::1]:0/123"."""
+    host = text.rpartition("/")[0].rpartition(":")[0] or text
+    return re.sub(r"^(v\d|any):", "", host).strip("[]")
+
+
+class Vitals:
+    """How the cluster is."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def connect(self) -> None:
+        """Whether it can be reached at all."""
+        self._cluster.monitors_answer()
+
+    def vitals(self, pools: Sequence[str]) -> dict[str, Any]:
+        """Its monitors, health, room, and how long it took to answer, in seconds."""
+        self._cluster.connected()
+        began = time.monotonic()
+        quorum = self._cluster.mon("quorum_status")
+        answered_s = time.monotonic() - began
+        room = self._cluster.mon("df")
+        return {
+            "fsid": quorum["monmap"]["fsid"],
+            "answered_s": answered_s,
+            "monitors": [
+                {
+                    "name": mon["name"],
+                    "addresses": _addresses(mon),
+                    "in_quorum": mon["name"] in quorum["quorum_names"],
+                }
+                for mon in quorum["monmap"]["mons"]
+            ],
+            "health": _health(self._cluster.mon("health", detail="detail")),
+            "total_bytes": room["stats"]["total_bytes"],
+            "available_bytes": room["stats"]["total_avail_bytes"],
+            "pools": {
+                pool["name"]: {
+                    "used_bytes": pool["stats"]["bytes_used"],
+                    "available_bytes": pool["stats"]["max_avail"],
+                    "used_ratio": pool["stats"]["percent_used"],
+                }
+                for pool in room["pools"]
+                if pool["name"] in pools
+            },
+        }
+
+
+def _addresses(mon: Mapping[str, Any]) -> list[str]:
+    return [entry["addr"] for entry in mon.get("public_addrs", {}).get("addrvec", [])]
+
+
+def _health(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "status": found["status"],
+        "checks": {
+            code: {
+                "severity": check["severity"],
+                "summary": check["summary"]["message"],
+                # A cluster in trouble has a line for each of its thousands of placement groups.
+                "detail": [line["message"] for line in check.get("detail", ())[:20]],
+            }
+            for code, check in found["checks"].items()
+        },
+    }
+
+
+# librbd's and librados' classes; subclasses of the general error come first.
+_KINDS: Sequence[tuple[tuple[int, ...], str]] = (
+    ((1, 13), "denied"),
+    ((110,), "slow"),
+    ((108,), "blocklisted"),
+    ((38, 95), "features"),
+)
+
+
+def guarded(func: Any, args: Mapping[str, Any]) -> dict[str, Any]:
+    """What func gives, or {error: {kind, text}}."""
+    try:
+        return {"result": func(**args)}
+    except Refused as e:
+        return {"error": {"kind": e.kind, "text": e.text}}
+    except (rados.Error, rbd.Error) as e:
+        errno = abs(getattr(e, "errno", None) or 0)
+        kind = next((kind for numbers, kind in _KINDS if errno in numbers), "other")
+        return {"error": {"kind": kind, "text": str(e)}}
+    except Exception as e:
+        return {"error": {"kind": "other", "text": repr(e)}}
+
+
+def main() -> None:
+    """Serve requests, several at a time, until stdin ends."""
+    # The key must not reach a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    cluster = Cluster(json.loads(sys.stdin.readline()))
+    images, vitals = Images(cluster), Vitals(cluster)
+    operations = {
+        "inspect": images.inspect,
+        "renew": images.renew,
+        "release": images.release,
+        "connect": vitals.connect,
+        "vitals": vitals.vitals,
+    }
+    writing = threading.Lock()
+
+    def serve(request: Mapping[str, Any]) -> None:
+        reply = guarded(operations[request["op"]], request["args"])
+        with writing:
+            print(json.dumps({"id": request["id"], **reply}), flush=True)
+
+    requests = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        requests.submit(serve, json.loads(line))
+    # librados may be in the middle of something that never ends.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
