@@ -70,14 +70,8 @@ def _daemon() -> str:
 
 def _client() -> str:
     parser = cli.build_parser()
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     common = {option for action in parser._actions for option in action.option_strings}
-    described = ""
-    for choice in commands._choices_actions:
-        command = commands.choices[choice.dest]
-        usage = command.format_usage().partition("usage: ")[2].strip()
-        described += f".SS {_roff(usage)}\n{_text(command.description)}"
-        described += _options(command, common)
+    described = "".join(_command(command, common) for command in _commands(parser))
     return (
         _name("vdsm-cinder", parser.description)
         + _section("synopsis", _synopsis(parser))
@@ -85,6 +79,22 @@ def _client() -> str:
         + _section("commands", described)
         + _section("exit codes and examples", f".nf\n{_roff(parser.epilog or '')}.fi\n")
     )
+
+
+def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """All commands, and in place of one that has commands of its own, those."""
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                command = action.choices[choice.dest]
+                found += _commands(command) or [command]
+    return found
+
+
+def _command(command: argparse.ArgumentParser, common: Set[str]) -> str:
+    usage = command.format_usage().partition("usage: ")[2].strip()
+    return f".SS {_roff(usage)}\n{_text(command.description)}{_options(command, common)}"
 
 
 def _configuration() -> str:

@@ -559,6 +559,9 @@ def test_every_served_verb_is_listed(run: Run) -> None:
         ("vms --js", {"--json"}),
         ("verbs Host.e", {"Host.echo"}),
         ("completion ", {"bash", "zsh"}),
+        ("pki ", {"init", "renew", "show"}),
+        ("pki show --wi", {"--within"}),
+        ("pki init --ca", {"--ca-days", "--ca-from"}),
     ],
 )
 def test_bash_completes(

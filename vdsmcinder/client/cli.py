@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from vdsmcinder import __version__
-from vdsmcinder.client import commands, tables
+from vdsmcinder.client import commands, pki_words, tables
 from vdsmcinder.client.faults import INTERRUPTED, OK, USAGE, CommandFailed
 from vdsmcinder.config import Listen
 
@@ -24,6 +24,8 @@ exit codes:
   1    the daemon refused, or a file or stdin holds something that cannot be used
   2    the words on the command line are wrong
   3    the daemon cannot be reached
+  4    pki show: a certificate expires soon
+  5    pki show: a certificate has expired, or is not valid yet
   130  interrupted
 
 examples:
@@ -113,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_listings(add)
     _add_calls(add)
     _add_secrets(add)
+    pki_words.add(sub, _Parser, _help_formatter)
     completion = add("completion", commands.completion, "print a completion script", "bash|zsh")
     # The scripts themselves ask for ids and names.
     completion.add_argument(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vdsmcinder.client import secrets, sources, tables, vms
-from vdsmcinder.client.faults import InputRefused, UsageError
+from vdsmcinder.client.faults import CommandFailed, InputRefused, UsageError
 from vdsmcinder.client.session import Session, connect
 from vdsmcinder.client.tables import DIM, GREEN, NOTHING, RED, YELLOW, Column
 from vdsmcinder.errors import VdsmCinderError
@@ -199,6 +199,22 @@ def drive_xml(args: argparse.Namespace) -> None:
         _print_json(xml)
     else:
         print(xml)
+
+
+def pki(args: argparse.Namespace) -> None:
+    """Make, renew or show certificates, as args.action says."""
+    if args.host is not None:
+        raise UsageError(
+            "pki works on the files of this machine; run it on that host, without --host"
+        )
+    try:
+        # cryptography takes longer to load than all the rest.
+        from vdsmcinder.client import pki as certificates  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        raise CommandFailed(
+            f"pki needs the Python module {e.name}; install python3-cryptography"
+        ) from e
+    certificates.ACTIONS[args.action](args)
 
 
 def completion(args: argparse.Namespace) -> None:

@@ -7,6 +7,12 @@ _vdsm_cinder_options() {
     esac
 }
 
+_vdsm_cinder_actions() {
+    case "$1" in
+@actions@
+    esac
+}
+
 _vdsm_cinder_params() {
     case "$1" in
 @params@
@@ -36,7 +42,9 @@ _vdsm_cinder() {
         @with_value@) _vdsm_cinder_files "$cur"; return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "$(_vdsm_cinder_options "${command:-_}")" -- "$cur"))
+        local of=${command:-_}
+        if [[ -n $(_vdsm_cinder_actions "$of") && -n ${args[0]} ]]; then of+=" ${args[0]}"; fi
+        COMPREPLY=($(compgen -W "$(_vdsm_cinder_options "$of")" -- "$cur"))
         return
     fi
     case "$command" in
@@ -51,6 +59,13 @@ _vdsm_cinder() {
             elif [[ $cur != *=* ]]; then
                 COMPREPLY=($(compgen -S = -W "$(_vdsm_cinder_params "${args[0]}")" -- "$cur"))
                 compopt -o nospace
+            fi
+            ;;
+        pki)
+            if ((${#args[@]} == 0)); then
+                COMPREPLY=($(compgen -W "$(_vdsm_cinder_actions pki)" -- "$cur"))
+            elif [[ ${args[0]} == show ]]; then
+                _vdsm_cinder_files "$cur"
             fi
             ;;
         verbs) COMPREPLY=($(compgen -W "@verbs@" -- "$cur")) ;;

@@ -20,23 +20,40 @@ class Words:
     """What can be completed, in the order in which it is offered."""
 
     commands: Mapping[str, str]  # with their help
-    options: Mapping[str, tuple[str, ...]]  # of each command; of all of them under ''
+    actions: Mapping[str, tuple[str, ...]]  # of those commands that have some
+    options: Mapping[str, tuple[str, ...]]  # of each command or action; of all of them under ''
     with_value: tuple[str, ...]  # options that take a value as their next word
     verbs: Mapping[str, tuple[str, ...]]  # with the names of their parameters
 
 
 def words(parser: argparse.ArgumentParser, schema: Schema) -> Words:
     """Collect them from the parser and the schema's served verbs."""
-    # argparse offers no other way to ask a parser what it knows.
-    sub = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    commands = {c.dest: c.help or "" for c in sub._choices_actions}
-    parsers = {"": parser, **{name: sub.choices[name] for name in commands}}
+    commands, actions, parsers = {}, {}, {"": parser}
+    for name, about, command in _commands(parser):
+        commands[name], parsers[name] = about, command
+        below = _commands(command)
+        parsers.update({f"{name} {action}": found for action, _, found in below})
+        if below:
+            actions[name] = tuple(action for action, _, _ in below)
     options = {name: tuple(_options(p)) for name, p in parsers.items()}
     with_value = {
         o for p in parsers.values() for a in p._actions if a.nargs != 0 for o in a.option_strings
     }
     verbs = {v.name: tuple(p.name for p in v.params) for v in schema.served}
-    return Words(commands, options, tuple(sorted(with_value)), verbs)
+    return Words(commands, actions, options, tuple(sorted(with_value)), verbs)
+
+
+def _commands(
+    parser: argparse.ArgumentParser,
+) -> list[tuple[str, str, argparse.ArgumentParser]]:
+    """The commands of a parser: names, what they do, and their own parsers."""
+    # argparse offers no other way to ask a parser what it knows.
+    return [
+        (choice.dest, choice.help or "", action.choices[choice.dest])
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for choice in action._choices_actions
+    ]
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
@@ -56,6 +73,7 @@ def script(shell: str, known: Words) -> str:
             " " * 8 + _quoted(f"{name}:{about}") for name, about in known.commands.items()
         ),
         "with_value": "|".join(known.with_value),
+        "actions": _cases(known.actions),
         "options": _cases(known.options),
         "verbs": " ".join(known.verbs),
         "params": _cases(params),
@@ -65,8 +83,12 @@ def script(shell: str, known: Words) -> str:
 
 def _cases(lists: Mapping[str, tuple[str, ...]]) -> str:
     """Branches of a shell's case statement, each printing the words of one key."""
-    lines = [f"{name or '_'}) echo {' '.join(entries)} ;;" for name, entries in lists.items()]
+    lines = [f"{_pattern(name)}) echo {' '.join(entries)} ;;" for name, entries in lists.items()]
     return "\n".join(" " * 8 + line for line in lines)
+
+
+def _pattern(name: str) -> str:
+    return f'"{name}"' if " " in name else name or "_"
 
 
 def _quoted(text: str) -> str:

@@ -8,6 +8,12 @@ _vdsm_cinder_options() {
     esac
 }
 
+_vdsm_cinder_actions() {
+    case "$1" in
+@actions@
+    esac
+}
+
 _vdsm_cinder_params() {
     case "$1" in
 @params@
@@ -30,7 +36,9 @@ _vdsm_cinder() {
         @with_value@) _files; return ;;
     esac
     if [[ ${words[CURRENT]} == -* ]]; then
-        compadd -- ${=$(_vdsm_cinder_options "${command:-_}")}
+        local of=${command:-_}
+        if [[ -n $(_vdsm_cinder_actions "$of") && -n ${args[1]} ]]; then of+=" ${args[1]}"; fi
+        compadd -- ${=$(_vdsm_cinder_options "$of")}
         return
     fi
     case "$command" in
@@ -44,6 +52,13 @@ _vdsm_cinder() {
                 _files
             elif [[ ${words[CURRENT]} != *=* ]]; then
                 compadd -S = -- ${=$(_vdsm_cinder_params "${args[1]}")}
+            fi
+            ;;
+        pki)
+            if ((${#args} == 0)); then
+                compadd -- ${=$(_vdsm_cinder_actions pki)}
+            elif [[ ${args[1]} == show ]]; then
+                _files
             fi
             ;;
         verbs) compadd -- @verbs@ ;;

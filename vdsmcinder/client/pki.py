@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""vdsm-cinder pki: certificates for hosts that no engine gives them to; made and renewed here.
+
+client/commands.py calls one of ACTIONS. They work on files of this machine and need no daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from vdsmcinder.client import issuing, pki_files, pki_show
+from vdsmcinder.client.faults import CommandFailed, InputRefused, UsageError
+from vdsmcinder.client.issuing import Authority, Wish
+from vdsmcinder.client.pki_files import Draft, Layout, Pair
+from vdsmcinder.client.pki_show import certificates, days_left
+from vdsmcinder.host import netlink
+
+RELOAD = ("systemctl", "reload", "vdsm-cinderd.service")
+
+
+# pki init
+
+
+def init(args: argparse.Namespace) -> None:
+    """Make a CA, and certificates for this host and for one client, each with its key."""
+    layout = pki_files.layout(args.dir, args.config)
+    if not args.force:
+        _refuse_overwriting(layout)
+    names = args.name or host_names()
+    host, client = Wish.of_host(names), Wish.of_client(args.client)
+    gid = _key_group(args.group)
+    authority, drafts = _authority(layout, names[0], args)
+    drafts += _issued(authority, layout.client, client, args.days)
+    drafts += _issued(authority, layout.host, host, args.days, gid)
+    pki_files.write(drafts, replace=args.force)
+    entries = pki_show.entries(layout)
+    if args.json:
+        pki_show.print_json(entries, 0)
+        return
+    pki_show.print_blocks(entries, 0)
+    print(_next_steps(layout, args.client, names[0], args.ca_from is None))
+    if gid is None:
+        print(_only_ours(layout.host.key, args.group))
+
+
+def host_names() -> list[str]:
+    """The names and addresses by which this machine is reached, the full name first."""
+    names = sorted([socket.getfqdn(), socket.gethostname(), "localhost"], key=_is_localhost)
+    try:
+        found = [address.interface.ip for address in netlink.addresses()]
+    except OSError:
+        found = []
+    # A link-local address means another machine on every link.
+    return list(dict.fromkeys([*names, *(str(ip) for ip in found if not ip.is_link_local)]))
+
+
+def _is_localhost(name: str) -> bool:
+    return name.partition(".")[0] == "localhost"
+
+
+def _refuse_overwriting(layout: Layout) -> None:
+    there = [path for path in layout.files if path.exists()]
+    if there:
+        raise InputRefused(
+            f"{there[0]} exists already; prolong what is there with vdsm-cinder pki renew, use "
+            "another directory with --dir, or replace all of it with --force, which shuts out "
+            "whoever has a certificate of the CA of now"
+        )
+
+
+def _authority(
+    layout: Layout, name: str, args: argparse.Namespace
+) -> tuple[Authority, list[Draft]]:
+    """The CA that is to sign, and what of it is to be written."""
+    made = args.ca_from is None
+    authority = (
+        Authority.made(name, args.ca_days) if made else _opened(Layout.below(args.ca_from).ca)
+    )
+    pem = issuing.certificate_pem(authority.certificate)
+    drafts = [Draft(layout.ca.certificate, pem, pki_files.CERTIFICATE_MODE)]
+    if made:
+        pem = issuing.key_pem(authority.key)
+        drafts.insert(0, Draft(layout.ca.key, pem, pki_files.KEY_MODE))
+    return authority, drafts
+
+
+def _issued(
+    authority: Authority, pair: Pair, wish: Wish, days: int, gid: int | None = None
+) -> list[Draft]:
+    """A new key and its certificate. gid: the group that may read the key; None for nobody."""
+    key = issuing.new_key()
+    certificate = authority.sign(wish, key.public_key(), days)
+    mode = pki_files.KEY_MODE if gid is None else pki_files.SHARED_KEY_MODE
+    return [
+        Draft(pair.key, issuing.key_pem(key), mode, gid=-1 if gid is None else gid),
+        Draft(pair.certificate, issuing.certificate_pem(certificate), pki_files.CERTIFICATE_MODE),
+    ]
+
+
+def _key_group(name: str) -> int | None:
+    """The id of the group that the host's key is for; None if this machine cannot give it away."""
+    gid = pki_files.group_id(name)
+    if gid is None and name != pki_files.GROUP:
+        raise InputRefused(f"this machine has no group {name}; give --group another")
+    return gid if os.geteuid() == 0 else None
+
+
+def _next_steps(layout: Layout, client: str, host: str, made: bool) -> str:
+    files = ", ".join(
+        path.name for path in (layout.client.certificate, layout.client.key, layout.ca.certificate)
+    )
+    steps = (
+        f"The daemon takes them when it starts: systemctl restart vdsm-cinderd\n"
+        f"For {client}, bring {files} to where it runs; then:\n"
+        f"  vdsm-cinder --host {host} --cert {layout.client.certificate.name} "
+        f"--key {layout.client.key.name} --ca {layout.ca.certificate.name} vms"
+    )
+    if made:
+        steps += (
+            f"\nWhoever has {layout.ca.key} can make clients that control every VM: keep it safe."
+        )
+    return steps
+
+
+def _only_ours(key: Path, group: str) -> str:
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    return (
+        f"Only {owner} can read {key.name} now; on the host, let the daemon read it:\n"
+        f"  chown root:{group} {key.name}; chmod 640 {key.name}"
+    )
+
+
+# pki renew
+
+
+def renew(args: argparse.Namespace) -> None:
+    """Issue the host's and the client's certificates anew, the CA's too if that is wanted."""
+    layout = pki_files.layout(args.dir, args.config)
+    authority, drafts = _signing(layout, args)
+    if args.with_ca and _is_due(authority.certificate, args.within):
+        authority = authority.renewed(args.ca_days)
+        drafts.append(_again(layout.ca.certificate, authority.certificate))
+    if issuing.ends(authority.certificate) <= pki_show.now():
+        raise InputRefused(
+            f"the CA of {layout.ca.certificate} has expired, so nothing that it signs is valid; "
+            "renew it too, with --with-ca, and bring its new certificate to the clients"
+        )
+    for pair in (layout.client, layout.host):
+        if pair.certificate.exists():
+            drafts += _renewed(authority, pair, args, args.name if pair is layout.host else None)
+    if drafts:
+        pki_files.write(drafts, replace=True)
+    _tell_renewed(args, layout, {draft.path for draft in drafts})
+
+
+def _signing(layout: Layout, args: argparse.Namespace) -> tuple[Authority, list[Draft]]:
+    """The CA that is to sign, and its certificate as it is now where this host has an older one."""
+    if args.ca_from is None:
+        return _opened(layout.ca), []
+    if args.with_ca:
+        raise UsageError(f"a CA is renewed where it is: vdsm-cinder pki renew --dir {args.ca_from}")
+    authority = _opened(Layout.below(args.ca_from).ca)
+    if authority.certificate == certificates(layout.ca.certificate)[0]:
+        return authority, []
+    return authority, [_again(layout.ca.certificate, authority.certificate)]
+
+
+def _renewed(
+    authority: Authority, pair: Pair, args: argparse.Namespace, names: Sequence[str] | None
+) -> list[Draft]:
+    """The files of one certificate that is to be replaced, none if it lasts long enough."""
+    (old, *_) = certificates(pair.certificate)
+    if not _is_due(old, args.within):
+        return []
+    if not authority.issued(old):
+        raise InputRefused(
+            f"{pair.certificate} was issued by {old.issuer.rfc4514_string()} and not by the CA "
+            f"here, {authority.certificate.subject.rfc4514_string()}; have it renewed there, an "
+            "engine's by the engine"
+        )
+    wish = Wish.like(old)
+    if names:
+        wish = Wish.of_host(names)
+    if args.new_keys:
+        key = issuing.new_key()
+        new_key = [Draft.in_place_of(pair.key, issuing.key_pem(key))]
+        public = key.public_key()
+    else:
+        # The same key: one file is replaced, so at no time is there a pair that does not fit.
+        new_key, public = [], issuing.public_key(old, str(pair.certificate))
+    return [*new_key, _again(pair.certificate, authority.sign(wish, public, args.days))]
+
+
+def _again(path: Path, certificate: x509.Certificate) -> Draft:
+    return Draft.in_place_of(path, issuing.certificate_pem(certificate))
+
+
+def _tell_renewed(args: argparse.Namespace, layout: Layout, written: set[Path]) -> None:
+    renewed = [entry for entry in pki_show.entries(layout) if entry.path in written]
+    if args.json:
+        pki_show.print_json(renewed, 0)
+    elif not renewed:
+        print(f"nothing to renew: everything lasts longer than {args.within} days")
+    else:
+        pki_show.print_blocks(renewed, 0)
+        _print_what_now(layout, written, reloads=args.reload)
+    if args.reload and renewed:
+        _reload()
+
+
+def _print_what_now(layout: Layout, written: set[Path], *, reloads: bool) -> None:
+    if not reloads:
+        print(f"The daemon notices within seconds; at once with: {' '.join(RELOAD)}")
+    if layout.client.certificate in written:
+        print(f"Bring {layout.client.certificate.name} to where the client runs.")
+    if layout.ca.certificate in written:
+        print(f"Bring {layout.ca.certificate.name} to all clients before the old one ends.")
+
+
+def _reload() -> None:
+    """Have the daemon read its certificates now. Raises CommandFailed."""
+    try:
+        done = subprocess.run(RELOAD, text=True, stderr=subprocess.PIPE, check=False)
+    except OSError as e:
+        raise CommandFailed(f"systemctl cannot be run: {e.strerror}; reload by hand") from e
+    if done.returncode:
+        raise CommandFailed(
+            f"the certificates are renewed, but {' '.join(RELOAD)} failed: {done.stderr.strip()}"
+        )
+
+
+def _is_due(certificate: x509.Certificate, within_days: int | None) -> bool:
+    return within_days is None or days_left(certificate) <= within_days
+
+
+def _opened(pair: Pair) -> Authority:
+    """The CA of these files. Raises InputRefused."""
+    (certificate, *_) = certificates(pair.certificate)
+    if not pair.key.exists() and pair.key.parent.exists():
+        raise InputRefused(
+            f"the key of the CA {certificate.subject.rfc4514_string()} is not here ({pair.key}); "
+            "an engine's certificates are renewed by the engine, others where that key is or with "
+            "--ca-from"
+        )
+    key = issuing.key_of(pki_files.read(pair.key), str(pair.key))
+    if not issuing.belong(certificate, key):
+        raise InputRefused(
+            f"{pair.key} is not the key of the CA in {pair.certificate}; restore the one that is"
+        )
+    return Authority(certificate, key)
+
+
+ACTIONS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "init": init,
+    "renew": renew,
+    "show": pki_show.show,
+}
