@@ -61,6 +61,30 @@ def disk_params(ceph: Ceph, image: str, secret_id: str, **changes: Any) -> dict[
     return {name: value for name, value in disk.items() if value is not None}
 
 
+def connection_info(ceph: Ceph, image: str, secret_id: str | None, **changes: Any) -> Any:
+    """What Cinder's os-initialize_connection answers for an image of the pool."""
+    return {
+        "driver_volume_type": "rbd",
+        "data": {
+            "name": f"{ceph.pool}/{image}",
+            "hosts": [m.address for m in ceph.monitors],
+            "ports": [str(m.v1_port) for m in ceph.monitors],
+            "cluster_name": "ceph",
+            "auth_enabled": True,
+            "auth_username": ceph.user,
+            "secret_type": "ceph",
+            "secret_uuid": secret_id,
+            "volume_id": image[len("volume-") :],
+            "discard": True,
+            "qos_specs": None,
+            "access_mode": "rw",
+            "encrypted": False,
+            "cacheable": False,
+            **changes,
+        },
+    }
+
+
 def new_id() -> str:
     """An id for a VM, a disk, a secret."""
     return str(uuid.uuid4())

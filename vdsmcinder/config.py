@@ -29,7 +29,7 @@ class ConfigError(Exception):
 
 
 def option(default: Any, doc: str, **limits: Any) -> Any:
-    """A field with its documentation; limits are `minimum`, `maximum` and `choices`."""
+    """A field with its documentation; limits are `minimum`, `maximum`, `choices`, `uuid`."""
     return field(default=default, metadata={"doc": " ".join(doc.split()), **limits})
 
 
@@ -137,6 +137,13 @@ class Vms:
         False,
         """Run VMs under QEMU's emulation where hardware virtualisation is missing: domain type
         kvm becomes qemu. Very slow; for test hosts.""",
+    )
+    cinder_secret_uuid: str = option(
+        "",
+        """UUID of the registered secret with the CEPHX key of Cinder's volumes, for disks that are
+        given as Cinder's connection info and name no secret, as they do while rbd_secret_uuid is
+        not set in Cinder's configuration. Empty refuses such disks.""",
+        uuid=True,
     )
     hotunplug_timeout_s: float = option(
         30.0,
@@ -320,6 +327,7 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
 }
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAPPING = re.compile(r"Mapping\[str, (\w+)\]")
 
 
@@ -344,6 +352,8 @@ def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any
     choices = limits.get("choices")
     if choices is not None and value not in choices:
         raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
+    if limits.get("uuid") and value and not _UUID.fullmatch(str(value)):
+        raise ConfigError(f"{where} is {value!r}; expected a UUID in lower case, or nothing")
     minimum = limits.get("minimum")
     if minimum is not None and value < minimum:
         raise ConfigError(f"{where} is {value!r}; expected at least {minimum}")

@@ -12,7 +12,7 @@ import pytest
 from lxml import etree
 
 from lab.domains import disk_xml
-from lab.engine import new_id
+from lab.engine import connection_info, new_id
 from lab.records import compare
 from tests.functional.helpers import (
     ask,
@@ -82,6 +82,30 @@ class TestPlug:
         assert engine.lab.ceph.watchers(name) != []
         info = await unplug(engine, vm, drive={"alias": plugged["alias"]})
         assert [d["name"] for d in info["devices"]] == ["vda"]
+        await assert_let_go(engine, vm, name)
+
+    async def test_by_cinders_connection_info(self, engine, vm, image):
+        name = image(32)
+        info = connection_info(
+            engine.lab.ceph, name, engine.secret_id, qos_specs={"read_iops_sec": "900"}
+        )
+        answer = {"connection_info": info}
+        listed = await plug(engine, vm, drive={"deviceId": new_id(), "connectionInfo": answer})
+        (plugged,) = [d for d in listed["devices"] if d["path"] == f"volumes/{name}"]
+        assert plugged["auth"]["uuid"] == engine.secret_id
+        assert plugged["specParams"]["ioTune"]["read_iops_sec"] == 900
+        await hears(vm, "^disk vdb added")
+        await assert_writes(engine, vm, "vdb", name, "cinder")
+        (limits,) = [
+            told
+            for told in await ask(engine, "VM.getIoTune", vmID=vm.id)
+            if told["name"] == plugged["name"]
+        ]
+        assert limits["ioTune"]["read_iops_sec"] == 900
+
+        with refused(45, f"volumes/{name}", "already"):
+            await plug(engine, vm, drive={"connectionInfo": info})
+        await unplug(engine, vm, drive={"connectionInfo": answer})
         await assert_let_go(engine, vm, name)
 
     @pytest.mark.parametrize("form", [in_hotplug, str], ids=["in hotplug", "bare"])
@@ -157,6 +181,17 @@ class TestRefused:
         with refused(46, "volumes/other"):
             xml = disk_xml(engine.lab.ceph, "other", "vda", engine.secret_id)
             await unplug(engine, vm, xml=in_hotplug(xml))
+
+    async def test_a_connection_info_that_names_no_secret(self, engine, vm, image, unchanged):
+        name = image()
+        info = connection_info(engine.lab.ceph, name, None)
+        with refused(11, name, "secret_uuid", "rbd_secret_uuid", "vms.cinder_secret_uuid"):
+            await plug(engine, vm, drive={"connectionInfo": info})
+
+    async def test_a_connection_info_and_a_path(self, engine, vm, image, unchanged):
+        info = connection_info(engine.lab.ceph, image(), engine.secret_id)
+        with refused(91, "path is 'volumes/other'", "beside connectionInfo"):
+            await plug(engine, vm, drive={"path": "volumes/other", "connectionInfo": info})
 
     async def test_neither_or_two_disks(self, engine, vm, unchanged):
         disk = disk_xml(engine.lab.ceph, vm.image, "vdb", engine.secret_id)

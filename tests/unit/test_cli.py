@@ -496,6 +496,16 @@ def test_drive_xml_of_a_description(run: Run, tmp_path: Path) -> None:
     assert run("drive-xml", stdin=json.dumps(DRIVE)).out == from_file.out
 
 
+def test_drive_xml_of_a_connection_info_without_a_secret(run: Run) -> None:
+    secret = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+    data = {"name": VOLUME, "hosts": ["10.0.0.1"], "ports": ["6789"], "auth_username": "cinder"}
+    info = json.dumps({"connection_info": {"driver_volume_type": "rbd", "data": data}})
+    refused = run("drive-xml", stdin=info)
+    assert (refused.code, refused.out) == (1, "")
+    assert "secret_uuid is missing" in refused.err
+    assert f'uuid="{secret}"' in run("drive-xml", "--secret", secret, stdin=info).out
+
+
 @pytest.mark.parametrize("stdin", ["", "[]", json.dumps({**DRIVE, "hosts": []})])
 def test_drive_xml_of_what_is_refused(run: Run, stdin: str) -> None:
     done = run("drive-xml", stdin=stdin)

@@ -41,6 +41,13 @@ def test_every_option_is_documented():
             assert option.metadata["doc"].endswith("."), option.name
 
 
+def test_a_secret_is_named_by_its_uuid():
+    uuid = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+    assert config.parse(f"vms: {{cinder_secret_uuid: {uuid}}}", "f").vms.cinder_secret_uuid == uuid
+    with pytest.raises(config.ConfigError, match="cinder_secret_uuid is 'key'; expected a UUID"):
+        config.parse("vms: {cinder_secret_uuid: key}", "f")
+
+
 def test_options_are_read_with_their_types():
     read = config.parse("vms: {hotunplug_timeout_s: 3}\nlog: {level: DEBUG}", "f")
     assert read.vms.hotunplug_timeout_s == 3.0

@@ -20,6 +20,7 @@ from vdsmcinder.virt.access import Encryption
 from vdsmcinder.virt.drive import Drive
 
 SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+OTHER = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"
 VOLUME = "5c11e1b6-9c9a-4ae2-8a4c-2f1d5c7b1e01"
 
 
@@ -73,7 +74,13 @@ def test_all_fields() -> None:
         (info(hosts=["a b"], ports=["1"]), InvalidParameter, "data.hosts[0] is 'a b'"),
         (info(ports=["6789"]), InvalidParameter, "expected as many as there are hosts, 2"),
         (info(ports=["6789", "x"]), InvalidParameter, "data.ports[1] is 'x'"),
-        (info(secret_uuid=None), MissingParameter, "data.secret_uuid is missing"),
+        (
+            info(secret_uuid=None),
+            MissingParameter,
+            f"'volumes/volume-{VOLUME}': data.secret_uuid is missing; expected the UUID of a "
+            "libvirt secret, from rbd_secret_uuid in Cinder's configuration or else from "
+            "vms.cinder_secret_uuid in this host's",
+        ),
         (info(secret_uuid="7"), InvalidParameter, "data.secret_uuid is '7'"),
         (info(secret_type="iscsi"), InvalidParameter, "data.secret_type is 'iscsi'"),
         (info(auth_username=None), MissingParameter, "data.auth_username is missing"),
@@ -94,6 +101,52 @@ def test_refused(given: dict[str, Any], error: type[VdsmCinderError], words: str
     with pytest.raises(error) as caught:
         Drive.from_connection_info(given)
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["bare", "wrapped"])
+def test_without_a_secret_the_default_is_taken(wrap: bool) -> None:
+    given = info(secret_uuid=None)
+    answer = {"connection_info": given} if wrap else given
+    assert Drive.from_connection_info(answer, (), OTHER).source.auth.secret_uuid == OTHER
+    # What Cinder says counts, right or wrong.
+    assert Drive.from_connection_info(info(), (), OTHER).source.auth.secret_uuid == SECRET
+    with pytest.raises(InvalidParameter, match="secret_uuid is '7'"):
+        Drive.from_connection_info(info(secret_uuid="7"), (), OTHER)
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({"path": "volumes/other"}, "path is 'volumes/other'; expected none beside connectionInfo"),
+        ({"hosts": [{"name": "10.0.0.9"}]}, "hosts is"),
+        ({"auth": {"username": "x"}}, "auth is"),
+        ({"configFile": "/etc/ceph/x.conf"}, "configFile is"),
+        ({"diskType": "file"}, "diskType is 'file'; expected one of network"),
+        ({"protocol": "iscsi"}, "protocol is 'iscsi'; expected one of rbd"),
+        ({"connectionInfo": "x"}, "connectionInfo is 'x'; expected an object"),
+        ({"connectionInfo": {"connection_info": 5}}, "the description is 5; expected an object"),
+        (
+            {"encryption": {"uuid": OTHER, "format": "luks2", "engine": "qemu"}},
+            "encryption.engine is 'qemu'; expected librbd for luks2",
+        ),
+        ({"encryption": {"uuid": "x"}}, "encryption.uuid is 'x'"),
+        ({"encryption": {"format": "luks"}}, "encryption.uuid is missing"),
+        ({"cache": "writeback", "shared": "shared"}, "expected none or directsync, as the disk is"),
+        ({"detectZeroes": "unmap", "discard": "false"}, "detectZeroes is 'unmap'; expected on or"),
+        ({"specParams": {"queues": 0}}, "specParams.queues is 0"),
+    ],
+)
+def test_refused_of_a_device(device: dict[str, Any], words: str) -> None:
+    with pytest.raises((InvalidParameter, MissingParameter)) as caught:
+        Drive.from_params({"deviceId": VOLUME, "connectionInfo": info(), **device})
+    assert words in caught.value.message
+
+
+def test_what_an_engine_does_not_know_is_cinders() -> None:
+    device = {"connectionInfo": info(), "serial": "", "discard": None, "path": "", "hosts": []}
+    drive = Drive.from_params(device)
+    assert (drive.serial, drive.driver.discard) == (VOLUME, "unmap")
+    assert Drive.from_params({**device, "discard": "false"}).driver.discard is None
 
 
 def test_without_cephx() -> None:
@@ -136,7 +189,7 @@ def test_snapshot_must_be_read_only() -> None:
 
 def test_encrypted_with_its_secret() -> None:
     secret = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"
-    drive = Drive.from_connection_info(info(encrypted=True), encryptionSecret=secret)
+    drive = Drive.from_connection_info(info(encrypted=True), encryption={"uuid": secret})
     assert drive.source.encryption == Encryption("luks", secret)
 
 

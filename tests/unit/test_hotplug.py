@@ -81,6 +81,22 @@ def test_meant_by_description() -> None:
     assert unplugged(iface="scsi", index=0) == "sda"
 
 
+def test_meant_by_cinders_answer() -> None:
+    info = {"driver_volume_type": "rbd", "data": {"name": "volumes/volume-2"}}
+    assert unplugged(connectionInfo=info, deviceId="00" * 16) == "sda"
+    assert unplugged(connectionInfo={"connection_info": info}) == "sda"
+    assert unplugged(connectionInfo={"data": {"name": "volumes/other"}}, index=0) is None
+
+
+def test_cinders_answer_without_a_secret() -> None:
+    data = {"name": "volumes/volume-9", "auth_username": "cinder"}
+    drive = {"connectionInfo": {"driver_volume_type": "rbd", "data": data}}
+    with pytest.raises(MissingParameter, match="secret_uuid is missing"):
+        parse_hotplug({"drive": drive}, ())
+    secret = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+    assert parse_hotplug({"drive": drive}, (), secret).source.auth.secret_uuid == secret
+
+
 def test_other_data_on_the_same_target_is_not_meant() -> None:
     assert unplugged(path="volumes/other", iface="virtio", index="0") is None
     assert unplugged(serial="other", iface="virtio", index="0") is None

@@ -49,13 +49,17 @@ class ConnectionInfo:
             )
 
     @classmethod
-    def from_dict(cls, info: Mapping[str, Any]) -> ConnectionInfo:
-        """Check and convert an answer of os-initialize_connection (its `connection_info`).
+    def from_dict(
+        cls, info: Mapping[str, Any], default_secret: str | None = None
+    ) -> ConnectionInfo:
+        """Check and convert an answer of os-initialize_connection, whole or its `connection_info`.
 
+        default_secret: UUID of the secret that is meant where the answer names none, as it does
+        while Cinder's configuration has no rbd_secret_uuid.
         Raises UnsupportedDrive for a driver_volume_type other than rbd, MissingParameter and
         InvalidParameter for fields that are absent or do not fit.
         """
-        fields = Fields(info, "Cinder connection info")
+        fields = Fields(unwrapped(info), _thing(info))
         kind = fields.need("driver_volume_type", TEXT)
         if kind != "rbd":
             raise UnsupportedDrive(
@@ -73,7 +77,7 @@ class ConnectionInfo:
             hosts=_hosts(data),
             cluster_name=data.get("cluster_name", CLUSTER) or "ceph",
             username=data.need("auth_username", TEXT) if auth else None,
-            secret_uuid=_secret_uuid(data) if auth else None,
+            secret_uuid=_secret_uuid(data, default_secret) if auth else None,
             volume_id=data.get("volume_id", TEXT),
             discard=data.get("discard", BOOLEAN) or False,
             readonly=data.get("access_mode", choice("rw", "ro")) == "ro",
@@ -82,9 +86,28 @@ class ConnectionInfo:
         )
 
 
-def _secret_uuid(data: Fields) -> str:
+def unwrapped(info: Mapping[str, Any]) -> Any:
+    """What stands in `connection_info`, in which Cinder's API wraps its answer; or info itself."""
+    return info.get("connection_info", info)
+
+
+def _thing(info: Mapping[str, Any]) -> str:
+    """What errors call it: by the volume, as soon as it names one."""
+    inner = unwrapped(info)
+    data = inner.get("data") if isinstance(inner, Mapping) else None
+    name = data.get("name") if isinstance(data, Mapping) else None
+    named = f" of {name[:100]!r}" if isinstance(name, str) and name else ""
+    return f"Cinder connection info{named}"
+
+
+def _secret_uuid(data: Fields, default: str | None) -> str:
     data.get("secret_type", choice("ceph"))
-    expected = "the UUID of a libvirt secret (rbd_secret_uuid in Cinder's configuration)"
+    if default is not None and "secret_uuid" not in data:
+        return default
+    expected = (
+        "the UUID of a libvirt secret, from rbd_secret_uuid in Cinder's configuration or else from "
+        "vms.cinder_secret_uuid in this host's"
+    )
     return data.need("secret_uuid", Kind(UUID.convert, expected))
 
 

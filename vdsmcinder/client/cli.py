@@ -163,6 +163,11 @@ def _add_calls(add: Add) -> None:
         default="-",
         help="a device description or Cinder's connection info, as JSON; stdin by default",
     )
+    drive.add_argument(
+        "--secret",
+        metavar="UUID",
+        help="what a connection info without secret_uuid takes, as vms.cinder_secret_uuid would",
+    )
 
 
 def _add_secrets(add: Add) -> None:

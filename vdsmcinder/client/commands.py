@@ -192,7 +192,7 @@ def drive_xml(args: argparse.Namespace) -> None:
 
     description = sources.parse_json(sources.read_text(args.file), sources.named(args.file))
     try:
-        xml = drive_json.drive_xml(description).rstrip()
+        xml = drive_json.drive_xml(description, args.secret).rstrip()
     except VdsmCinderError as e:
         raise InputRefused(e.message) from e
     if args.json:

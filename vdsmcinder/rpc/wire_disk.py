@@ -11,6 +11,7 @@ from typing import Any
 
 from vdsmcinder.ceph.hosts import MonitorHost
 from vdsmcinder.rpc.types import is_uuid
+from vdsmcinder.virt.access import Encryption
 from vdsmcinder.virt.address import Address
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.source import NetworkSource
@@ -55,7 +56,7 @@ def device(drive: Drive, sample: DiskSample) -> dict[str, Any]:
 
 def _source(drive: Drive) -> dict[str, Any]:
     source = drive.source
-    fields: dict[str, Any] = {"diskType": source.type, "path": source.path}
+    fields: dict[str, Any] = {"diskType": source.type, "path": source.location}
     if isinstance(source, NetworkSource):
         fields["protocol"] = source.protocol
         fields["hosts"] = [_host(h) for h in source.hosts]
@@ -65,7 +66,16 @@ def _source(drive: Drive) -> dict[str, Any]:
                 "username": source.auth.username,
                 "uuid": source.auth.secret_uuid,
             }
+        if source.config_file is not None:
+            fields["configFile"] = source.config_file
+    if source.encryption is not None:
+        fields["encryption"] = _encryption(source.encryption)
     return fields
+
+
+def _encryption(encryption: Encryption) -> dict[str, str]:
+    engine = encryption.engine or "qemu"
+    return {"uuid": encryption.secret_uuid, "format": encryption.format, "engine": engine}
 
 
 def _host(host: MonitorHost) -> dict[str, str]:

@@ -78,6 +78,25 @@ class Encryption:
         etree.SubElement(element, "secret", {"type": "passphrase", "uuid": self.secret_uuid})
 
     @classmethod
+    def from_fields(cls, device: Fields) -> Encryption | None:
+        """Read a device description's `encryption`: uuid, format, engine; None without one.
+
+        LUKS2 is librbd's, for QEMU itself does not read it; LUKS is QEMU's unless engine is librbd.
+        """
+        if "encryption" not in device:
+            return None
+        given = device.section("encryption")
+        format = given.get("format", choice("luks", "luks2")) or "luks"
+        engine = given.get("engine", choice("qemu", "librbd"))
+        if format == "luks2" and engine == "qemu":
+            raise given.invalid("engine", "librbd for luks2, which QEMU itself does not read")
+        return cls(
+            format=format,
+            secret_uuid=given.need("uuid", UUID),
+            engine="librbd" if format == "luks2" else engine,
+        )
+
+    @classmethod
     def read(cls, element: etree._Element, thing: str) -> Encryption:
         """Read <encryption>. Raises UnsupportedDrive for one that names its own cipher."""
         refuse_attributes(element, ("format", "engine"), thing)

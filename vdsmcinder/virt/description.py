@@ -119,6 +119,15 @@ def source(fields: Fields) -> Source:
     return FileSource(path, startup_policy="optional" if optional else None)
 
 
+def refuse_second_source(fields: Fields) -> None:
+    """Raise InvalidParameter for what says where the data is, beside connectionInfo."""
+    fields.get("diskType", choice("network"))
+    fields.get("protocol", choice("rbd"))
+    for name in ("path", "hosts", "auth", "configFile"):
+        if fields.values.get(name):
+            raise fields.invalid(name, "none beside connectionInfo, which says where the data is")
+
+
 def _guess_type(fields: Fields) -> str:
     if "protocol" in fields or "hosts" in fields:
         return "network"

@@ -35,7 +35,8 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
     """
     async with vm.lock:
         vm.require_running("given a disk")
-        drive = parse_hotplug(params, vm.domain.targets)
+        default_secret = vm.services.options.cinder_secret_uuid or None
+        drive = parse_hotplug(params, vm.domain.targets, default_secret)
         _refuse_twice(vm, drive)
         await preflight.check([drive], vm.services.secrets, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"

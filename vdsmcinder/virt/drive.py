@@ -16,9 +16,10 @@ from lxml import etree
 
 from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, UUID, Fields
+from vdsmcinder.fields import BOOLEAN, Fields
 from vdsmcinder.virt import description
 from vdsmcinder.virt import target as targets
+from vdsmcinder.virt.access import Encryption
 from vdsmcinder.virt.address import Address
 from vdsmcinder.virt.description import BOOT_ORDER, BUS, DEVICE, REMOVABLE, USER_ALIAS, Device
 from vdsmcinder.virt.driver import Driver
@@ -203,47 +204,68 @@ class Drive:
         )
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any], taken: Container[str] = ()) -> Drive:
+    def from_params(
+        cls,
+        params: Mapping[str, Any],
+        taken: Container[str] = (),
+        default_secret: str | None = None,
+    ) -> Drive:
         """Read an engine's device description of a disk.
 
-        params: as in contract/wire.md, "A Ceph disk in a device list". taken: target names in use
-        on the VM; a disk without an index gets the lowest one that is free on its bus.
+        params: as in contract/wire.md, "A Ceph disk in a device list", or with Cinder's answer in
+        connectionInfo in place of all that says where the data is. taken: target names in use on
+        the VM; a disk without an index gets the lowest one that is free on its bus.
+        default_secret: what an answer of Cinder's without secret_uuid means.
 
         Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, its
         value and what was expected.
         """
         fields = Fields(params, description.thing(params))
+        if "connectionInfo" in fields:
+            return cls._from_cinder(fields, taken, default_secret)
         io_tune = IoTune.from_params(fields.section("specParams").section("ioTune"))
         return cls._assemble(fields, description.source(fields), io_tune, taken)
 
     @classmethod
     def from_connection_info(
-        cls, info: Mapping[str, Any], taken: Container[str] = (), **overrides: Any
+        cls,
+        info: Mapping[str, Any],
+        taken: Container[str] = (),
+        default_secret: str | None = None,
+        **device: Any,
     ) -> Drive:
         """Read what Cinder's os-initialize_connection returned for a volume on RBD.
 
-        overrides: fields of the device description that Cinder does not know (iface, index,
-        bootOrder, alias, ...), and encryptionSecret, the UUID of the libvirt secret that holds the
-        passphrase of an encrypted volume. taken, errors: as in from_params.
+        device: fields of the device description that Cinder does not know (iface, index,
+        bootOrder, alias, ...), and encryption for an encrypted volume. The rest, and errors: as
+        in from_params.
         """
-        connection = ConnectionInfo.from_dict(info)
+        return cls.from_params({**device, "connectionInfo": info}, taken, default_secret)
+
+    @classmethod
+    def _from_cinder(
+        cls, device: Fields, taken: Container[str], default_secret: str | None
+    ) -> Drive:
+        description.refuse_second_source(device)
+        info = device.section("connectionInfo").values
+        connection = ConnectionInfo.from_dict(info, default_secret)
         thing = f"volume {connection.image.path}"
-        given = Fields(overrides, thing)
-        secret = _encryption_secret(connection, given)
+        given = {name: device.values[name] for name in device.names()}
         fields = Fields(
             {
                 "serial": connection.volume_id,
                 "discard": connection.discard,
-                **overrides,
+                **given,
                 # A volume that Cinder gives out for reading is never attached for writing.
-                "readonly": connection.readonly or given.get("readonly", BOOLEAN),
+                "readonly": connection.readonly or device.get("readonly", BOOLEAN),
             },
             thing,
         )
         io_tune = IoTune.from_params(
             fields.section("specParams").section("ioTune")
         ) or IoTune.from_qos_specs(Fields(connection.qos, thing, "data.qos_specs"))
-        source = NetworkSource.from_connection(connection, secret)
+        encryption = _encryption(connection, fields)
+        source = NetworkSource.from_connection(connection, encryption)
         return cls._assemble(fields, source, io_tune, taken)
 
     @classmethod
@@ -255,15 +277,19 @@ class Drive:
         readonly = fields.get("readonly", BOOLEAN) or False
         if isinstance(source, NetworkSource) and source.snapshot is not None and not readonly:
             raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
+        driver, shared = read_driver(fields, source), description.shared(fields)
+        if shared and not readonly and driver.caches:
+            # Nobody tells a cache on this host of what another host wrote.
+            raise fields.invalid("cache", "none or directsync, as the disk is shared")
         return cls(
             device=device,
             source=source,
             target=description.target(fields, taken),
             bus=description.bus(fields),
-            driver=read_driver(fields, source),
+            driver=driver,
             serial=description.serial(fields),
             readonly=readonly,
-            shared=description.shared(fields),
+            shared=shared,
             boot_order=fields.get("bootOrder", BOOT_ORDER),
             io_tune=io_tune,
             alias=description.alias(fields),
@@ -292,18 +318,18 @@ def _read_extras(disk: etree._Element) -> tuple[str, ...]:
     )
 
 
-def _encryption_secret(connection: ConnectionInfo, given: Fields) -> str | None:
-    if not connection.encrypted:
-        return None
-    secret = given.get("encryptionSecret", UUID)
-    if secret is None:
+def _encryption(connection: ConnectionInfo, fields: Fields) -> Encryption | None:
+    """The device description's; Cinder tells that a volume is encrypted, and no passphrase."""
+    encryption = Encryption.from_fields(fields)
+    if connection.encrypted and encryption is None:
         raise _unsupported(
-            given.thing,
+            fields.thing,
             "data.encrypted",
             "true",
-            "false, or encryptionSecret, the UUID of the libvirt secret with its passphrase",
+            "false, or encryption beside it, with the uuid of the libvirt secret that holds the "
+            "passphrase",
         )
-    return secret
+    return encryption
 
 
 def _unsupported(thing: str, name: str, value: str, expected: str) -> UnsupportedDrive:

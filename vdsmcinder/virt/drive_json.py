@@ -13,18 +13,18 @@ from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.xmldoc import to_text
 
 
-def drive_xml(description: Any) -> str:
+def drive_xml(description: Any, default_secret: str | None = None) -> str:
     """The <disk> element, indented.
 
     description: parsed JSON; an engine's device description, or a connection info of Cinder's,
-    bare or in the `connection_info` that its API wraps it in. Raises what Drive raises.
+    bare or in the `connection_info` that its API wraps it in. default_secret: what an answer of
+    Cinder's without secret_uuid means. Raises what Drive raises.
     """
     if not isinstance(description, dict):
         raise InvalidParameter(
             f"disk description: it is {description!r:.80}; expected a JSON object",
             field="description",
         )
-    info = description.get("connection_info", description)
-    if isinstance(info, dict) and "driver_volume_type" in info:
-        return to_text(Drive.from_connection_info(info).getXML())
-    return to_text(Drive.from_params(description).getXML())
+    if "driver_volume_type" in description or "connection_info" in description:
+        description = {"connectionInfo": description}
+    return to_text(Drive.from_params(description, (), default_secret).getXML())

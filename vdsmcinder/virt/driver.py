@@ -20,6 +20,10 @@ FORMATS = {"raw": "raw", "cow": "qcow2"}
 
 _NAME = "qemu"
 _IOTHREAD = number(1, 2**31 - 1)
+# virtio's own limits; libvirt and QEMU know the narrower ones of each bus.
+_QUEUES = number(1, 1024)
+_QUEUE_SIZE = number(2, 1024)
+_DETECT_ZEROES = choice("off", "on", "unmap")
 # Asynchronous I/O needs the host's page cache out of the way: libvirt refuses it otherwise.
 _DIRECT = ("none", "directsync")
 
@@ -43,6 +47,11 @@ class Driver:
     def __post_init__(self) -> None:
         check_text("driver", self.format, self.cache, self.io, self.error_policy, self.discard)
         check_text("driver", *(value for _, value in self.options))
+
+    @property
+    def caches(self) -> bool:
+        """Whether this host may answer reads out of a cache of its own."""
+        return self.cache is not None and self.cache not in _DIRECT
 
     def write(self, disk: etree._Element) -> None:
         """Append <driver>."""
@@ -82,9 +91,11 @@ class Driver:
     def for_disk(cls, fields: Fields, source: Source) -> Driver:
         """Read what a device description says of a disk's or lun's driver.
 
-        Fields: format, cache, propagateErrors, discard, specParams.pinToIoThread.
+        Fields: format, cache, propagateErrors, discard, detectZeroes; specParams.pinToIoThread,
+        queues and queueSize.
         """
         cache = fields.get("cache", CACHE) or "none"
+        tuning = fields.section("specParams")
         native = isinstance(source, BlockSource) and cache in _DIRECT
         return cls(
             format=FORMATS[fields.get("format", choice(*FORMATS)) or "raw"],
@@ -92,7 +103,12 @@ class Driver:
             io="native" if native else "threads",
             error_policy=_error_policy(fields, source),
             discard=_discard(fields),
-            iothread=fields.section("specParams").get("pinToIoThread", _IOTHREAD),
+            iothread=tuning.get("pinToIoThread", _IOTHREAD),
+            options=_options(
+                detect_zeroes=_detect_zeroes(fields),
+                queues=tuning.get("queues", _QUEUES),
+                queue_size=tuning.get("queueSize", _QUEUE_SIZE),
+            ),
         )
 
     @classmethod
@@ -116,6 +132,17 @@ def _error_policy(fields: Fields, source: Source) -> str:
         # A network disk has no device that could run full: every error is the guest's to know.
         return "report" if isinstance(source, NetworkSource) else "enospace"
     return "report" if propagate == "report" else "stop"
+
+
+def _options(**values: str | int | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def _detect_zeroes(fields: Fields) -> str | None:
+    wanted = fields.get("detectZeroes", _DETECT_ZEROES)
+    if wanted == "unmap" and not fields.get("discard", BOOLEAN):
+        raise fields.invalid("detectZeroes", "on or off, or discard to be true as well")
+    return wanted
 
 
 def _discard(fields: Fields) -> str | None:

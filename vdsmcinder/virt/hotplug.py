@@ -22,15 +22,18 @@ from vdsmcinder.virt.xmldoc import child_attribute, only
 _XML = Kind(TEXT.convert, "the description of one disk, in drive or in xml")
 
 
-def parse_hotplug(params: Mapping[str, Any], taken: Container[str]) -> Drive:
+def parse_hotplug(
+    params: Mapping[str, Any], taken: Container[str], default_secret: str | None = None
+) -> Drive:
     """Read the disk that is to be plugged.
 
-    taken: target names in use on the VM. Raises what Drive.from_params and Drive.from_xml raise,
+    taken: target names in use on the VM. default_secret: what an answer of Cinder's without
+    secret_uuid means. Raises what Drive.from_params and Drive.from_xml raise,
     and InvalidParameter for XML that does not hold exactly one disk.
     """
     fields = Fields(params, "hot-plug")
     if "drive" in fields:
-        return Drive.from_params(fields.section("drive").values, taken)
+        return Drive.from_params(fields.section("drive").values, taken, default_secret)
     return Drive.from_xml(_only_disk(fields.need("xml", _XML)))
 
 
@@ -55,10 +58,16 @@ def _query_of_params(drive: Fields) -> DriveQuery:
     index = drive.get("index", description.INDEX)
     return DriveQuery(
         alias=description.alias(drive),
-        path=drive.get("path", TEXT),
+        path=drive.get("path", TEXT) or _path_of_volume(drive.section("connectionInfo")),
         serial=description.serial(drive),
         target=None if index is None else targets.name(description.bus(drive), index),
     )
+
+
+def _path_of_volume(info: Fields) -> str | None:
+    """Cinder's name of a volume is the path of its image; the rest of its answer may be stale."""
+    answer = info.section("connection_info") if "connection_info" in info else info
+    return answer.section("data").get("name", TEXT)
 
 
 def _query_of_xml(disk: etree._Element) -> DriveQuery:

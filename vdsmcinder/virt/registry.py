@@ -115,6 +115,7 @@ class Registry:
             params,
             allow_emulation=self._options.allow_emulation,
             spare_pcie_ports=self._options.spare_pcie_ports,
+            default_secret=self._options.cinder_secret_uuid or None,
         )
         vm = VM(vm_id, without_passwords(request.xml), self._services)
         self._vms[vm_id] = vm

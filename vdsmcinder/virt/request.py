@@ -37,12 +37,18 @@ class DomainRequest:
 
 
 def parse_request(
-    vm_id: str, params: Mapping[str, Any], *, allow_emulation: bool, spare_pcie_ports: int
+    vm_id: str,
+    params: Mapping[str, Any],
+    *,
+    allow_emulation: bool,
+    spare_pcie_ports: int,
+    default_secret: str | None = None,
 ) -> DomainRequest:
     """Read vmParams.
 
     allow_emulation: make a VM for KVM one for QEMU's emulation. spare_pcie_ports: PCIe root ports
-    for disks to be plugged later, in domains that are written here.
+    for disks to be plugged later, in domains that are written here. default_secret: UUID of the
+    secret that an answer of Cinder's without secret_uuid means.
 
     Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, its value
     and what was expected.
@@ -54,7 +60,8 @@ def parse_request(
     if "xml" in fields:
         domain = _read_document(uuid, fields)
     else:
-        domain = _write_document(uuid, fields, spare_pcie_ports)
+        described = VmDescription.from_fields(fields, default_secret)
+        domain = _write_document(uuid, described, spare_pcie_ports)
     ours = metadata.mark(domain)
     if fields.get("launchPaused", BOOLEAN):
         metadata.set_value(ours, "launchPaused", "true")
@@ -84,8 +91,7 @@ def _read_document(uuid: str, fields: Fields) -> etree._Element:
     return domain
 
 
-def _write_document(uuid: str, fields: Fields, spare_pcie_ports: int) -> etree._Element:
-    described = VmDescription.from_fields(fields)
+def _write_document(uuid: str, described: VmDescription, spare_pcie_ports: int) -> etree._Element:
     domain = domain_writer.write(uuid, described, spare_pcie_ports)
     if not described.kvm:
         emulate(domain)

@@ -200,23 +200,27 @@ class NetworkSource:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> NetworkSource:
-        """Read a device description: protocol, path (perhaps with @snapshot), hosts, auth."""
+        """Read a device description.
+
+        Fields: protocol, path (perhaps with @snapshot), hosts, auth, configFile, encryption.
+        """
         protocol = fields.need("protocol", Kind(TEXT.convert, "rbd"))
         if protocol != cls.protocol:
             raise _foreign_protocol(fields.thing, protocol)
         hosts = tuple(MonitorHost.from_fields(host) for host in fields.sections("hosts"))
-        if not hosts:
+        config_file = fields.get("configFile", ABSOLUTE_PATH)
+        if not hosts and config_file is None:
             raise fields.missing("hosts", "the address of at least one Ceph monitor")
         image = fields.need("path", IMAGE)
         auth = Auth.from_fields(fields.section("auth")) if "auth" in fields else None
-        return cls(image.path, hosts, auth, image.snapshot)
+        encryption = Encryption.from_fields(fields)
+        return cls(image.path, hosts, auth, image.snapshot, config_file, encryption)
 
     @classmethod
-    def from_connection(cls, info: ConnectionInfo, secret_uuid: str | None) -> NetworkSource:
-        """Turn Cinder's answer into a source.
-
-        secret_uuid: the libvirt secret with the passphrase of an encrypted volume.
-        """
+    def from_connection(
+        cls, info: ConnectionInfo, encryption: Encryption | None = None
+    ) -> NetworkSource:
+        """Turn Cinder's answer into a source; encryption is what Cinder does not tell."""
         auth = Auth(info.username, info.secret_uuid) if info.username and info.secret_uuid else None
         own_config = not info.hosts and info.cluster_name != "ceph"
         return cls(
@@ -225,7 +229,7 @@ class NetworkSource:
             auth=auth,
             snapshot=info.image.snapshot,
             config_file=f"/etc/ceph/{info.cluster_name}.conf" if own_config else None,
-            encryption=None if secret_uuid is None else Encryption("luks", secret_uuid),
+            encryption=encryption,
         )
 
 

@@ -78,13 +78,14 @@ class VmDescription:
     custom: Fields = field(repr=False)
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> VmDescription:
+    def from_fields(cls, fields: Fields, default_secret: str | None = None) -> VmDescription:
         """Read vmParams without xml.
 
+        default_secret: what an answer of Cinder's without secret_uuid means.
         Raises MissingParameter, InvalidParameter and UnsupportedDrive.
         """
         devices = _by_type(fields)
-        drives = _drives(devices["disk"])
+        drives = _drives(devices["disk"], default_secret)
         vcpus = fields.get("smp", COUNT) or 1
         max_vcpus = fields.get("maxVCpus", COUNT) or vcpus
         if vcpus > max_vcpus:
@@ -131,7 +132,7 @@ def _by_type(fields: Fields) -> Mapping[str, Sequence[Fields]]:
     return devices
 
 
-def _drives(disks: Sequence[Fields]) -> tuple[Drive, ...]:
+def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive, ...]:
     """Disks with an index keep it; those without get what those leave free."""
     taken: set[str] = set()
     for disk in disks:
@@ -143,7 +144,7 @@ def _drives(disks: Sequence[Fields]) -> tuple[Drive, ...]:
         taken.add(name)
     drives = []
     for disk in disks:
-        drive = Drive.from_params(disk.values, taken)
+        drive = Drive.from_params(disk.values, taken, default_secret)
         taken.add(drive.target)
         drives.append(drive)
     return tuple(drives)
