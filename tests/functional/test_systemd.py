@@ -166,6 +166,14 @@ def test_runs_as_a_user_of_its_own_and_only_root_reaches_its_socket(active):
     wait_until(lambda: active.status == "VMs: 0 running, 0 down", "a status without trouble", 30)
 
 
+def test_the_pages_for_monitoring_need_nothing_that_is_not_installed(active):
+    curl = ["curl", "--silent", "--fail", "--unix-socket", "/run/vdsm-cinder/vdsm-cinder.sock"]
+    health = active.host.run([*curl, "http://localhost/health"])
+    metrics = active.host.run([*curl, "http://localhost/metrics"])
+    assert '"ready":true' in health
+    assert "\nvdsm_cinder_ready 1.0\n" in metrics
+
+
 def test_systemd_finds_little_that_it_could_still_do(active):
     rated = active.host.run(["systemd-analyze", "security", "--no-pager", SERVICE])
     score = float(rated.partition("exposure level for vdsm-cinderd.service: ")[2].split()[0])

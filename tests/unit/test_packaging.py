@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import re
 import subprocess
@@ -29,6 +30,15 @@ def test_the_spec_declares_what_is_bundled() -> None:
     bundled = re.findall(r"^([\w-]+)==(\S+) ", read("packaging/bundled.txt"), re.M)
     declared = re.findall(r"bundled\(python3dist\((\S+)\)\) = (\S+)", read("vdsm-cinder.spec"))
     assert declared == bundled
+
+
+def test_what_pip_installs_for_the_code_is_bundled() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    wanted = re.findall(r"^[\w.-]+", setup["options"]["install_requires"], re.M)
+    bundled = re.findall(r"^([\w-]+)==", read("packaging/bundled.txt"), re.M)
+    assert wanted
+    assert set(wanted) <= set(bundled)
 
 
 def test_the_spec_makes_the_users_that_sysusers_does() -> None:
