@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
@@ -24,12 +24,14 @@ import vdsmcinder
 from vdsmcinder import config, health, logs
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
+from vdsmcinder.fdstore import FdStore
+from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
-from vdsmcinder.rpc.events import Events, vm_status, vm_thawed
+from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire_stats import EncodedStats
@@ -38,6 +40,8 @@ from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.freezing import LateThaw
+from vdsmcinder.virt.keyring import Keyring
+from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets import Secrets
@@ -134,7 +138,10 @@ class Daemon:
         self._not_reloaded = ""  # why not, if so
         self._exporter: Exporter | None = None
         self._connection = Connection(settings.libvirt)
-        self._secrets = Secrets(self._connection)
+        handed = receive()
+        self._kept_keys = FdStore("secrets", handed.stored)
+        self._keyring = Keyring(self._kept_keys)
+        self._secrets = Secrets(self._connection, self._keyring)
         self._ceph = Workers(settings.ceph.timeout_s, settings.ceph.worker_idle_s)
         self._registry = Registry(
             self._connection,
@@ -145,6 +152,8 @@ class Daemon:
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
         )
+        self._missing = MissingSecrets(self._registry, self._secrets, self._ask_for_secrets)
+        self._secrets.on_change = self._missing.wake
         self._stats = EncodedStats()
         self._sampler = Sampler(
             self._connection,
@@ -159,12 +168,14 @@ class Daemon:
         pages = Pages(self._health, self._metrics)
         self._supervision = Supervision(self._status)
         self._listener = Listener(
-            settings.listen, settings.rpc, self._dispatcher, self._events, pages
+            settings.listen, settings.rpc, self._dispatcher, self._events, pages, handed.sockets
         )
 
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
         capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
-        host = HostVerbs(self._registry, self._secrets, capabilities, self._host, self._stats)
+        host = HostVerbs(
+            self._registry, self._secrets, self._missing, capabilities, self._host, self._stats
+        )
         rules = Rules(
             lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
         )
@@ -181,14 +192,18 @@ class Daemon:
         self._connection.start()
         await self._host.start()
         self._sampler.start()
+        self._missing.start()
         await self._listener.start()
         self._supervision.ready()
+        # Anew, in memory that counts as this process's: systemd does not let that be swapped out.
+        await self._keyring.save()
         log.info("vdsm-cinderd %s is ready", vdsmcinder.__version__)
 
     async def close(self) -> None:
         """Stop every part, in the reverse order; the VMs run on."""
         self._supervision.stopping()
         await self._listener.close()
+        await self._missing.close()
         await self._sampler.close()
         await self._registry.close()
         await self._ceph.close()
@@ -204,6 +219,10 @@ class Daemon:
     def _vm_changed(self, vm: VM) -> None:
         self._events.publish(*vm_status(vm))
         self._sampler.wake()
+        self._missing.wake()
+
+    def _ask_for_secrets(self, uuids: Collection[str]) -> None:
+        self._events.publish(*secrets_missing(uuids))
 
     def _vm_thawed(self, vm: VM, late: LateThaw) -> None:
         self._events.publish(*vm_thawed(vm, late))
@@ -238,7 +257,12 @@ class Daemon:
 
     def _health(self) -> dict[str, Any]:
         return health.report(
-            self._connection, self._registry, self._listener.certificates, self._not_reloaded
+            self._connection,
+            self._registry,
+            self._missing,
+            self._kept_keys.trouble,
+            self._listener.certificates,
+            self._not_reloaded,
         )
 
     async def _metrics(self) -> Page:

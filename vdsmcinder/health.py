@@ -13,6 +13,7 @@ from typing import Any
 
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 
 # A certificate that ends sooner than this should have been renewed by now.
@@ -27,15 +28,21 @@ class Trouble:
     serious: bool
 
 
-def report(
-    connection: Connection, registry: Registry, certificates: Certificates | None, reload: str
+def report(  # noqa: PLR0917 - one for each thing that can be wrong
+    connection: Connection,
+    registry: Registry,
+    missing: MissingSecrets,
+    not_kept: str,
+    certificates: Certificates | None,
+    reload: str,
 ) -> dict[str, Any]:
     """The daemon's health: status (ready, recovering, degraded), ready, and reasons.
 
     ready: engines can be served, well or badly; it is true of a daemon that is merely degraded.
-    reload: why the configuration could not be read again; empty if it could.
+    not_kept: why systemd does not keep the keys of VMs; empty if it does. reload: why the
+    configuration could not be read again; empty if it could.
     """
-    troubles = [*_libvirt(connection), *_certificates(certificates)]
+    troubles = [*_libvirt(connection), *_secrets(missing, not_kept), *_certificates(certificates)]
     if reload:
         troubles.append(Trouble(f"the configuration as it is now is not in force: {reload}", False))
     reasons = [t.reason for t in troubles]
@@ -59,6 +66,21 @@ def _libvirt(connection: Connection) -> Iterator[Trouble]:
             f"{stuck} libvirt calls did not come back within their deadline and hold {stuck} of "
             f"{threads} threads; check whether libvirtd and the VMs' QEMU processes respond",
             serious=stuck >= threads,
+        )
+
+
+def _secrets(missing: MissingSecrets, not_kept: str) -> Iterator[Trouble]:
+    for uuid, names in missing.by_uuid.items():
+        yield Trouble(
+            f"secret {uuid}, which {', '.join(names)} need, is not registered on this host any "
+            "more; register it with Host.registerSecrets",
+            serious=False,
+        )
+    if not_kept:
+        yield Trouble(
+            f"the registered keys will be lost when the daemon ends: {not_kept}; see the journal "
+            "of systemd, and register them again after a restart",
+            serious=False,
         )
 
 

@@ -30,6 +30,8 @@ from tests.functional.helpers import (
     status,
 )
 
+SECRETS_MISSING = "|host|secrets_missing"
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -147,9 +149,16 @@ class TestDaemon:
             assert (stats["exitCode"], stats["exitReason"]) == (1, 2)
 
 
+@session_fixture("function")
+async def keyed(engine):
+    """The engine registers its key: the restarts of the tests before may have lost it."""
+    await engine.register_key()
+
+
+@pytest.mark.usefixtures("keyed")
 class TestLibvirtd:
     @pytest.fixture
-    def host(self, engine):
+    def host(self, engine, keyed):
         """host2, on which libvirtd crashes; it is back at the end, with its secret."""
         host = engine.daemon.host
         host.kill_libvirtd()
@@ -168,12 +177,8 @@ class TestLibvirtd:
         await engine.call("VM.cont", vmID=vm.id)
         await engine.wait_status(vm.id, "Up")
 
-        # It kept secrets in memory alone.
-        params = empty()
-        with refused(9, engine.secret_id, "Host.registerSecrets"):
-            await engine.create(params)
-        await engine.register_key()
-        async with running(engine, params):
+        # It kept secrets in memory alone, and has been given them again.
+        async with running(engine, empty()):
             assert set(await paths(engine, vm.id)) == {"vda", "vdb"}
 
     async def test_a_vm_that_died_meanwhile_is_told_as_down(self, engine, empty):
@@ -184,7 +189,34 @@ class TestLibvirtd:
             await start_libvirtd(engine)
             told = await engine.wait_status(vm_id, "Down")
             assert (told["exitCode"], told["exitReason"]) == (1, 2)
+
+    async def test_the_engine_is_asked_for_keys_that_both_have_lost(self, engine, vm, empty):
+        """No systemd keeps them here, so they go with the daemon's process."""
+        secret = engine.secret_id
+        engine.daemon.kill()
+        engine.daemon.host.kill_libvirtd()
+        engine.daemon.launch()
+        await engine.connect()
+        engine.daemon.host.start_libvirtd()
+        asked = await engine.session.wait_for_event(lambda e: e["method"] == SECRETS_MISSING, 60)
+        assert asked["params"]["uuids"] == [secret]
+        assert await missing(engine) == [secret]
+        health = engine.daemon.health()
+        assert (health["status"], health["ready"]) == ("degraded", True)
+        (reason,) = health["reasons"]
+        assert reason.startswith(f"secret {secret}, which {vm.name} need")
+        with refused(9, secret, "Host.registerSecrets"):
+            await engine.create(empty())
+
         await engine.register_key()
+        told = await engine.session.wait_for_event(lambda e: e["method"] == SECRETS_MISSING, 60)
+        assert told["params"]["uuids"] == []
+        assert await missing(engine) == []
+        assert engine.daemon.health()["status"] == "ready"
+
+
+async def missing(engine):
+    return (await ask(engine, "Host.getCapabilities"))["missingSecrets"]
 
 
 async def refused_at_once(engine, vm, params):

@@ -2,6 +2,7 @@
 """No key shows anywhere: a daemon goes through its verbs and errors, and all it left is searched.
 
 Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_secret_leak.py`.
+test_systemd.py does the same for keys that systemd keeps while the daemon restarts.
 """
 
 from __future__ import annotations

@@ -8,21 +8,24 @@ once by `make install`, as on Debian.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import pytest_asyncio
 
 from lab.base import LabError, wait_until
 from lab.domains import console_of, disk_xml
-from lab.engine import Engine, client_context, new_id
+from lab.engine import Engine, client_context, new_id, secret_params
 from lab.host import address_of
 from lab.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from lab.pki import certify_host
 from lab.systemd_host import boot
+from tests.functional.helpers import eventually, running
+from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.client import stomp
 from vdsmcinder.client.session import RemoteError
 
@@ -31,6 +34,7 @@ WATCHDOG_S = 30
 STOP_S = 5
 SCORE = 2.0
 
+UNAVAILABLE = 40
 RECOVERING = 99
 
 
@@ -248,6 +252,119 @@ async def test_stops_at_once_and_for_good(engine, image, record_property):
         await traffic.answered(20)
     record_property("stop", f"{took_s:.1f} s")
     assert took_s < STOP_S
+
+
+@pytest.fixture
+def moment(active):
+    """A file that is older than all that the test writes."""
+    path = active.host.lab_dir / "began"
+    path.touch()
+    return path
+
+
+def restart_daemon(daemon):
+    daemon.host.systemctl("restart", SERVICE)
+
+
+def kill_daemon(daemon):
+    before = daemon.pid
+    daemon.host.namespace.kill(before, signal.SIGKILL)
+    restarted(daemon, before)
+
+
+def restart_libvirtd(daemon):
+    # So often is what systemd takes for a fault.
+    daemon.host.systemctl("reset-failed", "libvirtd.service")
+    daemon.host.systemctl("restart", "libvirtd.service")
+
+
+def kill_both(daemon):
+    before = daemon.pid
+    daemon.host.kill_libvirtd()
+    daemon.host.namespace.kill(before, signal.SIGKILL)
+    restarted(daemon, before)
+
+
+def upgrade(daemon):
+    before = daemon.pid
+    daemon.upgrade()
+    restarted(daemon, before)
+
+
+@pytest.mark.parametrize(
+    "happens", [restart_daemon, kill_daemon, restart_libvirtd, kill_both, upgrade]
+)
+async def test_keys_outlive_the_daemon_and_libvirtd(engine, image, happens):
+    daemon = engine.daemon
+    assert daemon.host.show(SERVICE, "NFileDescriptorStore") == "1"
+    await asyncio.to_thread(happens, daemon)
+    # What libvirtd itself remembers proves nothing.
+    await asyncio.to_thread(restart_libvirtd, daemon)
+    await asyncio.to_thread(wait_until, lambda: daemon.state == "active", "the daemon", 30)
+    await engine.connect()
+    await eventually(lambda: _secrets(engine), "the secrets to be there again")
+    async with running(engine, engine.flat(new_id(), engine.disk(image()))):
+        assert (await engine.call("Host.getCapabilities"))["missingSecrets"] == []
+    assert daemon.host.show(SERVICE, "NFileDescriptorStore") == "1"
+
+
+async def _secrets(engine):
+    try:
+        return await engine.call("Host.getSecrets")
+    except RemoteError as e:
+        assert e.code in (UNAVAILABLE, RECOVERING)
+        return None
+
+
+async def test_keys_that_were_removed_do_not_come_back(engine):
+    daemon = engine.daemon
+    await engine.call("Host.registerSecrets", secrets=[], clear=True)
+    assert daemon.host.show(SERVICE, "NFileDescriptorStore") == "0"
+    await asyncio.to_thread(kill_both, daemon)
+    await engine.connect()
+    await eventually(lambda: _is_ready(engine), "the daemon to be ready")
+    assert await engine.call("Host.getSecrets") == []
+
+
+async def _is_ready(engine):
+    with suppress(RemoteError):
+        return await engine.call("Host.getVMList") is not None
+    return False
+
+
+async def test_a_stop_forgets_the_keys_and_the_engine_is_asked_for_them(engine, image):
+    daemon = engine.daemon
+    async with running_vm(engine, image()):
+        await asyncio.to_thread(daemon.host.systemctl, "stop", SERVICE)
+        assert daemon.host.show(SERVICE, "NFileDescriptorStore") == "0"
+        await asyncio.to_thread(restart_libvirtd, daemon)
+        daemon.host.systemctl("start", SERVICE)
+        daemon.wait_status("VMs: 1 running, 0 down; secret")
+        await engine.connect()
+        assert (await engine.call("Host.getCapabilities"))["missingSecrets"] == [engine.secret_id]
+        await engine.register_key()
+        assert (await engine.call("Host.getCapabilities"))["missingSecrets"] == []
+        wait_until(lambda: daemon.status == "VMs: 1 running, 0 down", "a status without it", 30)
+
+
+def test_a_key_that_is_kept_is_in_no_file_and_no_message(active, moment):
+    """It stands in memory of systemd's alone, which nobody but root can look at."""
+    host, key, secret_id = active.host, new_key(), new_id()
+    secrets = json.dumps([secret_params(secret_id, key)])
+    command = ["vdsm-cinder", "call", "Host.registerSecrets", "secrets=@-"]
+    host.run(command, input=secrets)
+    kept = host.run(["sh", "-c", "readlink /proc/1/fd/* | grep memfd:secrets-"])
+    assert kept.count("memfd:secrets-") == 1
+    kill_daemon(active)
+    assert secret_id in active.command("secrets")
+    places = {**files_changed(host, moment), **processes(host.path("/proc"))}
+    places["the journal"] = host.run(["journalctl", "--output=export"]).encode()
+    places["the unit"] = host.systemctl("show", SERVICE).encode()
+    assert SERVICE.encode() in places["the journal"]
+    found = shown(key, places)
+    assert not found, "\n".join(found)
+    content = host.run(["sh", "-c", "cat $(find /proc/1/fd -lname '*memfd:secrets-*')"])
+    assert shown(key, {"the store": content.encode()})
 
 
 def test_a_reload_is_taken_without_a_restart(active):

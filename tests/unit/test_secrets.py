@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from vdsmcinder.errors import SecretMalformed
-from vdsmcinder.virt.secrets import Secret, SecretSpec, UsageType, _validated
+from vdsmcinder.virt.secret import Secret, SecretSpec, UsageType, validated
 
 UUID = "12345678-1234-1234-1234-123456789abc"
 KEY = b"\x01\x02the key that must not show\xff"
@@ -78,7 +78,7 @@ def test_a_missing_field_is_named(field):
 
 def test_one_bad_secret_refuses_the_whole_list():
     with pytest.raises(SecretMalformed, match=r"secrets\[1\]\.password"):
-        _validated([GOOD, {**GOOD, "password": "?"}])
+        validated([GOOD, {**GOOD, "password": "?"}])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_one_bad_secret_refuses_the_whole_list():
 )
 def test_a_secret_is_sent_once(second, field):
     with pytest.raises(SecretMalformed, match=rf"secrets\[1\]\.{field} repeats"):
-        _validated([GOOD, second])
+        validated([GOOD, second])
 
 
 @given(st.binary(min_size=4))

@@ -26,6 +26,7 @@ SERVER = """
 import asyncio, signal
 from tests.unit.serving import Verbs
 from vdsmcinder.config import Listen, Rpc
+from vdsmcinder.handed import receive
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.pages import Pages
@@ -36,7 +37,8 @@ async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     listen = Listen(port=1, tls=False, unix_socket="/nonexistent/socket")
-    listener = Listener(listen, Rpc(), Verbs(), Events(), Pages(lambda: HEALTH, None))
+    pages, handed = Pages(lambda: HEALTH, None), receive()
+    listener = Listener(listen, Rpc(), Verbs(), Events(), pages, handed.sockets)
     await listener.start()
     await stop.wait()
     await listener.close()

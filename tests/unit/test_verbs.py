@@ -16,7 +16,7 @@ from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire_stats import EncodedStats
-from vdsmcinder.virt.secrets import RegisteredSecret, UsageType
+from vdsmcinder.virt.secret import RegisteredSecret, UsageType
 from vdsmcinder.virt.status import Status
 
 OTHER = "11111111-2222-4333-8444-555555555555"
@@ -82,7 +82,8 @@ def secrets():
 @pytest.fixture
 def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
-    host = HostVerbs(registry, secrets, SimpleNamespace(), SimpleNamespace(), EncodedStats())
+    nothing = SimpleNamespace()
+    host = HostVerbs(registry, secrets, nothing, nothing, nothing, EncodedStats())
     verbs = handlers(Host=host, VM=VmVerbs(registry))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 

@@ -7,7 +7,7 @@ virt/ tells of changes through a callable that daemon.py ties to publish(); tran
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable
 
 from vdsmcinder.rpc import envelope
@@ -65,6 +65,11 @@ class Events:
 def vm_status(vm: VM) -> tuple[str, dict[str, Any]]:
     """Name and params of the event that tells how a VM is now."""
     return f"|virt|VM_status|{vm.id}", {vm.id: {**state(vm), "hash": vm.hash}}
+
+
+def secrets_missing(uuids: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that asks for keys; with none once they are there again."""
+    return "|host|secrets_missing", {"uuids": list(uuids)}
 
 
 def vm_thawed(vm: VM, late: LateThaw) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc import wire, wire_host, wire_iotune
 from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.vm import VM
@@ -27,16 +28,18 @@ log = logging.getLogger(__name__)
 class HostVerbs:
     """What concerns the host, or all of its VMs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one for each thing that a host has
         self,
         registry: Registry,
         secrets: Secrets,
+        missing: MissingSecrets,
         capabilities: Capabilities,
         sampler: HostSampler,
         stats: EncodedStats,
     ) -> None:
         self._registry = registry
         self._secrets = secrets
+        self._missing = missing
         self._capabilities = capabilities
         self._sampler = sampler
         self._stats = stats
@@ -51,7 +54,9 @@ class HostVerbs:
         return message
 
     async def getCapabilities(self) -> dict[str, Any]:
-        return await self._capabilities.get()
+        found = await self._capabilities.get()
+        await self._missing.look()
+        return {**found, "missingSecrets": list(self._missing.by_uuid)}
 
     async def getHardwareInfo(self) -> dict[str, Any]:
         return await self._capabilities.hardware()

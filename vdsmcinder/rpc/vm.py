@@ -25,7 +25,7 @@ from vdsmcinder.virt import (
     ticket,
 )
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secrets import Secret
+from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.ticket import Ticket
 
 

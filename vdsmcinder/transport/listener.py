@@ -14,7 +14,7 @@ import os
 import socket
 from asyncio import sslproto
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vdsmcinder.config import Listen, Rpc
@@ -57,15 +57,23 @@ def limit_read_buffers() -> None:
 class Listener:
     """Accepts clients and gives each the protocol that it speaks.
 
+    handed: file descriptors of systemd's listening sockets; none without socket activation.
     pages: what GET /health and GET /metrics answer.
     certificates: those in force; None before start(), and without TLS.
     accepted: clients that got as far as their protocol. turned_away: those that did not.
     """
 
-    def __init__(
-        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, pages: Pages
+    def __init__(  # noqa: PLR0917 - all that clients can ask for, and where they come in
+        self,
+        listen: Listen,
+        rpc: Rpc,
+        dispatcher: Dispatcher,
+        events: Events,
+        pages: Pages,
+        handed: Sequence[int] = (),
     ) -> None:
         self._listen = listen
+        self._handed = handed
         self._dispatcher = dispatcher
         self._events = events
         self._pages = pages
@@ -113,7 +121,7 @@ class Listener:
         listen = self._listen
         if listen.tls:
             self.certificates = Certificates(listen)
-        self._sockets = sockets.inherited()
+        self._sockets = sockets.inherited(self._handed)
         self._activated = bool(self._sockets)
         if not self._activated:
             self._sockets = sockets.opened(listen)

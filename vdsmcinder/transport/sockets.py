@@ -11,9 +11,8 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-
-from systemd.daemon import listen_fds
 
 from vdsmcinder.config import ConfigError, Listen
 
@@ -21,13 +20,10 @@ BACKLOG = 1024
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
-def inherited() -> list[socket.socket]:
-    """The listening sockets that systemd opened for us and keeps open (sd_listen_fds(3)).
-
-    None without socket activation. Our children do not inherit them.
-    """
+def inherited(fds: Iterable[int]) -> list[socket.socket]:
+    """The listening sockets that systemd opened for us and keeps open (handed.py)."""
     found = []
-    for fd in listen_fds():
+    for fd in fds:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         found.append(sock)

@@ -11,7 +11,8 @@ from typing import Any
 from vdsmcinder.ceph.faults import CephFault
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt.secrets import Secret, Secrets
+from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.source import NetworkSource
 
 

@@ -22,6 +22,7 @@ from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.inventory import OpaqueDrive, read_drives
 from vdsmcinder.virt.iotune_policy import DevicePolicy
 from vdsmcinder.virt.metadata import VmMetadata
+from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.topology import COUNT, Topology
 from vdsmcinder.virt.xmldoc import child_attribute, parse
 
@@ -79,6 +80,14 @@ class Domain:
     def targets(self) -> frozenset[str]:
         """Target names of all disks: those that a new disk cannot have."""
         return frozenset(d.target for d in self.drives) | {d.target for d in self.opaque_drives}
+
+    @property
+    def secret_uuids(self) -> frozenset[str]:
+        """The libvirt secrets that its disks name: keys of Ceph users, passphrases."""
+        sources = [drive.source for drive in self.drives]
+        auths = [source.auth for source in sources if isinstance(source, NetworkSource)]
+        named = (*auths, *(source.encryption for source in sources))
+        return frozenset(one.secret_uuid for one in named if one is not None)
 
     @classmethod
     def from_xml(cls, xml: str) -> Domain:

@@ -158,6 +158,7 @@ class Registry:
 
     async def _recover(self) -> None:
         """Read all our domains: at start, and after libvirt was gone."""
+        await self._services.secrets.restore()
         try:
             found = await self._connection.call(_list_domains, self._connection.handle)
         except libvirt.libvirtError as e:
@@ -179,7 +180,6 @@ class Registry:
             logs.vm_id.set(uuid)
             self._vms[uuid].happened(lifecycle.DOMAIN_GONE)
         logs.vm_id.set(None)
-        await self._services.secrets.recount()
         self.recovered = True
         log.info("%d VMs, %d of them running", len(self._vms), sum(v.running for v in self.vms()))
 

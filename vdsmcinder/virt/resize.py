@@ -69,8 +69,8 @@ async def _image_size(vm: VM, drive: Drive, source: NetworkSource) -> int:
     key = ceph_access.key(source, vm.services.secrets)
     if key is None and source.auth is not None:
         raise ResourceUnavailable(
-            f"{action}: the value of secret {source.auth.secret_uuid} has not been given since the "
-            "daemon started; register it with Host.registerSecrets and call again",
+            f"{action}: the value of secret {source.auth.secret_uuid} is not known since the "
+            "daemon was restarted; register it with Host.registerSecrets and call again",
             secret=source.auth.secret_uuid,
         )
     try:

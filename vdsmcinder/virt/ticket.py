@@ -18,7 +18,7 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import Fields, choice, is_xml_text, number
 from vdsmcinder.virt import faults
-from vdsmcinder.virt.secrets import Secret
+from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.vm import VM
 from vdsmcinder.virt.xmldoc import parse
 
