@@ -93,7 +93,8 @@ def test_a_subscriber_may_leave_while_it_is_told():
     ],
 )
 def test_vm_status(vm, expected):
-    fake = SimpleNamespace(**{"id": UUID, "hash": "h1", "exit": None, "pause_code": None, **vm})
+    known = {"id": UUID, "hash": "h1", "exit": None, "pause_code": None, "failed_disks": []}
+    fake = SimpleNamespace(**{**known, **vm})
     name, params = vm_status(fake)
     assert name == f"|virt|VM_status|{UUID}"
     assert params == {UUID: {**expected, "hash": "h1"}}

@@ -125,6 +125,7 @@ def vm(xml=XML, **changes):
         "elapsed_s": 60,
         "sample": SAMPLE,
         "monitor_responsive": True,
+        "failed_disks": [],
         "balloon_target_kib": None,
     }
     return SimpleNamespace(**{**known, **changes})
@@ -136,7 +137,7 @@ DOWN = {
     "sample": None,
     "pid": 0,
 }
-PAUSED = {"status": Status.PAUSED, "pause_code": PauseCode.EIO}
+PAUSED = {"status": Status.PAUSED, "pause_code": PauseCode.EIO, "failed_disks": ["vda"]}
 STARTING = {"status": Status.WAIT_FOR_LAUNCH, "sample": None, "pid": 0, "elapsed_s": 0}
 
 

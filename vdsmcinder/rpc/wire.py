@@ -27,7 +27,10 @@ def short_status(vm: VM) -> dict[str, Any]:
 
 
 def state(vm: VM) -> dict[str, Any]:
-    """The status, with exitCode, exitReason and exitMessage if Down and pauseCode if Paused."""
+    """The status, with exitCode, exitReason and exitMessage if Down and pauseCode if Paused.
+
+    For one that QEMU paused for I/O errors, failedDisks names the disks.
+    """
     fields: dict[str, Any] = {"status": vm.status.value}
     if vm.exit is not None:
         fields["exitCode"] = int(vm.exit.code)
@@ -35,6 +38,8 @@ def state(vm: VM) -> dict[str, Any]:
         fields["exitMessage"] = vm.exit.message
     if vm.status is Status.PAUSED and vm.pause_code is not None:
         fields["pauseCode"] = vm.pause_code.value
+        if vm.failed_disks:
+            fields["failedDisks"] = vm.failed_disks
     return fields
 
 

@@ -109,6 +109,7 @@ def _state(vm: VM) -> dict[str, Any]:
         "vmType": "kvm",
         "status": vm.status.value,
         "pauseCode": (vm.pause_code or PauseCode.NOERR).value,
+        **({"failedDisks": vm.failed_disks} if vm.failed_disks else {}),
         "hash": vm.hash,
         "pid": str(vm.pid),
         "elapsedTime": str(vm.elapsed_s),

@@ -7,7 +7,6 @@ registry.py records it when a VM goes Down, and reads it back when it finds the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 
 import libvirt
 
@@ -29,7 +28,7 @@ async def record(vm: VM, how: Exit) -> None:
         "exitMessage": "".join(c for c in how.message if c.isprintable()),
     }
     try:
-        await vm.services.connection.on_domain(vm.id, _write, values)
+        await vm.services.connection.on_domain(vm.id, metadata.set_lasting, values)
     except (libvirt.libvirtError, ResourceUnavailable) as e:
         log.warning("how %s ended could not be recorded, a restart will forget it: %s", vm.name, e)
 
@@ -43,10 +42,3 @@ def recorded(kept: VmMetadata) -> Change | None:
     except ValueError:
         return None
     return Change(Cause.STOPPED, exit=how)
-
-
-def _write(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
-    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    ours = domain.metadata(kind, metadata.NAMESPACE, where)
-    text = metadata.with_values(ours, values)
-    domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, where)

@@ -216,7 +216,4 @@ def _fs_thaw(domain: libvirt.virDomain, timeout_s: int) -> None:
 
 
 def _set_thaw_by(domain: libvirt.virDomain, thaw_by_s: str) -> None:
-    kind, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
-    element = domain.metadata(kind, metadata.NAMESPACE, live)
-    element = metadata.with_values(element, {metadata.THAW_BY: thaw_by_s})
-    domain.setMetadata(kind, element, metadata.PREFIX, metadata.NAMESPACE, live)
+    metadata.set_live(domain, {metadata.THAW_BY: thaw_by_s})

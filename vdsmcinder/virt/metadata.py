@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import libvirt
 from lxml import etree
 
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, matching, number
@@ -24,6 +25,9 @@ VERSION = 1
 # Our child that holds thaw_by_s.
 THAW_BY = "thawBy"
 
+# Our child that says that an operator wants the VM to stay paused.
+HELD = "held"
+
 _MARK = "vdsmCinder"
 _NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
 
@@ -36,6 +40,7 @@ class VmMetadata:
     engine promised. custom: the engine's custom properties. exit_code, exit_reason: numbers of
     contract/errors.md, once the VM has ended. thaw_by_s: when a frozen guest is to be
     thawed, in seconds since 1970; None for one that is not frozen for a time.
+    held: paused by an operator, after QEMU had paused it for an I/O error.
     """
 
     version: int | None = None
@@ -48,6 +53,7 @@ class VmMetadata:
     exit_reason: int | None = None
     exit_message: str | None = None
     thaw_by_s: int | None = None
+    held: bool = False
 
     @classmethod
     def read(cls, domain: etree._Element) -> VmMetadata:
@@ -71,6 +77,7 @@ class VmMetadata:
             exit_reason=values.get("exitReason", number(0)),
             exit_message=values.get("exitMessage", TEXT),
             thaw_by_s=values.get(THAW_BY, number(0)),
+            held=values.get(HELD, BOOLEAN) or False,
         )
 
 
@@ -114,6 +121,22 @@ def set_custom(vm: etree._Element, custom: Fields) -> None:
     parent = etree.SubElement(vm, _tag("custom"))
     for name in custom.names():
         etree.SubElement(parent, _tag(_custom_name(custom, name))).text = custom.need(name, TEXT)
+
+
+def set_live(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
+    """Give the element of a running domain further values; runs in the connection's pool."""
+    _set_values(domain, values, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def set_lasting(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
+    """Give the element of a persistent domain further values; runs in the connection's pool."""
+    _set_values(domain, values, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _set_values(domain: libvirt.virDomain, values: Mapping[str, str], where: int) -> None:
+    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    element = with_values(domain.metadata(kind, NAMESPACE, where), values)
+    domain.setMetadata(kind, element, PREFIX, NAMESPACE, where)
 
 
 def with_values(element: str, values: Mapping[str, str]) -> str:

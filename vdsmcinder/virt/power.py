@@ -21,10 +21,10 @@ from vdsmcinder.errors import (
     Unexpected,
     UnsupportedOperation,
 )
-from vdsmcinder.virt import faults, lifecycle
+from vdsmcinder.virt import faults, lifecycle, metadata
 from vdsmcinder.virt.connection import CallOverrun
 from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, Status
+from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm import NOT_STARTED_YET, VM
 
 log = logging.getLogger(__name__)
@@ -182,9 +182,18 @@ async def reset(vm: VM) -> None:
 
 
 async def pause(vm: VM) -> None:
-    """Stop the VM's CPUs. Raises VMIsDown (6), Unexpected (16)."""
+    """Stop the VM's CPUs; one that QEMU paused for an I/O error stays paused until cont().
+
+    Raises VMIsDown (6), Unexpected (16).
+    """
     async with vm.lock:
         vm.require_running("paused")
+        if vm.status is Status.PAUSED and vm.pause_code is not PauseCode.NOERR:
+            # It stands already, so that all there is to do is to keep it so.
+            held = {metadata.HELD: "true"}
+            await vm.command(metadata.set_live, held, doing="kept paused", failure=Unexpected)
+            vm.io.held = True
+            return
         await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)
         vm.apply(lifecycle.PAUSED_BY_US)
 
@@ -195,8 +204,12 @@ async def cont(vm: VM) -> None:
         vm.require_running("continued")
         if vm.status is Status.UP:
             return
-        await vm.command(libvirt.virDomain.resume, doing="continued", failure=Unexpected)
-        vm.apply(lifecycle.RUNNING)
+        errors = vm.io.count
+        await vm.command(_resume, vm.io.held, doing="continued", failure=Unexpected)
+        vm.io.held = False
+        # If its storage is not back, it has been paused again, and the events have told.
+        if vm.io.count == errors:
+            vm.apply(lifecycle.RUNNING)
 
 
 # What follows runs in the connection's thread pool.
@@ -206,6 +219,12 @@ def _create(domain: libvirt.virDomain, flags: int) -> tuple[str, int, int]:
     domain.createWithFlags(flags)
     state, reason = domain.state()
     return domain.XMLDesc(), state, reason
+
+
+def _resume(domain: libvirt.virDomain, held: bool) -> None:
+    domain.resume()
+    if held:
+        metadata.set_live(domain, {metadata.HELD: ""})
 
 
 def _press(domain: libvirt.virDomain, reboot: bool, agent_s: int) -> None:

@@ -20,7 +20,7 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
-from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, preflight
+from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, preflight, resume
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import is_ours, without_passwords
 from vdsmcinder.virt.freezing import LateThaw
@@ -150,6 +150,11 @@ class Registry:
         await power.destroy(vm, graceful_attempts)
         self._vms.pop(vm.id, None)
 
+    def storage_may_be_back(self) -> None:
+        """Have the VMs that are paused for I/O errors look for their storage now."""
+        for vm in self._vms.values():
+            vm.io.storage_may_be_back()
+
     async def close(self) -> None:
         """End all tasks; the VMs run on."""
         await asyncio.gather(*(vm.close() for vm in self._vms.values()))
@@ -185,6 +190,8 @@ class Registry:
 
     def _changed(self, vm: VM) -> None:
         self._on_change(vm)
+        if resume.waits(vm):
+            vm.spawn(resume.continue_when_back(vm))
         if vm.exit is not None and not vm.doomed:
             vm.spawn(exits.record(vm, vm.exit))
 
@@ -220,11 +227,12 @@ class Registry:
         if vm is not None:
             vm.happened(lifecycle.RUNNING)
 
-    def _on_io_error(self, uuid: str, path: str, alias: str, _action: int, reason: str) -> None:
+    def _on_io_error(self, uuid: str, path: str, alias: str, action: int, reason: str) -> None:
         vm = self._of_event(uuid)
         if vm is not None:
             log.warning("%s: I/O error on disk %s (%s): %s", vm.name, alias, path, reason)
-            vm.io_error(reason)
+            if action == libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE:
+                vm.io_error(alias, reason)
 
     def _on_agent(self, uuid: str, _state: int, _reason: int) -> None:
         vm = self._of_event(uuid)

@@ -28,6 +28,7 @@ from vdsmcinder.virt import faults, lifecycle, process, stats
 from vdsmcinder.virt.connection import CallOverrun, Connection
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
+from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.status import Exit, PauseCode, Status, after
@@ -64,6 +65,7 @@ class VM:
     wanted_exit: the end that we asked for, which libvirt cannot tell from others.
     doomed: it is being destroyed, and its domain removed.
     removals: for each device alias that is being unplugged, what waits for the guest to let go.
+    io: the I/O errors for which QEMU paused it.
     freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
     asked of the guest's balloon, None for nothing.
     """
@@ -83,11 +85,11 @@ class VM:
         self.removals: dict[str, asyncio.Future[None]] = {}
         self.freezing = Freezing()
         self.balloon_target_kib: int | None = None
+        self.io = IoTrouble(self.domain.metadata.held)
         self.wanted_exit: Change | None = None
         self.doomed = False
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
-        self._io_error: PauseCode | None = None
         self._monitor_answers = True
         self._stuck: asyncio.Future[Any] | None = None
         self._watchers: list[asyncio.Future[None]] = []
@@ -120,6 +122,11 @@ class VM:
         """Whether QEMU answered the last time it was asked."""
         return self._monitor_answers and (self._stuck is None or self._stuck.done())
 
+    @property
+    def failed_disks(self) -> list[str]:
+        """Target names of the disks whose I/O errors made QEMU pause the VM."""
+        return sorted(self.io.disks) if self.status is Status.PAUSED else []
+
     def take_sample(self, fields: Mapping[str, Any], taken_ms: int) -> None:
         """Keep a fresh sample out of libvirt's bulk statistics; taken_ms: monotonic clock."""
         self._monitor_answers = stats.monitor_answered(fields)
@@ -142,9 +149,16 @@ class VM:
         else:
             self.apply(change)
 
-    def io_error(self, reason: str) -> None:
-        """QEMU met an I/O error; libvirt tells next that it paused the VM for it."""
-        self._io_error = PauseCode.ENOSPC if reason == "enospc" else PauseCode.EIO
+    def io_error(self, disk: str, reason: str) -> None:
+        """QEMU pauses the VM for an I/O error, of which libvirt tells next.
+
+        disk: its target or alias. reason: "enospc", or another of libvirt's words.
+        """
+        code = PauseCode.ENOSPC if reason == "enospc" else PauseCode.EIO
+        self.io.met(next((d.target for d in self.domain.drives if d.alias == disk), disk), code)
+        if self.pause_code in (PauseCode.EIO, PauseCode.ENOSPC):
+            self.pause_code = code
+            self.services.on_change(self)
 
     def device_removed(self, alias: str) -> None:
         """The guest has let go of a device."""
@@ -163,7 +177,7 @@ class VM:
     def apply(self, change: Change) -> None:
         """Go to the status that the change leads to, if any, and tell of it."""
         status = after(self.status, change.cause)
-        if status is None or status is self.status:
+        if status is None:
             log.debug("%s: %s changes nothing", self.status.value, change.cause.name)
             return
         change = self._explained(change)
@@ -172,6 +186,8 @@ class VM:
         self.status = status
         self.status_changed_ms = _now_ms()
         self.pause_code = change.pause_code if status is Status.PAUSED else None
+        if status is not Status.PAUSED:
+            self.io.over()
         if status is Status.DOWN:
             self._end(change.exit)
         self._wake_watchers()
@@ -195,8 +211,8 @@ class VM:
 
     def _explained(self, change: Change) -> Change:
         """The change with what only we know: which I/O error it was, that we asked for the end."""
-        if change is lifecycle.PAUSED_BY_IO_ERROR and self._io_error is not None:
-            return replace(change, pause_code=self._io_error)
+        if change is lifecycle.PAUSED_BY_IO_ERROR and self.io.code is not None:
+            return replace(change, pause_code=self.io.code)
         graceful = change in (lifecycle.GUEST_SHUT_DOWN, lifecycle.DESTROYED)
         return self.wanted_exit if self.wanted_exit is not None and graceful else change
 

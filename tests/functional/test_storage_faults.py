@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM that QEMU paused because a disk failed: what is told, that it goes on by itself. On host2.
+
+Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_storage_faults.py`.
+librbd waits for its OSDs for ever; the client configuration of these disks has it give up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+
+import pytest
+
+from lab.domains import console_of, disk_xml
+from lab.engine import new_id
+from lab.records import compare
+from tests.functional.helpers import (
+    Machine,
+    ask,
+    engine_on,
+    eventually,
+    hears,
+    new_image,
+    running,
+    session_fixture,
+    status,
+)
+from vdsmcinder.client.stomp import NoSuchEvent
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+OSD_TIMEOUT_S = 2
+SMALL = "/mnt/small"
+# What tells that nothing happens any more: several times as long as it takes to happen.
+QUIET_S = 4
+
+
+@session_fixture("module")
+async def engine(lab):
+    async with engine_on(lab, lab.hosts["host2"], "storage") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def small(lab):
+    """A file of 64 MiB on a file system that has not the room for it; its path on host2."""
+    host = lab.hosts["host2"]
+    host.run(["mkdir", "-p", SMALL])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "small", SMALL])
+    host.run(["truncate", "--size=64M", f"{SMALL}/disk"])
+    host.run(["chmod", "666", f"{SMALL}/disk"])
+    yield f"{SMALL}/disk"
+    host.run(["umount", "--lazy", SMALL])
+
+
+@session_fixture("module")
+async def vm(engine, small):
+    """A VM whose guest is ready: vda on Ceph, with a time-out, and vdb on the small file system."""
+    await engine.register_key()
+    conf = engine.daemon.directory / "impatient.conf"
+    conf.write_text(f"[client]\nrados_osd_op_timeout = {OSD_TIMEOUT_S}\n")
+    with new_image(engine) as image:
+        rbd = disk_xml(engine.lab.ceph, image, "vda", engine.secret_id)
+        rbd = rbd.replace("</source>", f"<config file='{conf}'/></source>")
+        file = (
+            "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='writeback' "
+            f"error_policy='stop'/><source file='{small}'/><target dev='vdb' bus='virtio'/></disk>"
+        )
+        stop = rbd.replace("cache='none'", "cache='none' error_policy='stop'")
+        async with running(engine, engine.document(new_id(), stop, file)) as vm_id:
+            name = f"vm-{vm_id}"
+            with console_of(engine.daemon.host, name) as console:
+                await asyncio.to_thread(console.wait_for, "^ready")
+                yield Machine(vm_id, name, image, console)
+
+
+@session_fixture("function")
+async def keyed(engine):
+    """Ceph can be asked about: a restart without systemd forgets the key."""
+    await engine.register_key()
+
+
+@contextmanager
+def frozen_osd(ceph):
+    ceph.freeze_osd()
+    try:
+        yield
+    finally:
+        ceph.thaw_osd()
+
+
+async def hammering(vm, run: int) -> None:
+    await asyncio.to_thread(vm.console.ask, f"hammer vda {run}", r"^hammer vda \d+$")
+
+
+async def all_written(engine, vm, run: int) -> None:
+    """Stop the guest's writing: all that it wrote is in the image, and none of it failed."""
+    said = await asyncio.to_thread(vm.console.ask, "stop", r"^hammered vda (\d+)$")
+    found = compare(engine.lab.ceph, vm.image, run, int(said[1]))
+    assert (found.lost, found.strange) == ((), ())
+
+
+async def paused(engine, vm, code, disk) -> None:
+    """Wait until the engine is told; statistics and definition tell the same."""
+    told = await engine.wait_status(vm.id, "Paused")
+    (stats,) = await ask(engine, "VM.getStats", vmID=vm.id)
+    info = await ask(engine, "VM.getInfo", vmID=vm.id)
+    for source in (told, stats, info):
+        assert (source["status"], source["pauseCode"]) == ("Paused", code)
+        assert source["failedDisks"] == [disk]
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_goes_on_by_itself_when_ceph_is_back(engine, vm):
+    await hammering(vm, 1)
+    with frozen_osd(engine.lab.ceph):
+        await paused(engine, vm, "EIO", "vda")
+        # While Ceph does not answer nobody tries in vain.
+        with pytest.raises(NoSuchEvent):
+            await engine.wait_status(vm.id, "Up", QUIET_S)
+    told = await engine.wait_status(vm.id, "Up")
+    assert "failedDisks" not in told
+    (stats,) = await ask(engine, "VM.getStats", vmID=vm.id)
+    assert (stats["pauseCode"], "failedDisks" in stats) == ("NOERR", False)
+    await all_written(engine, vm, 1)
+
+
+async def test_goes_on_after_the_daemon_was_killed_meanwhile(engine, vm):
+    """Which disk it was is asked of libvirt, and Ceph cannot be asked: the key is gone."""
+    await hammering(vm, 2)
+    with frozen_osd(engine.lab.ceph):
+        await paused(engine, vm, "EIO", "vda")
+        engine.daemon.kill()
+        engine.daemon.start()
+        await engine.connect()
+
+        async def told():
+            (stats,) = await ask(engine, "VM.getStats", vmID=vm.id)
+            return stats.get("failedDisks") == ["vda"] and stats
+
+        assert (await eventually(told, "the disk to be known"))["pauseCode"] == "EIO"
+    await engine.wait_status(vm.id, "Up")
+    await all_written(engine, vm, 2)
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_stays_paused_if_an_operator_paused_it_too(engine, vm):
+    await hammering(vm, 3)
+    with frozen_osd(engine.lab.ceph):
+        await paused(engine, vm, "EIO", "vda")
+        info = await engine.call("VM.pause", vmID=vm.id)
+        assert (info["status"], info["pauseCode"]) == ("Paused", "EIO")
+    engine.daemon.restart()
+    await engine.connect()
+    with pytest.raises(NoSuchEvent):
+        await engine.wait_status(vm.id, "Up", QUIET_S)
+    assert await status(engine, vm.id) == "Paused"
+    info = await engine.call("VM.cont", vmID=vm.id)
+    assert info["status"] == "Up"
+    await all_written(engine, vm, 3)
+
+
+async def test_a_full_disk_is_told_and_goes_on_when_there_is_room(engine, vm):
+    await asyncio.to_thread(vm.console.send, "write vdb 0 8 full")
+    await paused(engine, vm, "ENOSPC", "vdb")
+    engine.daemon.host.run(["mount", "-o", "remount,size=32m", SMALL])
+    await hears(vm, "^wrote vdb 0 8 full")
+    assert await status(engine, vm.id) == "Up"

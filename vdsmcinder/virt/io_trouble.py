@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is known of I/O errors that made QEMU pause a VM: which disks, and what kind of error.
+
+Each VM in virt/vm.py has one; virt/resume.py continues the VM when its storage is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from vdsmcinder.virt.status import PauseCode
+
+
+class IoTrouble:
+    """The I/O errors of one VM since its CPUs last ran.
+
+    code: EIO or ENOSPC; None for no error. disks: target names. count: of all errors so far.
+    held: an operator wants the VM to stay paused even when its storage is back.
+    awaited: somebody waits for the storage.
+    """
+
+    def __init__(self, held: bool) -> None:
+        self.code: PauseCode | None = None
+        self.disks: set[str] = set()
+        self.count = 0
+        self.held = held
+        self.awaited = False
+        self._may_be_back = asyncio.Event()
+
+    def met(self, disk: str, code: PauseCode) -> None:
+        """A disk's I/O failed, and QEMU pauses the VM for it."""
+        self.count += 1
+        self.disks.add(disk)
+        self.code = code
+
+    def over(self) -> None:
+        """The VM's CPUs run again, or never will."""
+        self.code = None
+        self.disks.clear()
+
+    def storage_may_be_back(self) -> None:
+        """Let whoever waits for the storage look at once."""
+        self._may_be_back.set()
+
+    async def wait_for_storage(self, timeout_s: float) -> None:
+        """Return when somebody says that the storage may be back, or the time is up."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._may_be_back.wait(), timeout_s)
+        self._may_be_back.clear()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Continuing a VM that QEMU paused because a disk failed, once the disk's storage is back.
+
+registry.py spawns continue_when_back() for each such VM, and wakes it when a cluster is said to be
+back. An operator who paused the VM as well (power.py) has to continue it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import libvirt
+
+from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.workers import result
+from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.virt import ceph_access
+from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.status import PauseCode, Status
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+# Pauses between two tries, in seconds. Where Ceph can be asked a try in vain costs nothing; where
+# not, the guest runs until its next write fails.
+FIRST_S = 1.0
+MAX_S = 30.0
+PROBE_TIMEOUT_S = 5.0
+
+
+async def continue_when_back(vm: VM) -> None:
+    """Return when the VM runs again, has ended, or is held by an operator."""
+    if vm.io.awaited:
+        return
+    vm.io.awaited = True
+    try:
+        if not vm.io.disks:
+            await _learn_disks(vm)
+        pause_s = FIRST_S
+        while waits(vm):
+            await vm.io.wait_for_storage(pause_s)
+            pause_s = min(2 * pause_s, MAX_S)
+            if waits(vm) and await _storage_answers(vm):
+                await _resume(vm)
+    finally:
+        vm.io.awaited = False
+
+
+def waits(vm: VM) -> bool:
+    """Whether the VM is paused for an I/O error, and for nothing else."""
+    failed = vm.pause_code in (PauseCode.EIO, PauseCode.ENOSPC)
+    return vm.status is Status.PAUSED and failed and not vm.io.held
+
+
+async def _learn_disks(vm: VM) -> None:
+    """Ask libvirt which disks it was: the events came while nobody listened."""
+    try:
+        errors = await vm.call(libvirt.virDomain.diskErrors)
+    except (libvirt.libvirtError, ResourceUnavailable) as e:
+        log.warning("which disk of %s failed is not known: %s", vm.name, e)
+        return
+    for disk, error in errors.items():
+        full = error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
+        vm.io_error(disk, "enospc" if full else "")
+
+
+async def _storage_answers(vm: VM) -> bool:
+    """Whether the images of the disks that failed can be read; True where Ceph cannot be asked."""
+    for drive in vm.domain.drives:
+        source = drive.source
+        if drive.target not in vm.io.disks or not isinstance(source, NetworkSource):
+            continue
+        key = ceph_access.key(source, vm.services.secrets)
+        if key is None and source.auth is not None:
+            continue
+        try:
+            (looked,) = await vm.services.ceph.ask(
+                ceph_access.account(source),
+                key,
+                "inspect",
+                timeout_s=PROBE_TIMEOUT_S,
+                images=[{"path": source.path}],
+            )
+            result(looked)
+        except CephFault as e:
+            log.info("%s stays paused: disk %s: %s", vm.name, drive.target, e)
+            # What is wrong with the question (a key that was changed) says nothing of the storage.
+            if e.kind.error is ResourceUnavailable:
+                return False
+    return True
+
+
+async def _resume(vm: VM) -> None:
+    async with vm.lock:
+        if not waits(vm):
+            return
+        log.info("%s is continued: its storage answers, or cannot be asked", vm.name)
+        try:
+            # The events tell what comes of it: it may be paused again before this returns.
+            await vm.call(libvirt.virDomain.resume)
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.warning("%s could not be continued: %s", vm.name, e)
