@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api demo bench fuzz lab lab-down clean
+.PHONY: help setup fmt lint type unit functional check api demo bench faults fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from crea
 
 bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench
+
+faults: $(READY)  ## faults while a guest writes and an engine calls; writes docs/faults.md
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults --write
 
 lab: $(READY)  ## start the lab and say how to talk to it
 	$(BIN)/python -m lab up

@@ -31,7 +31,8 @@ class HostDaemon:
     """The daemon of one host; `name` tells several of one host apart.
 
     `changes` are options by section that differ from those of the lab, for instance
-    {"vms": {"hotunplug_timeout_s": 2}}. Use it as a context manager, or end it with stop().
+    {"vms": {"hotunplug_timeout_s": 2}}; `environment` is added to that which it starts with. Use it
+    as a context manager, or end it with stop().
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class HostDaemon:
         pki: Pki,
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         name: str = "daemon",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
         self.pki = pki
+        self._environment = environment or {}
         self.directory = host.lab_dir / name / host.name
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log = self.directory / "log"
@@ -92,7 +95,7 @@ class HostDaemon:
             began = time.monotonic()
             self._process = self.host.popen(
                 [PROGRAM, "--config", self.config],
-                env={**CLEAN_ENVIRONMENT, "NOTIFY_SOCKET": str(notify)},
+                env={**CLEAN_ENVIRONMENT, **self._environment, "NOTIFY_SOCKET": str(notify)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -118,18 +118,20 @@ class Host:
         self.stop_libvirtd()
         self.start_libvirtd()
 
-    def _libvirtd_pid(self) -> int:
+    @property
+    def libvirtd_pid(self) -> int:
+        """The pid of its libvirtd as the host counts it, 0 if it has none."""
         file = self.path("/run/libvirtd.pid")
         return int(file.read_text() or 0) if file.exists() else 0
 
     def _libvirtd_runs(self) -> bool:
-        pid = self._libvirtd_pid()
+        pid = self.libvirtd_pid
         return pid > 0 and self.namespace.has(pid)
 
     def _end_libvirtd(self, sig: signal.Signals) -> None:
         if not self._libvirtd_runs():
             raise LabError(f"libvirtd of {self.name} does not run")
-        self.namespace.end(self._libvirtd_pid(), sig)
+        self.namespace.end(self.libvirtd_pid, sig)
         self.path("/run/libvirtd.pid").unlink(missing_ok=True)
 
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command `python -m tests.faults`: runs the suite of faults on the lab and writes its page.
+
+`make faults` runs it on a lab of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from bench.report import Machine
+from lab.base import LabError
+from lab.running import Lab
+from lab.steps import Steps
+from tests.faults import report
+from tests.faults.run import Outcome, Stage, run_row
+from tests.faults.table import ROWS, Row
+
+
+def main() -> int:
+    """Run the rows that are named, or all; 0 if all of them held."""
+    arguments = _parse()
+    machine = Machine.here()
+    try:
+        rows = _chosen(arguments)
+        outcomes = asyncio.run(_run(Lab.attach(), rows, arguments.patience))
+    except LabError as e:
+        print(f"faults: {e}.", file=sys.stderr)
+        return 1
+    print(report.terminal(outcomes))
+    if arguments.write:
+        report.write_section("faults", report.markdown(outcomes, machine))
+    return 0 if all(outcome.held for outcome in outcomes) else 1
+
+
+async def _run(lab: Lab, rows: list[Row], patience: float) -> list[Outcome]:
+    # The table alone goes to stdout, so that it can be kept.
+    steps = Steps(sys.stderr)
+    outcomes: list[Outcome] = []
+    async with Stage(lab) as stage:
+        for row in rows:
+            with steps.step(row.title) as step:
+                step.progress("preparing")
+                made = await stage.scene_for(row)
+                step.progress("under way")
+                outcomes.append(await run_row(made, row, patience))
+                stage.left(outcomes[-1])
+    return outcomes
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Row]:
+    if arguments.short:
+        return [row for row in ROWS if row.short]
+    return [row for row in ROWS if not arguments.names or row.name in arguments.names]
+
+
+def _parse() -> argparse.Namespace:
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description="Faults while a guest writes and an engine calls: what is lost, what is told.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(names)}"
+    )
+    parser.add_argument("--short", action="store_true", help="the few that CI runs")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/faults.md")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1.0,
+        metavar="N",
+        help="allow N times as long as the table does, on a machine that is busy (default: 1)",
+    )
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in names]
+    if unknown:
+        parser.error(f"there is no fault {unknown[0]}: they are {', '.join(names)}")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Takes a scene through one row: writes, injures, waits for what must be told, heals, compares.
+
+__main__.py and test_short.py call run_row(); report.py prints what it found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from lab.base import LabError
+from lab.records import Comparison
+from lab.running import Lab
+from tests.faults.scene import Late, Scene, scene, until
+from tests.faults.table import Row, Writes
+from vdsmcinder.client.session import RemoteError
+
+# What a guest must have on disk before the fault and, where its writes go on, during it and after.
+RECORDS = 10
+RESUME_TIMEOUT_S = 90
+NOTHING = Comparison(0, (), ())
+
+
+@dataclass
+class Outcome:
+    """What came of a row. Times are in seconds.
+
+    records: what the image holds of what the guest wrote. lost_vms: those that ended and should
+    not have. told_s: from the fault to what had to be told. silent_s: the longest time without an
+    answer. true_s: from the end of the fault to a status that is true. said: what the engine was
+    told, in words. broken: what did not hold, one sentence each.
+    """
+
+    row: Row
+    records: Comparison = NOTHING
+    lost_vms: list[str] = field(default_factory=list)
+    told_s: float | None = None
+    silent_s: float = 0.0
+    true_s: float = 0.0
+    restarts: int = 0
+    said: str = ""
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> bool:
+        """Whether everything held."""
+        return not self.broken
+
+
+class Stage:
+    """The scene of one row after the other; it is built anew where the last row left it broken."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stack = AsyncExitStack()
+        self._scene: Scene | None = None
+        self._daemon: object = None
+
+    async def __aenter__(self) -> Stage:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def scene_for(self, row: Row) -> Scene:
+        """A scene that is whole, with the daemon that the row wants."""
+        if self._scene is None or (row.options, row.environment) != self._daemon:
+            await self._stack.aclose()
+            made = scene(self._lab, row.options, row.environment)
+            self._scene = await self._stack.enter_async_context(made)
+            self._daemon = (row.options, row.environment)
+        return self._scene
+
+    def left(self, outcome: Outcome) -> None:
+        """Tell how a row left the scene."""
+        if not outcome.held or outcome.row.end != "Up":
+            self._scene = None
+
+
+async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
+    """Run one row; what does not hold is in the outcome, not raised.
+
+    patience: by what the times that the row allows are multiplied, for a machine that is busy.
+    """
+    outcome = Outcome(row)
+    writer, before = scene.writing, scene.qemus()
+    await asyncio.to_thread(writer.begin)
+    async with scene.calling:
+        await _records(scene, RECORDS, 60)
+        restarts, began_s = scene.keeper.restarts, time.monotonic()
+        try:
+            await row.inject(scene)
+            await _during(scene, row, outcome, began_s, patience)
+        except (Late, LabError, OSError, RemoteError) as e:
+            outcome.broken.append(f"during the fault: {e}")
+        finally:
+            await row.heal(scene)
+        healed_s = time.monotonic()
+        await _after(scene, row, outcome, healed_s, patience)
+        _look_back(scene, outcome, began_s, restarts)
+    limit_s = row.silent_s * patience
+    if outcome.silent_s > limit_s:
+        outcome.broken.append(f"the API was silent for {outcome.silent_s:.1f} s, not {limit_s:g}")
+    await _compare(scene, outcome, before)
+    return outcome
+
+
+async def _during(
+    scene: Scene, row: Row, outcome: Outcome, began_s: float, patience: float
+) -> None:
+    if row.told is not None:
+        look, limit_s = row.told.look, row.told.within_s * patience
+        await until(lambda: look(scene), row.told.what, limit_s)
+        outcome.told_s = time.monotonic() - began_s
+    if row.plugs is not None:
+        await _plug(scene, row.plugs)
+    if row.writes is Writes.GO_ON:
+        await _records(scene, RECORDS, 30 * patience)
+    before = scene.writing.acknowledged()
+    await asyncio.sleep(row.hold_s)
+    if row.writes is Writes.STALL and scene.writing.acknowledged() > before:
+        outcome.broken.append("the guest went on writing, so the fault did not happen")
+
+
+async def _plug(scene: Scene, code: int) -> None:
+    try:
+        await scene.plug_and_unplug()
+    except RemoteError as e:
+        if e.code != code:
+            raise
+    else:
+        if code:
+            raise Late(f"a disk was plugged, code {code} was to be expected")
+
+
+async def _after(
+    scene: Scene, row: Row, outcome: Outcome, healed_s: float, patience: float
+) -> None:
+    """The status becomes true, writes go on, and nobody has to repair anything by hand."""
+
+    async def true() -> bool:
+        return await scene.statuses() == (row.end, "Up") and await scene.is_ready()
+
+    try:
+        await until(true, f"the status to be {row.end} and all to be well", row.true_s * patience)
+        outcome.true_s = time.monotonic() - healed_s
+        if row.end == "Up":
+            await _records(scene, RECORDS, RESUME_TIMEOUT_S)
+            await asyncio.to_thread(scene.writing.stop)
+            await scene.plug_and_unplug()
+    except (Late, LabError, OSError, RemoteError) as e:
+        outcome.broken.append(f"afterwards: {e}")
+
+
+async def _records(scene: Scene, more: int, timeout_s: float) -> None:
+    wanted = scene.writing.acknowledged() + more
+
+    async def written() -> bool:
+        return scene.writing.acknowledged() >= wanted
+
+    await until(written, f"the guest to write {more} more records", timeout_s)
+
+
+def _look_back(scene: Scene, outcome: Outcome, began_s: float, restarts: int) -> None:
+    outcome.silent_s = scene.calling.longest_silence_s(began_s, time.monotonic())
+    outcome.restarts = scene.keeper.restarts - restarts
+    outcome.said = _said(scene, began_s)
+    unanswered = scene.calling.outcomes(began_s)["no answer"]
+    if unanswered:
+        outcome.broken.append(f"{unanswered} calls got neither an answer nor a closed connection")
+
+
+def _said(scene: Scene, began_s: float) -> str:
+    """What the engine was told: events of the VMs, and how its calls came out."""
+    names = {scene.writing.id: "VM", scene.bystander: "other VM"}
+    last = dict.fromkeys(names, "Up")
+    words: list[str] = []
+    for heard in scene.calling.events(began_s):
+        for vm_id, told in heard.event["params"].items():
+            if isinstance(told, dict) and told.get("status", "Up") != last.get(vm_id, "Up"):
+                last[vm_id] = told["status"]
+                reason = told.get("exitReason", told.get("pauseCode"))
+                more = "" if reason is None else f" ({reason})"
+                words.append(f"{names.get(vm_id, 'another VM')} {told['status']}{more}")
+    counted = [f"{n} {what}" for what, n in scene.calling.outcomes(began_s).most_common()]
+    return "; ".join([*words, ", ".join(counted)])
+
+
+async def _compare(scene: Scene, outcome: Outcome, before: dict[str, int]) -> None:
+    outcome.records = await asyncio.to_thread(scene.judge)
+    if outcome.records.lost:
+        lost = len(outcome.records.lost)
+        outcome.broken.append(f"{lost} of {outcome.records.acknowledged} records are lost")
+    if outcome.row.end == "Down":
+        before.pop(scene.writing.id)
+    now = scene.qemus()
+    outcome.lost_vms = [vm_id for vm_id, pid in before.items() if now.get(vm_id) != pid]
+    if outcome.lost_vms:
+        outcome.broken.append(f"{len(outcome.lost_vms)} VMs are lost or run twice")
