@@ -24,6 +24,7 @@ CHANGE_PAUSE_S = 0.5
 # Neither an answer nor a closed connection by then is silence, which no fault excuses.
 SILENCE_S = 45.0
 HEARTBEAT_MS = 10_000
+MISSING = "|host|secrets_missing"
 ANSWERED, CUT_OFF, REFUSED, SILENCE = "answered", "cut off", "not reached", "no answer"
 
 
@@ -56,7 +57,8 @@ class Heard:
 class CallingEngine:
     """Reads all the time, changes something now and then, connects again when it is cut off.
 
-    reads, changes: verbs and their parameters, called in turn.
+    reads, changes: verbs and their parameters, called in turn. keys: secrets by their uuids, as
+    Host.registerSecrets takes them; it sends those that an event says are missing.
     """
 
     def __init__(self, pki: Pki, address: tuple[str, int]) -> None:
@@ -64,19 +66,24 @@ class CallingEngine:
         self.heard: list[Heard] = []
         self.reads: Sequence[tuple[str, dict[str, Any]]] = [("Host.ping2", {})]
         self.changes: Sequence[tuple[str, dict[str, Any]]] = []
+        self.keys: Mapping[str, dict[str, str]] = {}
         self._pki = pki
         self._address = address
         self._session: stomp.StompSession | None = None
         self._connecting = asyncio.Lock()
+        self._on = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> CallingEngine:
+        self._on = True
         self._tasks = [
             asyncio.create_task(work) for work in (self._read(), self._change(), self._listen())
         ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Before Python 3.12, wait_for swallows a cancellation that comes with what it waits for.
+        self._on = False
         for task in self._tasks:
             task.cancel()
         failures = await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -106,20 +113,19 @@ class CallingEngine:
     # What it does
 
     async def _read(self) -> None:
-        for n in itertools.count():
-            verb, params = self.reads[n % len(self.reads)]
-            await self._call(verb, params)
+        reads = itertools.cycle(self.reads)
+        while self._on:
+            await self._call(*next(reads))
             await asyncio.sleep(PAUSE_S)
 
     async def _change(self) -> None:
-        for n in itertools.count():
-            if self.changes:
-                verb, params = self.changes[n % len(self.changes)]
-                await self._call(verb, params)
+        changes = itertools.cycle(self.changes)
+        while self._on:
+            await self._call(*next(changes))
             await asyncio.sleep(CHANGE_PAUSE_S)
 
     async def _listen(self) -> None:
-        while True:
+        while self._on:
             session = None
             try:
                 session = await self._connected()
@@ -129,6 +135,9 @@ class CallingEngine:
                 await asyncio.sleep(PAUSE_S)
             else:
                 self.heard.append(Heard(time.monotonic(), event))
+                if event["method"] == MISSING:
+                    secrets = [self.keys[uuid] for uuid in event["params"]["uuids"]]
+                    await self._call("Host.registerSecrets", {"secrets": secrets})
 
     async def _call(self, verb: str, params: dict[str, Any]) -> None:
         began_s = time.monotonic()

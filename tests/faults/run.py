@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from lab.base import LabError
 from lab.records import Comparison
 from lab.running import Lab
+from tests.faults.calling import MISSING
 from tests.faults.scene import Late, Scene, scene, until
 from tests.faults.table import Row, Writes
 from vdsmcinder.client.session import RemoteError
@@ -179,6 +180,8 @@ def _said(scene: Scene, began_s: float) -> str:
     last = dict.fromkeys(names, "Up")
     words: list[str] = []
     for heard in scene.calling.events(began_s):
+        if heard.event["method"] == MISSING:
+            words.append("a secret is missing")
         for vm_id, told in heard.event["params"].items():
             if isinstance(told, dict) and told.get("status", "Up") != last.get(vm_id, "Up"):
                 last[vm_id] = told["status"]

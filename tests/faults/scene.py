@@ -21,7 +21,7 @@ from lab.base import LabError
 from lab.console import GuestConsole
 from lab.daemon import HostDaemon
 from lab.domains import console_of, disk_xml
-from lab.engine import Engine, new_id
+from lab.engine import Engine, new_id, secret_params
 from lab.records import Comparison, compare
 from lab.running import Lab
 from tests.faults.calling import CallingEngine
@@ -131,6 +131,8 @@ class Scene:
         """Register the key and run two VMs: one that writes, and one beside it."""
         await self.connect()
         await self.engine.register_key()
+        key = self.engine.secret_id
+        self.calling.keys = {key: secret_params(key, self.ceph.key)}
         await asyncio.to_thread(self.ceph.create_image, self._spare, 8)
         await self.make_bystander()
         await self.make_writer()
