@@ -65,8 +65,11 @@ class Guest:
 
 
 @asynccontextmanager
-async def new_guest(engine: Engine, **changes: Any) -> AsyncIterator[Guest]:
-    """A VM from a flat description whose guest obeys; gone at the end, and its image too."""
+async def new_guest(engine: Engine, *more: Any, **changes: Any) -> AsyncIterator[Guest]:
+    """A VM from a flat description whose guest obeys; gone at the end, and its image too.
+
+    more: further devices.
+    """
     lab, vm_id, image = engine.lab, new_id(), f"volume-{new_id()}"
     lab.ceph.create_image(image, DISK_MIB)
     boot = lab.guest
@@ -79,6 +82,7 @@ async def new_guest(engine: Engine, **changes: Any) -> AsyncIterator[Guest]:
             "device": "vnc",
             "specParams": {"displayIp": engine.daemon.host.address},
         },
+        *more,
         kernel=str(boot.kernel),
         initrd=str(boot.initrd),
         kernelArgs=boot.kernel_args,

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 import libvirt
 
-from vdsmcinder.errors import ImageNotFound, OutOfMemory, ResourceUnavailable, VdsmCinderError
+from vdsmcinder.errors import (
+    ImageNotFound,
+    OutOfMemory,
+    ResourceUnavailable,
+    UnsupportedDrive,
+    VdsmCinderError,
+)
 from vdsmcinder.virt.drive import Drive
 
 
@@ -54,6 +60,29 @@ MEANINGS: Sequence[Meaning] = (
         re.compile(r"error connecting: No such file or directory"),
         "it names no monitors and this host has no ceph.conf that does",
         "give the disk its hosts",
+    ),
+    Meaning(
+        # What stands behind the pool is one name to such a libvirt, and it does not have a '/'.
+        re.compile(r"error reading header from [^ ]+/[^ ]+: No such file or directory"),
+        "it is in an RBD namespace, of which this host's libvirt knows nothing",
+        "update libvirt, or keep the image outside of namespaces",
+        UnsupportedDrive,
+    ),
+    Meaning(
+        re.compile(r"Invalid password, cannot unlock any keyslot"),
+        "the passphrase does not open it",
+        "register the right one with Host.registerSecrets",
+    ),
+    Meaning(
+        re.compile(r"encryption load fail: "),
+        "the passphrase does not open it, or it is not encrypted in that format",
+        "register the right one with Host.registerSecrets, or name the right format",
+    ),
+    Meaning(
+        # libvirt 9 makes the object for QEMU when a VM starts, and forgets it at a hot-plug.
+        re.compile(r"No secret with id '[^']*-encryption-secret"),
+        "this host's libvirt cannot plug a disk that librbd decrypts",
+        "give it to the VM from the start, or let QEMU decrypt it",
     ),
     Meaning(
         re.compile(r"error reading header from .*No such file or directory"),
