@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from vdsmcinder.client import tables
+from vdsmcinder.client import session, tables
 from vdsmcinder.client.cli import main
 from vdsmcinder.client.tables import Column
 
@@ -126,6 +126,7 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.path = str(path)
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.recovers_after = 0  # so many requests are told to come again
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -136,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         method, params = request["method"], request["params"]
         self.server.requests.append((method, params))
         reply = {"jsonrpc": "2.0", "id": request["id"]}
-        if method == "VM.reset":
+        if len(self.server.requests) <= self.server.recovers_after:
+            reply["error"] = {"code": 99, "message": "the VMs are being read; ask again"}
+        elif method == "VM.reset":
             reply["error"] = {"code": 6, "message": f"VM {params['vmID']} is\ndown; start it"}
         else:
             reply["result"] = ANSWERS.get(method, lambda p: True)(params)
@@ -454,6 +457,25 @@ def test_events_for_a_script_are_lines_of_json(run: Run, daemon: Daemon) -> None
     daemon.events.put(event)
     daemon.events.put(None)
     assert run("events", "--json").json == event
+
+
+def test_a_daemon_that_has_just_started_is_waited_for(run: Run, daemon: Daemon) -> None:
+    daemon.recovers_after = 3
+    done = run("call", "Host.echo", "message=hello")
+    assert (done.code, done.out, done.err) == (0, '"hello"\n', "")
+    assert len(daemon.requests) == 4
+
+
+def test_a_daemon_that_does_not_recover_is_not_waited_for_for_ever(
+    run: Run, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "RECOVERY_TIMEOUT_S", 0.3)
+    daemon.recovers_after = 1000
+    done = run("call", "Host.echo", "message=hello")
+    assert (done.code, done.err) == (
+        1,
+        "vdsm-cinder: the VMs are being read; ask again (code 99)\n",
+    )
 
 
 def test_events_end_when_interrupted(daemon: Daemon) -> None:

@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,17 @@ from typing import Any, Callable
 
 from vdsmcinder.client.faults import UNREACHABLE, CommandFailed, UsageError
 from vdsmcinder.config import Listen
+from vdsmcinder.errors import Recovering
 from vdsmcinder.transport.tls import reason
 
 FLOW_ID = "ovirtCorrelationId"
 # The daemon says something on a stream of events every 15 s.
 EVENTS_TIMEOUT_S = 45.0
 CONNECT_TIMEOUT_S = 10.0
+# An operator's next command after a restart finds a daemon that still reads its VMs: it waits for
+# so long, in seconds, and asks again after each pause.
+RECOVERY_TIMEOUT_S = 5.0
+RECOVERY_PAUSE_S = 0.1
 
 
 class RemoteError(CommandFailed):
@@ -80,7 +86,20 @@ class Session:
     def call(
         self, verb: str, params: Mapping[str, Any] | None = None, flow_id: str | None = None
     ) -> Any:
-        """The result of a verb. Raises RemoteError, Unreachable."""
+        """The result of a verb. Raises RemoteError, Unreachable.
+
+        A daemon that has just started is given a moment to learn of its VMs.
+        """
+        deadline = time.monotonic() + min(RECOVERY_TIMEOUT_S, self._timeout_s)
+        while True:
+            try:
+                return self._call_once(verb, params, flow_id)
+            except RemoteError as e:
+                if e.code != Recovering.code or time.monotonic() > deadline:
+                    raise
+            time.sleep(RECOVERY_PAUSE_S)
+
+    def _call_once(self, verb: str, params: Mapping[str, Any] | None, flow_id: str | None) -> Any:
         request = {"jsonrpc": "2.0", "method": verb, "params": params or {}, "id": next(self._ids)}
         headers = {"Content-Type": "application/json"}
         if flow_id is not None:
