@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api demo bench faults fuzz lab lab-down clean
+.PHONY: help setup fmt lint type unit functional check api docs demo bench faults fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: lint type $(BUNDLED)  ## everything that has to pass before a change land
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.apidoc > docs/api.md
+
+docs: $(READY) $(BUNDLED)  ## write into the documentation what its commands print, where that changed
+	$(BIN)/python -m lab run --hosts 1 -- $(BIN)/python -m tests.functional.walk
 
 demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from create to destroy
 	@$(BIN)/python -m lab.demo

@@ -14,12 +14,12 @@ from enum import Enum
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# In the order in which a reader meets them, and in which they are run. docs/api.md is generated.
-PAGES = tuple(
-    REPOSITORY / name
-    for name in ("README.md", "docs/engine.md", "docs/operator.md", "docs/contributing.md")
-)
 GENERATED = REPOSITORY / "docs/api.md"
+# In the order in which they are run: README.md installs what docs/operator.md removes.
+_FIRST = (REPOSITORY / "README.md", REPOSITORY / "docs/engine.md")
+_LAST = (REPOSITORY / "docs/operator.md", REPOSITORY / "docs/contributing.md")
+_MORE = {*REPOSITORY.glob("docs/*.md")} - {*_FIRST, *_LAST, GENERATED}
+PAGES = (*_FIRST, *sorted(_MORE), *_LAST)
 
 _FENCE = re.compile(r"^( *)```(.*)$")
 # What differs between two runs that are both right. Numbers of less than three digits count.
