@@ -8,6 +8,7 @@ takes either.
 from __future__ import annotations
 
 import abc
+import itertools
 from pathlib import Path
 
 from lab.base import REPOSITORY, run, wait_until
@@ -102,12 +103,14 @@ class RpmDaemon(InstalledDaemon):
     HOST = "host8"
     # An administrator's file that was edited.
     kept = frozenset({"/etc/vdsm-cinder", f"{CONFIG}.rpmsave"})
+    _releases = itertools.cycle([".1", ".2"])
 
     def install(self) -> None:
-        self._rpm("--install", *_packages(".1"))
+        self._rpm("--install", *_packages(next(self._releases)))
 
     def upgrade(self) -> None:
-        self._rpm("--upgrade", *_packages(".2"))
+        # After the newer release comes the older one again; to the scriptlets it is the same.
+        self._rpm("--upgrade", "--oldpackage", *_packages(next(self._releases)))
 
     def remove(self) -> None:
         self._rpm("--erase", *PACKAGES)

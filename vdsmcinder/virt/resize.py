@@ -38,8 +38,8 @@ async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
         vm.require_running("told of a disk's size")
         drive, source = _ceph_disk(vm, specs)
         size = await _image_size(vm, drive, source)
-        _check(drive, size, new_size, _known_size(vm, drive))
         try:
+            _check(drive, size, new_size, await vm.call(_known_size, drive.target))
             await vm.call(_block_resize, drive.target, size)
         except libvirt.libvirtError as e:
             action = f"the guest of VM {vm.id} could not be told the size of disk {drive.name}"
@@ -82,9 +82,10 @@ async def _image_size(vm: VM, drive: Drive, source: NetworkSource) -> int:
         raise ceph_access.error(e, action, ResourceUnavailable) from e
 
 
-def _known_size(vm: VM, drive: Drive) -> int:
-    sampled = vm.sample.disks.get(drive.target) if vm.sample else None
-    return sampled.capacity if sampled else 0
+def _known_size(domain: libvirt.virDomain, target: str) -> int:
+    """What QEMU has told the guest, in bytes. Runs in the connection's thread pool."""
+    capacity, _, _ = domain.blockInfo(target)
+    return int(capacity)
 
 
 def _check(drive: Drive, size: int, wanted: int, known: int) -> None:
