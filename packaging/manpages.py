@@ -33,6 +33,15 @@ it is stopped. Virtual machines run on in all cases.
 What it logs is in the journal. "journalctl VM_ID=..." tells the story of one virtual machine,
 "journalctl FLOW_ID=..." that of one request of the engine.
 """
+EXITS = {
+    "0": "It was told to end.",
+    "2": "The command line or the configuration cannot be used; systemd does not try again.",
+}
+FILES = {
+    str(config.DEFAULT_PATH): "Its configuration.",
+    "/etc/pki/vdsm": "Certificates and keys, as options of section listen name them.",
+    config.Listen.unix_socket: "Where root's commands reach it.",
+}
 SIGNALS = {
     "SIGTERM, SIGINT": "End within 5 seconds; virtual machines run on.",
     "SIGHUP": "Read certificates, roles and log level again, as systemctl reload does.",
@@ -64,7 +73,8 @@ def _daemon() -> str:
         + _section("description", _text(SERVICE))
         + _section("options", _options(parser))
         + _section("signals", "".join(_item(*signal) for signal in SIGNALS.items()))
-        + _section("files", _item(str(config.DEFAULT_PATH), "Its configuration."))
+        + _section("exit status", "".join(_item(*exit) for exit in EXITS.items()))
+        + _section("files", "".join(_item(*file) for file in FILES.items()))
     )
 
 
