@@ -174,11 +174,17 @@ class Vms:
 class Ceph:
     """How Ceph clusters are asked and watched."""
 
+    preflight: str = option(
+        "enforce",
+        """What becomes of a VM or a disk whose image fails the checks made before QEMU opens it: it
+        is refused, it is tried with a warning in the log, or nothing is checked.""",
+        choices=("enforce", "warn", "off"),
+    )
     timeout_s: float = option(
         3.0,
         """Deadline of one request to a Ceph cluster, and of all checks before a VM starts, in
         seconds.""",
-        minimum=0.5,
+        minimum=1,
     )
     worker_idle_s: float = option(
         300.0,

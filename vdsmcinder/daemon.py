@@ -42,6 +42,7 @@ from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.keyring import Keyring
 from vdsmcinder.virt.missing_secrets import MissingSecrets
+from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets import Secrets
@@ -147,8 +148,9 @@ class Daemon:
             self._connection,
             self._secrets,
             self._ceph,
-            settings.libvirt,
-            settings.vms,
+            Preflight(self._ceph, self._secrets, settings.ceph),
+            libvirt_options=settings.libvirt,
+            vm_options=settings.vms,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
         )

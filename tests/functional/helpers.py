@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -19,6 +20,7 @@ from typing import Any, Callable, TypeVar
 import pytest
 import pytest_asyncio
 
+from lab.base import ENGINE_ADDRESS
 from lab.console import GuestConsole
 from lab.daemon import HostDaemon
 from lab.domains import console_of, disk_xml
@@ -165,6 +167,12 @@ async def booted(engine: Engine) -> AsyncIterator[Machine]:
                 yield Machine(vm_id, name, image, console)
 
 
+def absent_disk() -> dict[str, str]:
+    """A disk that is missed only by libvirt, so that a VM with it is defined and fails to start."""
+    about = {"type": "disk", "device": "disk", "iface": "virtio", "format": "raw"}
+    return {**about, "diskType": "file", "path": "/nowhere/disk.img"}
+
+
 @contextmanager
 def new_image(engine: Engine, size_mib: int = 64) -> Iterator[str]:
     """An image of the pool; removed at the end unless somebody still has it open."""
@@ -195,8 +203,11 @@ async def assert_writes(engine: Engine, vm: Machine, disk: str, image: str, seed
 
 
 @contextmanager
-def foreign_secret(host: Host) -> Iterator[str]:
-    """The uuid of a secret that an operator defined by hand; it must be as it was at the end."""
+def foreign_secret(host: Host, key: str | None = None) -> Iterator[str]:
+    """The uuid of a secret that an operator defined by hand; it must be as it was at the end.
+
+    key: base64 of its value.
+    """
     uuid = new_id()
     file = host.lab_dir / f"{uuid}.xml"
     file.write_text(
@@ -205,12 +216,25 @@ def foreign_secret(host: Host) -> Iterator[str]:
     )
     host.virsh("secret-define", file)
     file.unlink()
-    value = base64.b64encode(uuid.encode()).decode()
+    value = key or base64.b64encode(uuid.encode()).decode()
     host.virsh("secret-set-value", uuid, "--base64", value)
     yield uuid
     assert f"{uuid}   ceph client.{uuid}" in host.virsh("secret-list")
     assert host.virsh("secret-get-value", uuid) == value
     host.virsh("secret-undefine", uuid)
+
+
+# Monitors
+
+SILENT_PORT = 16789
+SILENT_MONITOR = {"name": ENGINE_ADDRESS, "port": str(SILENT_PORT), "transport": "tcp"}
+
+
+@contextmanager
+def silent_monitor() -> Iterator[None]:
+    """Have SILENT_MONITOR accept connections and say nothing, as a monitor that hangs does."""
+    with socket.create_server((ENGINE_ADDRESS, SILENT_PORT)):
+        yield
 
 
 # Events

@@ -27,7 +27,7 @@ from lab.daemon import CLIENT, PROGRAM
 from lab.domains import disk_xml
 from lab.engine import new_id
 from lab.namespace import CLEAN_ENVIRONMENT
-from tests.functional.helpers import destroyed_at_last, new_image, session_fixture
+from tests.functional.helpers import absent_disk, destroyed_at_last, new_image, session_fixture
 from vdsmcinder import config
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -156,13 +156,13 @@ async def test_vms_are_listed(cli, web):
 
 
 async def test_a_vm_that_failed_says_why_below_the_table(engine, cli):
-    params = engine.flat(new_id(), engine.disk("volume-x"), vmName="broken")
+    params = engine.flat(new_id(), absent_disk(), vmName="broken")
     await engine.create(params)
     await engine.wait_status(params["vmId"], "Down")
     shown = await cli("vms")
     await engine.destroy(params["vmId"])
     assert re.search(r"^\w{8}  broken +Down ", shown.out, re.MULTILINE)
-    assert re.search(r"^broken: VM .*the image does not exist in its pool; ", shown.out, re.M)
+    assert re.search(r"^broken: VM .*its file does not exist on this host; ", shown.out, re.M)
 
 
 async def test_a_narrow_terminal_gets_narrow_tables(cli, web):

@@ -15,6 +15,7 @@ from lab.base import wait_until
 from lab.daemon import HostDaemon
 from lab.engine import new_id
 from tests.functional.helpers import (
+    absent_disk,
     ask,
     assert_writes,
     booted,
@@ -106,7 +107,7 @@ class TestDaemon:
             await engine.call("VM.pause", vmID=paused)
             await end(engine, killed, "by QEMU's death")
             await end(engine, shut_down, "by request")
-            await engine.create(engine.flat(never_up, engine.disk("no-such-image")))
+            await engine.create(engine.flat(never_up, absent_disk()))
             await ended(engine, never_up)
             before = await seen(engine)
             reasons = {vm_id: told["stats"]["exitReason"] for vm_id, told in before.items()}

@@ -22,7 +22,7 @@ from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
 from lab.namespace import CLEAN_ENVIRONMENT
 from tests.functional import misuse
-from tests.functional.helpers import booted, destroyed_at_last, new_image, refused
+from tests.functional.helpers import absent_disk, booted, destroyed_at_last, new_image, refused
 from tests.functional.leaks import (
     Directory,
     Journal,
@@ -190,8 +190,11 @@ async def go_through_the_verbs(engine, search, vm, wrong):
     with refused(9, secret["uuid"], "Host.registerSecrets"):
         await engine.create(engine.flat(new_id(), engine.disk(vm.image, auth=auth)))
     await engine.call("Host.registerSecrets", secrets=[secret])
-    await fails_to_start(engine, engine.disk(vm.image, auth=auth))
-    await fails_to_start(engine, engine.disk("no-such-image"))
+    with refused(9, "Ceph knows no user cinder, or that user has another key"):
+        await engine.create(engine.flat(new_id(), engine.disk(vm.image, auth=auth)))
+    with refused(13, "no-such-image"):
+        await engine.create(engine.flat(new_id(), engine.disk("no-such-image")))
+    await fails_to_start(engine, absent_disk())
     await engine.call("Host.registerSecrets", secrets=[{**secret, "usageID": "ovirt/renamed"}])
     await engine.call("Host.unregisterSecrets", uuids=[secret["uuid"]])
     await engine.call("Host.registerSecrets", secrets=[secret])

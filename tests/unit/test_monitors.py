@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.monitors import unreachable
+from vdsmcinder.ceph.monitors import in_words, survey
 
 
 @asynccontextmanager
@@ -38,15 +38,11 @@ def closed_port():
         yield s.getsockname()[1]
 
 
-async def test_one_that_answers_is_enough(listening, closed_port):
-    hosts = [MonitorHost("127.0.0.1", closed_port), MonitorHost("127.0.0.1", listening)]
-    assert await unreachable(hosts, 5) == {}
-
-
-async def test_each_that_does_not_answer_is_named(closed_port):
-    host = MonitorHost("127.0.0.1", closed_port)
-    reasons = await unreachable([host], 5)
-    assert "refused" in reasons[host]
+async def test_each_is_told_of(listening, closed_port):
+    closed, answering = MonitorHost("127.0.0.1", closed_port), MonitorHost("localhost", listening)
+    found = await survey([closed, answering], 5)
+    assert found == {closed: "connection refused", answering: None}
+    assert in_words(found) == "127.0.0.1 (connection refused), localhost (answers)"
 
 
 async def test_a_silent_one_costs_the_deadline():
@@ -59,7 +55,7 @@ async def test_a_silent_one_costs_the_deadline():
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
-        reasons = await unreachable([MonitorHost("127.0.0.1", port)], 0.2)
+        reasons = await survey([MonitorHost("127.0.0.1", port)], 0.2)
         for filler in fillers:
             filler.close()
     assert list(reasons.values()) == ["no answer within 0.2 s"]
@@ -70,12 +66,12 @@ async def test_one_that_accepts_and_says_nothing_costs_the_deadline():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
-        reasons = await unreachable([MonitorHost("127.0.0.1", s.getsockname()[1])], 0.2)
+        reasons = await survey([MonitorHost("127.0.0.1", s.getsockname()[1])], 0.2)
     assert list(reasons.values()) == ["no answer within 0.2 s"]
 
 
 @pytest.mark.parametrize("words", [b"SSH-2.0-OpenSSH_9.2\r\n", b""])
 async def test_what_is_no_monitor_is_told_from_one(words):
     async with saying(words) as port:
-        reasons = await unreachable([MonitorHost("127.0.0.1", port)], 5)
+        reasons = await survey([MonitorHost("127.0.0.1", port)], 5)
     assert list(reasons.values()) == ["not a Ceph monitor"]

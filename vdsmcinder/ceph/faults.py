@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 
+from vdsmcinder.ceph.monitors import Survey, in_words
 from vdsmcinder.errors import ImageNotFound, ResourceUnavailable, VdsmCinderError
 
-_CHECK_CAPS = "check the user's capabilities with 'ceph auth get'"
-_REGISTER = "register the key that 'ceph auth get-key' prints for this user, with "
-_REGISTER += "Host.registerSecrets"
+_CHECK_CAPS = "check its capabilities with 'ceph auth get client.{user}'"
+_REGISTER = "register the key that 'ceph auth get-key client.{user}' prints"
+_REGISTER += ", with Host.registerSecrets"
 _NETWORK = "check the monitors and the network to them, then call again"
 
 
@@ -53,20 +54,33 @@ class Kind(enum.Enum):
         "give the disk its hosts",
         None,
     )
+    BAD_NAMES = (
+        "bad_names",
+        "librados, and so QEMU, cannot look up the name of one of its monitors",
+        "check the names, or give the disk the monitors' addresses",
+        ResourceUnavailable,
+    )
     KEY = (
         "key",
-        "Ceph does not accept the user or its key",
+        # Of an unknown user and of a wrong key Ceph says the same.
+        "Ceph knows no user {user}, or that user has another key",
         _REGISTER,
         None,
     )
-    NO_KEY = ("no_key", "its secret holds no Ceph key", _REGISTER, None)
+    NO_KEY = ("no_key", "the secret of user {user} holds no Ceph key", _REGISTER, None)
     NO_AUTH = (
         "no_auth",
         "the Ceph cluster wants a user and a key and the disk names none",
         "give the disk its auth",
         None,
     )
-    DENIED = ("denied", "the Ceph user may not open the image", _CHECK_CAPS, None)
+    DENIED = ("denied", "Ceph user {user} may not open the image", _CHECK_CAPS, None)
+    DENIED_WRITE = (
+        "denied_write",
+        "Ceph user {user} may not write to the image",
+        _CHECK_CAPS + ", or describe the disk as readonly",
+        None,
+    )
     NO_POOL = (
         "no_pool",
         "the pool does not exist",
@@ -99,8 +113,27 @@ class Kind(enum.Enum):
     )
     CLAIMED = (
         "claimed",
-        "a VM that is just being started with the image has it",
-        "run it in one place only; if that start failed, call again in 30 s",
+        "the image is being given to another VM just now",
+        "use it in one place only; if that start failed, call again in 30 s",
+        None,
+    )
+    IN_USE = (
+        "in_use",
+        "the image is in use elsewhere",
+        "end the VM that has it, or describe the disk as shared; what a host that died holds, Ceph "
+        "lets go after 30 s",
+        None,
+    )
+    LOCKED = (
+        "locked",
+        "the image was locked by hand",
+        "look with 'rbd lock ls', and remove the lock with 'rbd lock rm' if nobody needs it",
+        None,
+    )
+    SECONDARY = (
+        "secondary",
+        "the image is the copy of one that is mirrored from another cluster, and cannot be written",
+        "promote it with 'rbd mirror image promote', or use the original",
         None,
     )
     BLOCKLISTED = (
@@ -125,10 +158,42 @@ KINDS = {kind.word: kind for kind in Kind}
 DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 
 
-class CephFault(Exception):
-    """Ceph could not or would not. text: its own words, perhaps none."""
+# What Ceph says adds nothing to these.
+_PLAIN = frozenset(
+    {Kind.NO_POOL, Kind.NO_NAMESPACE, Kind.NO_IMAGE, Kind.NO_SNAPSHOT, Kind.KEY, Kind.NO_KEY}
+    | {Kind.NO_AUTH, Kind.BAD_NAMES, Kind.DENIED, Kind.DENIED_WRITE, Kind.NO_MONITORS}
+)
 
-    def __init__(self, kind: Kind, text: str = "") -> None:
+
+class CephFault(Exception):
+    """Ceph could not or would not.
+
+    text: what there is to add, such as Ceph's own words. monitors: what a survey of the cluster's
+    monitors found, once somebody has made one.
+    """
+
+    def __init__(self, kind: Kind, text: str = "", monitors: Survey | None = None) -> None:
         super().__init__(text or kind.cause)
         self.kind = kind
         self.text = text
+        self.monitors = monitors
+
+    def cause(self, user: str | None) -> str:
+        """The cause, with what there is to add. user: of the account that asked."""
+        cause = self.kind.cause.format(user=user)
+        if self.kind is Kind.BAD_NAMES and self.monitors:
+            return f"{cause}: {in_words(self.monitors)}"
+        if self.kind in DOWN and self.monitors:
+            answering = [monitor for monitor, why in self.monitors.items() if why is None]
+            found = in_words(self.monitors)
+            if not answering:
+                return f"no Ceph monitor can be reached from this host: {found}"
+            reached = f"{len(answering)} of {len(self.monitors)} Ceph monitors can be reached from"
+            if self.kind is Kind.SILENT:
+                return f"{reached} this host, but have no quorum or let nobody in: {found}"
+            return f"{cause} ({self.text}), though {reached} this host: {found}"
+        return cause if self.kind in _PLAIN or not self.text else f"{cause} ({self.text})"
+
+    def remedy(self, user: str | None) -> str:
+        """What to do about it."""
+        return self.kind.remedy.format(user=user)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether any of a disk's monitors answers this host.
+"""Which of a cluster's monitors answer this host, found out without librados.
 
-virt/preflight.py asks before QEMU does: librados waits minutes for monitors that do not answer, and
-QEMU's main loop, and with it the whole VM, would wait along.
+virt/preflight.py and ceph/monitor.py name them where librados only says that it was in vain.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Optional
 
 from vdsmcinder.ceph.hosts import MonitorHost
 
@@ -22,27 +22,19 @@ DEFAULT_PORTS = (3300, 6789)
 BANNER = b"ceph v"
 
 
-async def unreachable(monitors: Sequence[MonitorHost], timeout_s: float) -> dict[MonitorHost, str]:
-    """Try all monitors at once, until the first one answers.
+# For each monitor why it does not answer; None for one that does.
+Survey = Mapping[MonitorHost, Optional[str]]
 
-    Returns an empty dict when one does, else each monitor with the reason why it did not.
-    """
-    attempts = {asyncio.ensure_future(_attempt(m, timeout_s)): m for m in monitors}
-    reasons: dict[MonitorHost, str] = {}
-    pending = set(attempts)
-    try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                reason = attempt.result()
-                if reason is None:
-                    return {}
-                reasons[attempts[attempt]] = reason
-        return {monitor: reasons[monitor] for monitor in monitors}
-    finally:
-        for attempt in pending:
-            attempt.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+
+async def survey(monitors: Sequence[MonitorHost], timeout_s: float) -> Survey:
+    """Try all monitors at once; takes timeout_s if any of them is silent."""
+    reasons = await asyncio.gather(*(_attempt(monitor, timeout_s) for monitor in monitors))
+    return dict(zip(monitors, reasons))
+
+
+def in_words(found: Survey) -> str:
+    """The monitors of a survey: '10.0.0.1 (connection refused), 10.0.0.2 (answers)'."""
+    return ", ".join(f"{monitor.name} ({why or 'answers'})" for monitor, why in found.items())
 
 
 async def _attempt(monitor: MonitorHost, timeout_s: float) -> str | None:

@@ -11,6 +11,7 @@ The end of stdin is its end.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -47,7 +48,7 @@ class Refused(Exception):
 
 
 # What connecting fails with, by errno. Of an unknown user and a wrong key Ceph says the same.
-_CONNECTING = {1: "key", 13: "key", 22: "no_key", 95: "no_auth", 2: "no_monitors", 110: "silent"}
+_CONNECTING = {1: "key", 13: "key", 22: "bad_names", 95: "no_auth", 2: "no_monitors", 110: "silent"}
 
 
 class Cluster:
@@ -77,12 +78,16 @@ class Cluster:
             return self._rados
 
     def _connect(self) -> rados.Rados:
+        if self._access["key"] and not is_key(base64.b64decode(self._access["key"])):
+            raise Refused("no_key", "")
         # librados takes whole seconds.
         timeout_s = str(max(1, int(self._access["timeout_s"])))
         options = {
             "mon_host": self._access["mon_host"],
             "key": self._access["key"],
             "client_mount_timeout": timeout_s,
+            # All at once: one that is silent must not use the time up.
+            "mon_client_hunt_parallel": "16",
             "rados_mon_op_timeout": timeout_s,
             "rados_osd_op_timeout": timeout_s,
             # The key in the configuration counts, not a keyring of this host's.
@@ -139,6 +144,14 @@ class Cluster:
             yield ioctx, image
 
 
+def is_key(value: bytes) -> bool:
+    """Whether these are a CEPHX key's bytes: a type, the time of its making, a length, and itself.
+
+    librados fails with EINVAL over others, and over other things too.
+    """
+    return len(value) > 12 and struct.unpack_from("<HIIH", value)[3] == len(value) - 12
+
+
 class Images:
     """What is asked of images."""
 
@@ -148,9 +161,10 @@ class Images:
 
     def inspect(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Look at all of them at once; for each what _inspect tells, or its {error}."""
-        answering = self._threads.submit(self._cluster.monitors_answer)
+        # First, so that no claim is made in vain: OSDs serve us without monitors, but not QEMU,
+        # which has yet to connect.
+        self._cluster.monitors_answer()
         looks = [self._threads.submit(guarded, self._inspect, image) for image in images]
-        answering.result()
         return [look.result() for look in looks]
 
     def _inspect(
@@ -210,6 +224,8 @@ def _claim(ioctx: rados.Ioctx, image: rbd.Image, claim: Mapping[str, Any]) -> No
         ioctx.lock_exclusive(header, CLAIM, claim["cookie"], about, claim["duration_s"], RENEWABLE)
     except rados.ObjectBusy as e:
         raise Refused("claimed", _claimant(ioctx, header)) from e
+    except (rados.PermissionError, rados.PermissionDeniedError) as e:
+        raise Refused("denied_write", str(e)) from e
 
 
 def _claimant(ioctx: rados.Ioctx, header: str) -> str:
@@ -351,6 +367,9 @@ def main() -> None:
     """Serve requests, several at a time, until stdin ends."""
     # The key must not reach a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # librados writes to stdout when it cannot look a name up.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     cluster = Cluster(json.loads(sys.stdin.readline()))
     images, vitals = Images(cluster), Vitals(cluster)
     operations = {
@@ -365,10 +384,10 @@ def main() -> None:
     def serve(request: Mapping[str, Any]) -> None:
         reply = guarded(operations[request["op"]], request["args"])
         with writing:
-            print(json.dumps({"id": request["id"], **reply}), flush=True)
+            print(json.dumps({"id": request["id"], **reply}), file=answers, flush=True)
 
     requests = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
-    print("ready", flush=True)
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         requests.submit(serve, json.loads(line))
     # librados may be in the middle of something that never ends.

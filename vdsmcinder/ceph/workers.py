@@ -100,6 +100,12 @@ class Workers:
             desk = self._desks[account] = _Desk(account, key, self)
         return await desk.ask(op, args, self.timeout_s if timeout_s is None else timeout_s)
 
+    def found_down(self, account: Account, fault: CephFault) -> None:
+        """Take in that the account's cluster is found not to answer, before its worker has."""
+        desk = self._desks.get(account)
+        if desk is not None:
+            desk.is_down(fault)
+
     async def close(self) -> None:
         """End all workers."""
         desks = list(self._desks.values())
@@ -151,13 +157,18 @@ class _Desk:
         try:
             return await self._request(op, args, timeout_s)
         except CephFault as e:
-            if e.kind in DOWN and self._down is None:
-                log.warning("Ceph does not answer %s: %s", self.account, e)
-                self._down = e
-                self._probe = asyncio.create_task(self._probing(), name="ceph-probe")
+            if e.kind in DOWN:
+                self.is_down(e)
             raise
         finally:
             self._idle_later()
+
+    def is_down(self, fault: CephFault) -> None:
+        """Refuse with this fault from now on, until a probe succeeds."""
+        if self._down is None:
+            log.warning("Ceph does not answer %s: %s", self.account, fault)
+            self._down = fault
+            self._probe = asyncio.create_task(self._probing(), name="ceph-probe")
 
     async def _request(self, op: str, args: dict[str, Any], timeout_s: float) -> Any:
         process = await self._running()

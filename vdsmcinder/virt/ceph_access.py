@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.hosts import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.secret import Secret
@@ -18,7 +19,9 @@ from vdsmcinder.virt.source import NetworkSource
 
 def account(source: NetworkSource) -> Account:
     """The cluster of an image, and the user."""
-    return Account(source.hosts, source.config_file, source.auth.username if source.auth else None)
+    # In whatever order and with whatever transport they are named, they are the same monitors.
+    hosts = tuple(sorted({MonitorHost(host.name, host.port) for host in source.hosts}, key=str))
+    return Account(hosts, source.config_file, source.auth.username if source.auth else None)
 
 
 def key(source: NetworkSource, secrets: Secrets) -> Secret | None:
@@ -27,13 +30,17 @@ def key(source: NetworkSource, secrets: Secrets) -> Secret | None:
 
 
 def error(
-    fault: CephFault, action: str, failure: type[VdsmCinderError], **data: Any
+    fault: CephFault,
+    action: str,
+    source: NetworkSource,
+    failure: type[VdsmCinderError],
+    **data: Any,
 ) -> VdsmCinderError:
     """The error to answer with; action: what failed, as the beginning of a sentence.
 
-    failure: the class to use where the fault has none of its own.
+    source: of the disk that Ceph was asked about. failure: the class to use where the fault has
+    none of its own.
     """
-    kind = fault.kind
-    words = f" ({fault.text})" if fault.text else ""
-    message = f"{action}: {kind.cause}; {kind.remedy}{words}"
-    return (kind.error or failure)(message, cause=kind.word, **data)
+    user = source.auth.username if source.auth else None
+    message = f"{action}: {fault.cause(user)}; {fault.remedy(user)}"
+    return (fault.kind.error or failure)(message, cause=fault.kind.word, **data)

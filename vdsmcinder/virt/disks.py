@@ -19,7 +19,7 @@ from vdsmcinder.errors import (
     ResourceUnavailable,
     VMIsDown,
 )
-from vdsmcinder.virt import faults, live, preflight
+from vdsmcinder.virt import faults, live
 from vdsmcinder.virt.connection import CallOverrun
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
@@ -38,7 +38,7 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
         default_secret = vm.services.options.cinder_secret_uuid or None
         drive = parse_hotplug(params, vm.domain.targets, default_secret)
         _refuse_twice(vm, drive)
-        await preflight.check([drive], vm.services.secrets, HotplugDiskFailed)
+        claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"
         try:
             await live.plug(vm, _xml(drive))
@@ -50,6 +50,8 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
                 f"whether {disk} is plugged is not known yet: {e}, then ask VM.getInfo",
                 disk=drive.name,
             ) from e
+        finally:
+            await claims.release()
 
 
 async def unplug(vm: VM, params: Mapping[str, Any]) -> None:

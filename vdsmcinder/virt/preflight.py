@@ -1,62 +1,264 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is checked before QEMU is handed a Ceph disk: its secret is registered, a monitor answers.
+"""What is checked before QEMU is handed Ceph disks, all of them at once and within a deadline.
 
-vm.py asks before a VM starts or a disk is plugged. QEMU finds the same faults, but late, in its own
-words, and in the case of monitors that are silent only after minutes in which the VM hangs.
+registry.py asks before a VM starts, disks.py before a disk is plugged. QEMU finds the same faults,
+but late, in its own words, and in the case of monitors that are silent only after minutes in which
+the VM hangs. That another host uses an image it does not find at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from vdsmcinder.ceph.monitors import unreachable
-from vdsmcinder.errors import ResourceUnavailable, VdsmCinderError
+from vdsmcinder.ceph.faults import DOWN, CephFault, Kind
+from vdsmcinder.ceph.monitors import Survey, survey
+from vdsmcinder.ceph.workers import Account, Workers, result
+from vdsmcinder.config import Ceph as CephOptions
+from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.virt import ceph_access
+from vdsmcinder.virt.claims import Claim, Claims
 from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.source import NetworkSource
 
-MONITOR_TIMEOUT_S = 3.0
+log = logging.getLogger(__name__)
 
-CephDisk = tuple[Drive, NetworkSource]
-
-
-async def check(drives: Sequence[Drive], secrets: Secrets, failure: type[VdsmCinderError]) -> None:
-    """Raise for the first drive that cannot work on this host now.
-
-    failure: what to raise for a secret that is not registered (the verb's own code).
-    Raises ResourceUnavailable (40) where no monitor of a drive answers.
-    """
-    network = [(d, d.source) for d in drives if isinstance(d.source, NetworkSource)]
-    await _check_secrets(network, secrets, failure)
-    await _check_monitors(network)
+# Clusters that answer do so sooner; only for others are their monitors tried one by one.
+_SURVEY_AFTER_S = 0.1
+# A client that has just ended, or looks at the image for a moment, may still be seen.
+_RETRY_S = 0.2
+_AUTOMATIC = "auto "  # librbd's own locks; those that people take with 'rbd lock add' differ
 
 
-async def _check_secrets(
-    disks: Sequence[CephDisk], secrets: Secrets, failure: type[VdsmCinderError]
-) -> None:
-    needed = {source.auth.secret_uuid: disk for disk, source in disks if source.auth is not None}
-    for uuid in await secrets.missing(needed):
-        disk = needed[uuid]
-        raise failure(
-            f"secret {uuid}, which disk {disk.name} ({disk.source.path}) needs, is not registered "
-            "on this host; register it with Host.registerSecrets and call again",
-            secret=uuid,
-            disk=disk.name,
-        )
+@dataclass(frozen=True)
+class CephDisk:
+    """A disk on Ceph. exclusive: nobody else may have its image open."""
+
+    drive: Drive
+    source: NetworkSource
+    exclusive: bool
+
+    @property
+    def words(self) -> str:
+        """How errors name it."""
+        return f"disk {self.drive.name} ({self.source.location})"
 
 
-async def _check_monitors(disks: Sequence[CephDisk]) -> None:
-    # Disks of one cluster name the same monitors: each set is tried once. A disk without monitors
-    # leaves them to the host's ceph.conf.
-    clusters = {source.hosts: disk for disk, source in disks if source.hosts}
-    answers = await asyncio.gather(*(unreachable(c, MONITOR_TIMEOUT_S) for c in clusters))
-    for reasons, disk in zip(answers, clusters.values()):
-        if reasons:
-            tried = ", ".join(f"{monitor.name} ({why})" for monitor, why in reasons.items())
-            raise ResourceUnavailable(
-                f"no Ceph monitor of disk {disk.name} ({disk.source.path}) can be reached from "
-                f"this host: {tried}; check the monitors and the network to them, then call again",
-                disk=disk.name,
-                monitors=[monitor.name for monitor in reasons],
+class Preflight:
+    """Checks of disks. options: how strict, and the deadline; see config.py."""
+
+    def __init__(self, workers: Workers, secrets: Secrets, options: CephOptions) -> None:
+        self._workers = workers
+        self._secrets = secrets
+        self._options = options
+
+    async def check(
+        self,
+        drives: Sequence[Drive],
+        vm_id: str,
+        failure: type[VdsmCinderError],
+        *,
+        migrating: bool = False,
+    ) -> Claims:
+        """Raise for the first drive that cannot work on this host now.
+
+        failure: what to raise for faults without a class of their own (the verb's own code).
+        migrating: the VM runs on another host, which may have the images open.
+        Returns claims of the images, to be released when QEMU has opened them or will not.
+        Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of a drive answers.
+        """
+        disks = [
+            CephDisk(d, d.source, _is_exclusive(d, d.source) and not migrating)
+            for d in drives
+            if isinstance(d.source, NetworkSource)
+        ]
+        await self._check_secrets(disks, failure)
+        claims = Claims(self._workers)
+        if self._options.preflight == "off" or not disks:
+            return claims
+        try:
+            await self._check_images(disks, vm_id, claims, failure)
+        except VdsmCinderError as e:
+            if self._options.preflight == "warn":
+                log.warning("ceph.preflight is warn, so QEMU is to try although: %s", e)
+                return claims
+            await claims.release()
+            raise
+        except BaseException:
+            await claims.release()
+            raise
+        claims.keep()
+        return claims
+
+    async def _check_secrets(
+        self, disks: Sequence[CephDisk], failure: type[VdsmCinderError]
+    ) -> None:
+        needed = {d.source.auth.secret_uuid: d for d in disks if d.source.auth is not None}
+        for uuid in await self._secrets.missing(needed):
+            disk = needed[uuid]
+            raise failure(
+                f"secret {uuid}, which {disk.words} needs, is not registered on this host; "
+                "register it with Host.registerSecrets and call again",
+                secret=uuid,
+                disk=disk.drive.name,
             )
+
+    async def _check_images(
+        self,
+        disks: Sequence[CephDisk],
+        vm_id: str,
+        claims: Claims,
+        failure: type[VdsmCinderError],
+    ) -> None:
+        until_s = time.monotonic() + self._options.timeout_s / 2
+        while True:
+            faults = await self._look(disks, vm_id, claims)
+            passing = all(f.kind in (Kind.IN_USE, Kind.CLAIMED) for f in faults.values())
+            if not faults or not passing or time.monotonic() > until_s:
+                break
+            await asyncio.sleep(_RETRY_S)
+        for disk, fault in faults.items():
+            raise ceph_access.error(
+                fault, disk.words, disk.source, failure, disk=disk.drive.name, **_monitors(fault)
+            )
+
+    async def _look(
+        self, disks: Sequence[CephDisk], vm_id: str, claims: Claims
+    ) -> dict[CephDisk, CephFault]:
+        """What is wrong, in the order of the disks; each cluster and user is asked once."""
+        parties: dict[tuple[Account, str | None], list[CephDisk]] = {}
+        for disk in disks:
+            secret = disk.source.auth.secret_uuid if disk.source.auth else None
+            parties.setdefault((ceph_access.account(disk.source), secret), []).append(disk)
+        looks = await asyncio.gather(
+            *(
+                self._look_at(account, party, vm_id, claims)
+                for (account, _), party in parties.items()
+            )
+        )
+        found = {disk: fault for faults in looks for disk, fault in faults.items()}
+        return {disk: found[disk] for disk in disks if disk in found}
+
+    async def _look_at(
+        self, account: Account, disks: Sequence[CephDisk], vm_id: str, claims: Claims
+    ) -> dict[CephDisk, CephFault]:
+        key = ceph_access.key(disks[0].source, self._secrets)
+        if key is None and account.user is not None:
+            return await self._without_key(account, disks)
+        claim = Claim(vm_id, f"VM {vm_id} on {platform.node()}")
+        images = [_question(disk, claim) for disk in disks]
+        try:
+            answers = await self._ask(account, key, images)
+        except CephFault as e:
+            return dict.fromkeys(disks, e)
+        faults = {}
+        for disk, answer in zip(disks, answers):
+            try:
+                found = result(answer)
+                if disk.exclusive:
+                    claims.add(account, key, disk.source.path, claim)
+                _judge(disk, found)
+            except CephFault as e:
+                faults[disk] = e
+        return faults
+
+    async def _without_key(
+        self, account: Account, disks: Sequence[CephDisk]
+    ) -> dict[CephDisk, CephFault]:
+        """libvirt has the key, but gives it to QEMU alone."""
+        log.warning(
+            "%s was not checked: the key of Ceph user %s has not been given since the daemon "
+            "started; Host.registerSecrets gives it",
+            ", ".join(disk.words for disk in disks),
+            account.user,
+        )
+        found = await survey(account.hosts, self._survey_s)
+        if found and None not in found.values():
+            return dict.fromkeys(disks, CephFault(Kind.SILENT, monitors=found))
+        return {}
+
+    async def _ask(
+        self, account: Account, key: Secret | None, images: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What the worker tells of images; if the cluster is silent, with what its monitors do."""
+        asking = asyncio.ensure_future(
+            self._workers.ask(account, key, "inspect", self._options.timeout_s, images=images)
+        )
+        surveying = asyncio.ensure_future(self._survey(account))
+        try:
+            await asyncio.wait({asking, surveying}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and all(surveying.result().values()):
+                raise CephFault(Kind.SILENT, monitors=surveying.result())
+            answers: list[dict[str, Any]] = await asking
+            return answers
+        except CephFault as e:
+            if e.kind in DOWN or e.kind is Kind.BAD_NAMES:
+                raise await self._explained(e, account, surveying) from e
+            raise
+        finally:
+            for task in (asking, surveying):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, CephFault):
+                    await task
+
+    async def _explained(
+        self, fault: CephFault, account: Account, surveying: asyncio.Future[Survey]
+    ) -> CephFault:
+        """The fault with what the cluster's monitors do; the next callers meet it at once."""
+        if fault.monitors is None:
+            fault.monitors = await surveying
+            if fault.monitors and all(fault.monitors.values()):
+                fault = CephFault(Kind.SILENT, monitors=fault.monitors)
+        if fault.kind is Kind.SILENT:
+            self._workers.found_down(account, fault)
+        return fault
+
+    async def _survey(self, account: Account) -> Survey:
+        await asyncio.sleep(_SURVEY_AFTER_S)
+        return await survey(account.hosts, self._survey_s)
+
+    @property
+    def _survey_s(self) -> float:
+        return self._options.timeout_s - 0.5
+
+
+def _is_exclusive(drive: Drive, source: NetworkSource) -> bool:
+    return not (drive.shared or drive.readonly or source.snapshot is not None)
+
+
+def _question(disk: CephDisk, claim: Claim) -> dict[str, Any]:
+    """What ceph/worker.py's _inspect() takes."""
+    return {
+        "path": disk.source.path,
+        "snapshot": disk.source.snapshot,
+        "claim": claim.params() if disk.exclusive else None,
+    }
+
+
+def _judge(disk: CephDisk, found: Mapping[str, Any]) -> None:
+    """Raise CephFault for an image that the disk cannot use."""
+    if found["watchers"] and disk.exclusive:
+        clients = ", ".join(f"client.{w['client']} at {w['address']}" for w in found["watchers"])
+        raise CephFault(Kind.IN_USE, clients)
+    locks = [lock for lock in found["locks"] if not lock["cookie"].startswith(_AUTOMATIC)]
+    if locks and disk.exclusive:
+        holders = ", ".join(f"{k['cookie']!r} by {k['client']} at {k['address']}" for k in locks)
+        raise CephFault(Kind.LOCKED, holders)
+    if disk.drive.readonly:
+        return
+    if found["unknown"]:
+        raise CephFault(Kind.FEATURES, f"{found['unknown']:#x}")
+    if not found["primary"]:
+        raise CephFault(Kind.SECONDARY)
+
+
+def _monitors(fault: CephFault) -> dict[str, Any]:
+    return {"monitors": [m.name for m in fault.monitors]} if fault.monitors else {}

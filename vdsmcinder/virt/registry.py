@@ -20,10 +20,12 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
-from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, preflight, resume
+from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume
+from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import is_ours, without_passwords
 from vdsmcinder.virt.freezing import LateThaw
+from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.request import DomainRequest, parse_request
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.status import Cause, Status
@@ -53,9 +55,10 @@ class Registry:
         connection: Connection,
         secrets: Secrets,
         ceph: Workers,
+        preflight: Preflight,
+        *,
         libvirt_options: LibvirtOptions,
         vm_options: VmOptions,
-        *,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
     ) -> None:
@@ -67,6 +70,7 @@ class Registry:
             connection,
             secrets,
             ceph,
+            preflight,
             vm_options,
             libvirt_options.start_timeout_s,
             self._changed,
@@ -120,12 +124,16 @@ class Registry:
         vm = VM(vm_id, without_passwords(request.xml), self._services)
         self._vms[vm_id] = vm
         try:
-            await preflight.check(vm.domain.drives, self._services.secrets, CreateFailed)
-            await self._define(vm_id, request)
+            claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
+            try:
+                await self._define(vm_id, request)
+            except BaseException:
+                await claims.release()
+                raise
         except BaseException:
             del self._vms[vm_id]
             raise
-        vm.spawn(power.start(vm))
+        vm.spawn(_start(vm, claims))
         return vm
 
     async def _define(self, vm_id: str, request: DomainRequest) -> None:
@@ -248,6 +256,14 @@ class Registry:
         vm = self._of_event(uuid)
         if vm is not None:
             vm.device_kept(alias)
+
+
+async def _start(vm: VM, claims: Claims) -> None:
+    try:
+        await power.start(vm)
+    finally:
+        # QEMU is seen now by who looks at its images, or will not be.
+        await claims.release()
 
 
 # What follows runs in the connection's thread pool.

@@ -79,7 +79,7 @@ async def _image_size(vm: VM, drive: Drive, source: NetworkSource) -> int:
         )
         return int(result(looked)["size"])
     except CephFault as e:
-        raise ceph_access.error(e, action, ResourceUnavailable) from e
+        raise ceph_access.error(e, action, source, ResourceUnavailable) from e
 
 
 def _known_size(domain: libvirt.virDomain, target: str) -> int:

@@ -30,6 +30,7 @@ from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
 from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.status import Exit, PauseCode, Status, after
 
@@ -51,6 +52,7 @@ class Services:
     connection: Connection
     secrets: Secrets
     ceph: Workers
+    preflight: Preflight
     options: VmOptions
     start_timeout_s: float
     on_change: Callable[[VM], None]
