@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api docs demo bench faults fuzz lab lab-down clean
+.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder bench faults fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ docs: $(READY) $(BUNDLED)  ## write into the documentation what its commands pri
 
 demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from create to destroy
 	@$(BIN)/python -m lab.demo
+
+demo-cinder: $(READY)  ## the same with a real Cinder: volumes attached, extended, snapshotted, booted
+	@$(BIN)/python -m lab.demo_cinder
 
 bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench

@@ -14,6 +14,7 @@ import sys
 from types import FrameType
 
 from lab.base import LabError
+from lab.cinder import PROJECT
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.namespace import CLEAN_ENVIRONMENT
 from lab.running import Lab
@@ -40,6 +41,9 @@ def _parse() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     start = commands.add_parser("up", help="start the lab in the background")
     _add_hosts(start, default=1)
+    start.add_argument(
+        "--cinder", action="store_true", help="with a Cinder, whose packages are fetched if need be"
+    )
     start.set_defaults(run=_up)
     commands.add_parser("down", help="end the lab and leave nothing").set_defaults(run=_down)
     commands.add_parser("status", help="tell what runs").set_defaults(run=_status)
@@ -76,7 +80,7 @@ def _add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    _tell(_start(arguments.hosts))
+    _tell(_start(arguments.hosts, with_cinder=arguments.cinder))
     return 0
 
 
@@ -103,12 +107,12 @@ def _one_runs() -> bool:
     return True
 
 
-def _start(host_count: int) -> Lab:
+def _start(host_count: int, *, with_cinder: bool = False) -> Lab:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     steps = Steps()
     try:
-        return up(host_count, steps)
+        return up(host_count, steps, with_cinder=with_cinder)
     except LabError as error:
         if steps.failed is None:
             raise
@@ -157,6 +161,8 @@ def _tell(lab: Lab) -> None:
         print(f"  {host.name:<12} {host.address}, {host.uri}")
     print(f"  ceph         python -m lab exec -- ceph --conf {ceph.conf} status")
     print("  a host       python -m lab exec --host host1 -- virsh list --all")
+    if lab.cinder.runs:
+        print(f"  Cinder       {lab.cinder.url}, header X-Auth-Token: lab:{PROJECT}")
     print("  the tests    python -m lab exec -- .venv/bin/pytest tests/functional")
     print("  the end      python -m lab down")
 

@@ -1,93 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo: a lab, the daemon on its hypervisor, and an engine that runs a VM on Ceph through it.
 
-`make demo` runs it. It starts a lab of its own, plays the engine inside the lab's network, and
-ends the lab again; each step is a line, and the last lines sum up what was proven.
+`make demo` runs it, on the stage of lab/stage.py: it plays the engine inside the lab's network.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import Awaitable
-from typing import Any, Callable
+from typing import Any
 
-from lab.base import REPOSITORY, LabError
+from lab.base import LabError
 from lab.console import GuestConsole
 from lab.daemon import HostDaemon
 from lab.domains import pty_console
 from lab.engine import Engine, new_id
-from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.running import Lab
+from lab.stage import Show
 from lab.steps import Steps
-from vdsmcinder.client.session import RemoteError
-from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
 
-DIRECTORY = "/run/vdsm-cinder-demo"
 IMAGE_MIB = 128
 # Behind the guest's own boot loader, kernel and initramfs.
 PATTERN_AT_MIB = 96
 PATTERN_MIB = 8
 RECORDS = 20
-
-
-def main() -> int:
-    """Run the demo; 0 if everything that it shows came true."""
-    if sys.argv[1:] == ["play"]:
-        return _report(_play)
-    os.environ.setdefault("VDSM_CINDER_LAB_DIR", DIRECTORY)
-    return _report(_stage)
-
-
-def _report(act: Callable[[Steps], int]) -> int:
-    """Run an act of the demo; a step that fails is named with its reason and the logs."""
-    steps = Steps()
-    try:
-        return act(steps)
-    except (LabError, RemoteError, NoSuchEvent, SessionLost, OSError) as e:
-        print(f"\nThe demo stopped at '{steps.failed}': {e}.", file=sys.stderr)
-        print(f"The logs of all that took part are in {kept_logs()}.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _stage(steps: Steps) -> int:
-    """Start the lab, have the play run inside its network, end the lab."""
-    print("A Ceph cluster, a hypervisor and a guest, all real, on this machine alone:")
-    lab = up(1, steps)
-    play = [sys.executable, "-m", "lab.demo", "play"]
-    code = 1
-    try:
-        code = subprocess.run(lab.engine_command(play), cwd=REPOSITORY, check=False).returncode
-    finally:
-        if code == 0:
-            with steps.step("the lab ends and leaves nothing"):
-                down()
-        else:
-            down_keeping_logs()
-    return code
-
-
-def _play(steps: Steps) -> int:
-    lab = Lab.attach()
-    daemon = HostDaemon(lab.hosts["host1"], lab.pki)
-    print("\nThe daemon, and an engine that calls it over STOMP and TLS:")
-    with steps.step("vdsm-cinderd starts on host1"):
-        daemon.start()
-    try:
-        proven = asyncio.run(Play(lab, daemon, steps).run())
-        with steps.step("the daemon stops"):
-            daemon.stop()
-    finally:
-        if daemon.runs:
-            daemon.stop()
-    print("\nProven:")
-    for line in proven:
-        print(f"  {line}")
-    return 0
 
 
 class Play:
@@ -195,5 +131,7 @@ class Play:
         return str(told["exitMessage"])
 
 
+OPENING = "A Ceph cluster, a hypervisor and a guest, all real, on this machine alone:"
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(Show("lab.demo", OPENING, lambda *parts: Play(*parts).run()).main())

@@ -43,7 +43,7 @@ def kept_logs() -> Path:
     return lab_dir().with_name(lab_dir().name + ".failed")
 
 
-def up(host_count: int, steps: Steps) -> Lab:
+def up(host_count: int, steps: Steps, *, with_cinder: bool = False) -> Lab:
     """Start the lab with hosts host1 … hostN; LabError, and nothing left, if that fails."""
     _check_machine()
     with _lock() as lock:
@@ -61,8 +61,12 @@ def up(host_count: int, steps: Steps) -> Lab:
             hosts = _fill(namespace, guest, [f"host{n + 1}" for n in range(host_count)], steps)
             record = Record(first.pid, namespace.pid, hosts)
             record.write(lab_dir())
+            lab = Lab.of_record(lab_dir(), record)
+            if with_cinder:
+                with steps.step("Cinder: API, scheduler, volume service on RBD") as step:
+                    lab.cinder.start(step)
             _let_it_live(first)
-            return Lab.of_record(lab_dir(), record)
+            return lab
         except BaseException as error:
             _clean_up_after(error, first)
             raise

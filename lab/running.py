@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.base import LabError, lab_dir
 from lab.ceph import Ceph
+from lab.cinder import Cinder
 from lab.guest import Guest
 from lab.host import KINDS as HOST_KINDS
 from lab.host import Host
@@ -56,6 +57,7 @@ class Lab:
     hosts: dict[str, Host]
     guest: Guest
     pki: Pki
+    cinder: Cinder
 
     @classmethod
     def attach(cls) -> Lab:
@@ -83,6 +85,7 @@ class Lab:
             hosts,
             Guest(kernel / "vmlinuz", kernel / "initrd", kernel / "boot.img"),
             Pki(directory / "pki"),
+            Cinder(namespace, directory),
         )
 
     def engine_command(self, argv: Sequence[str]) -> list[str]:

@@ -110,9 +110,11 @@ async def paths(engine: Engine, vm_id: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def engine_on(lab: Lab, host: Host, name: str = "daemon") -> AsyncIterator[Engine]:
+async def engine_on(
+    lab: Lab, host: Host, name: str = "daemon", options: Mapping[str, Any] = OPTIONS
+) -> AsyncIterator[Engine]:
     """An engine of a daemon of its own on a host; its VMs and secrets go at the end."""
-    with HostDaemon(host, lab.pki, OPTIONS, name) as daemon:
+    with HostDaemon(host, lab.pki, options, name) as daemon:
         async with Engine(lab, daemon) as engine:
             yield engine
             for vm in await engine.call("Host.getVMList"):
