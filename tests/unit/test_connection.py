@@ -70,3 +70,40 @@ async def test_a_libvirt_that_is_not_there_is_told_at_once():
         await conn.call(print)
     assert error.value.code == 40
     await conn.close()
+
+
+@pytest.fixture
+async def ups():
+    """A connection whose on_up does what is put in its list, in turn, and then succeeds."""
+    conn = Connection(Libvirt(uri="test:///default", threads=2))
+    conn.outcomes, conn.succeeded = [], asyncio.Event()
+
+    async def on_up():
+        if conn.outcomes:
+            conn.outcomes.pop(0)()
+            return conn.require()
+        conn.succeeded.set()
+
+    conn.on_up = on_up
+    yield conn
+    await conn.close()
+
+
+async def test_what_cannot_be_read_when_libvirt_is_back_is_read_again(ups):
+    def refuse():
+        raise libvirt.libvirtError("not now")
+
+    ups.outcomes[:] = [refuse, lambda: 1 / 0]
+    ups.start()
+    await asyncio.wait_for(ups.succeeded.wait(), 10)
+    assert await ups.call(ups.handle.getHostname)
+
+
+async def test_a_libvirt_that_goes_while_it_is_read_is_reached_again(ups):
+    def lose():
+        ups._closed(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
+
+    ups.outcomes[:] = [lose, lose]
+    ups.start()
+    await asyncio.wait_for(ups.succeeded.wait(), 10)
+    assert await ups.call(ups.handle.getHostname)

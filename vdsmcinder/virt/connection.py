@@ -8,6 +8,7 @@ that is gone, and until it is back every call fails at once instead of hanging.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
@@ -53,7 +54,7 @@ class CallOverrun(ResourceUnavailable):
 class Connection:
     """libvirt at arm's length.
 
-    on_up: awaited each time a connection stands and its events are subscribed.
+    on_up: awaited each time a connection stands and its events are subscribed; again if it fails.
     on_down: called each time the connection is lost.
     event_handlers: libvirt's event ids (VIR_DOMAIN_EVENT_ID_...) with the callbacks that take them,
     called on the loop with the domain's uuid and what the event says. Set all three before start().
@@ -216,10 +217,24 @@ class Connection:
             pause_s = FIRST_RETRY_S
             handle = self.handle
             try:
-                await self.on_up()
+                await self._come_up()
                 await self._lost.wait()
             finally:
                 await self._release(handle)
+
+    async def _come_up(self) -> None:
+        """Await on_up until it succeeds, or the connection is lost."""
+        uri, pause_s = self._config.uri, FIRST_RETRY_S
+        while not self._lost.is_set():
+            try:
+                return await self.on_up()
+            except (libvirt.libvirtError, ResourceUnavailable) as e:
+                log.error("what libvirt at %s runs cannot be read: %s; trying on", uri, e)
+            except Exception:
+                log.exception("what libvirt at %s runs cannot be read; trying on", uri)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), pause_s)
+            pause_s = min(pause_s * 2, self._config.reconnect_max_s)
 
     async def _connect(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -257,6 +272,8 @@ class Connection:
 
     async def _release(self, handle: libvirt.virConnect) -> None:
         """Let go of a connection that is lost or no longer wanted."""
+        # One that was lost before it was ours is here still.
+        self._handle = None
         try:
             await self._submit(handle.close)
         except libvirt.libvirtError as e:

@@ -170,13 +170,12 @@ class Registry:
     # What libvirt tells
 
     async def _recover(self) -> None:
-        """Read all our domains: at start, and after libvirt was gone."""
+        """Read all our domains: at start, and after libvirt was gone.
+
+        Raises what Connection.call raises; the connection then calls again.
+        """
         await self._services.secrets.restore()
-        try:
-            found = await self._connection.call(_list_domains, self._connection.handle)
-        except libvirt.libvirtError as e:
-            log.error("the VMs could not be read from libvirt: %s", e)
-            return
+        found = await self._connection.call(_list_domains, self._connection.handle)
         for domain in found:
             logs.vm_id.set(domain.uuid)
             vm = self._vms.get(domain.uuid)
