@@ -186,14 +186,14 @@ def _fields(nic: str) -> dict[str, Any]:
 def _collect_in_full(collect: Any) -> Any:
     known: dict[str, dict[str, Any]] = {}
 
-    def collect_in_full(*arguments: Any) -> list[tuple[str, dict[str, Any]]]:
+    def collect_in_full(*arguments: Any) -> list[tuple[str, dict[str, Any], int]]:
         passed = time.monotonic_ns()
         found = []
-        for vm_id, fields in collect(*arguments):
+        for vm_id, fields, silent_ms in collect(*arguments):
             if vm_id not in known:
                 known[vm_id] = _fields(f"testnet{len(known)}")
             busy = {"cpu.time": passed, "block.0.wr.bytes": passed, "block.1.rd.reqs": passed}
-            found.append((vm_id, {**fields, **known[vm_id], **busy}))
+            found.append((vm_id, {**fields, **known[vm_id], **busy}, silent_ms))
         return found
 
     return collect_in_full
@@ -205,7 +205,8 @@ def main() -> None:
     parser.add_argument("--serve", metavar="CONFIG", help="be a daemon whose statistics are full")
     arguments = parser.parse_args()
     if arguments.serve:
-        stats.collect = _collect_in_full(stats.collect)  # type: ignore[assignment]
+        full = _collect_in_full(stats.Collector.collect)
+        stats.Collector.collect = full  # type: ignore[method-assign]
         sys.exit(daemon.main(["--config", arguments.serve]))
     wire.print_rows(run)
 

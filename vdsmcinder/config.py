@@ -121,7 +121,12 @@ class Libvirt:
     start_timeout_s: float = option(
         120.0, "Deadline for libvirt to start a VM, in seconds.", minimum=1
     )
-    threads: int = option(16, "libvirt calls that may be under way at once.", minimum=2)
+    threads: int = option(
+        32,
+        """libvirt calls that may be under way at once. Each VM whose QEMU process hangs keeps one
+        until it goes on.""",
+        minimum=2,
+    )
     reconnect_max_s: float = option(
         10.0,
         "Longest pause between two attempts to reach a libvirtd that is gone, in seconds.",

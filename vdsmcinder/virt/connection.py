@@ -32,6 +32,12 @@ T = TypeVar("T")
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 FIRST_RETRY_S = 0.1
+# A call that takes so long may be one that hangs, and then no other is made on its connection any
+# more: libvirtd works on 5 calls of one client at once (max_client_requests), and does not even
+# hear its keep-alive messages while those hang. And before libvirt 10.1 a call that shares a
+# connection with one that waits may itself be sent seconds later ("rpc: fix race in waking up
+# client event loop").
+SLOW_S = 0.2
 
 CLOSE_REASONS: Mapping[int, str] = {
     libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "the connection failed",
@@ -51,8 +57,18 @@ class CallOverrun(ResourceUnavailable):
         self.finished = finished
 
 
+class _Line:
+    """A connection for calls. slow: calls on it that have been under way for a while."""
+
+    def __init__(self, handle: libvirt.virConnect) -> None:
+        self.handle = handle
+        self.slow = 0
+
+
 class Connection:
-    """libvirt at arm's length.
+    """libvirt at arm's length: one connection for events, and another for calls.
+
+    Calls that hang take theirs with them: those that follow are made on a new one.
 
     on_up: awaited each time a connection stands and its events are subscribed; again if it fails.
     on_down: called each time the connection is lost.
@@ -64,7 +80,9 @@ class Connection:
     def __init__(self, config: LibvirtConfig) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="libvirt")
-        self._handle: libvirt.virConnect | None = None
+        self._line: _Line | None = None
+        self._handles: list[libvirt.virConnect] = []
+        self._moving: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._reason = "the connection is being made"
@@ -78,12 +96,12 @@ class Connection:
     @property
     def ready(self) -> bool:
         """Whether libvirt can be called now."""
-        return self._handle is not None
+        return self._line is not None
 
     @property
     def trouble(self) -> str:
         """Why libvirt cannot be called now; empty when it can."""
-        if self._handle is not None:
+        if self._line is not None:
             return ""
         return (
             f"libvirt at {self._config.uri} cannot be reached ({self._reason}); check that "
@@ -96,9 +114,16 @@ class Connection:
 
         Raises ResourceUnavailable at once while libvirt cannot be reached.
         """
-        if self._handle is None:
+        return self._open_line().handle
+
+    def _open_line(self) -> _Line:
+        if self._line is None:
             raise ResourceUnavailable(self.trouble, uri=self._config.uri)
-        return self._handle
+        return self._line
+
+    def open_another(self) -> libvirt.virConnect:
+        """A connection that the caller shares with nobody, and closes; for the thread pool."""
+        return _open(self._config.uri)
 
     def require(self) -> None:
         """Raise ResourceUnavailable (40) while libvirt cannot be reached."""
@@ -149,18 +174,21 @@ class Connection:
         Raises libvirt.libvirtError as libvirt does; ResourceUnavailable when libvirt is gone;
         CallOverrun when the deadline passes first.
         """
-        handle = self.handle
+        line = self._open_line()
         deadline_s = self._config.call_timeout_s if timeout_s is None else timeout_s
         began_ns = time.perf_counter_ns()
         running = self._submit(functools.partial(func, *args))
-        done, _ = await asyncio.wait({running}, timeout=deadline_s)
+        done, _ = await asyncio.wait({running}, timeout=min(deadline_s, SLOW_S))
+        if not done:
+            self._is_slow(line, running)
+            done, _ = await asyncio.wait({running}, timeout=max(deadline_s - SLOW_S, 0))
         self.tallies[_called(func)].add(_outcome(running), time.perf_counter_ns() - began_ns)
         if not done:
             raise self._overrun(func, running, deadline_s)
         try:
             return await running
         except libvirt.libvirtError as e:
-            if handle.isAlive():
+            if line.handle.isAlive():
                 raise
             raise ResourceUnavailable(
                 f"libvirt at {self._config.uri} went away during the call ({e}); check that "
@@ -191,6 +219,38 @@ class Connection:
     def _count_off(self, _running: asyncio.Future[Any]) -> None:
         self._under_way -= 1
 
+    def _is_slow(self, line: _Line, running: asyncio.Future[Any]) -> None:
+        line.slow += 1
+        running.add_done_callback(lambda _: self._no_longer_slow(line))
+        if line is self._line and self._moving is None:
+            self._moving = asyncio.create_task(self._move(line), name="new line to libvirt")
+            self._moving.add_done_callback(self._moved)
+
+    def _no_longer_slow(self, line: _Line) -> None:
+        line.slow -= 1
+        if not line.slow and line is not self._line and line.handle in self._handles:
+            self._handles.remove(line.handle)
+            asyncio.get_running_loop().run_in_executor(None, _close, line.handle)
+
+    async def _move(self, line: _Line) -> None:
+        """Make the calls that follow on a new line; libvirtd may be slow to open one, too."""
+        if not _is_remote(line.handle):
+            return
+        try:
+            handle = await asyncio.to_thread(_open, self._config.uri)
+        except libvirt.libvirtError as e:
+            log.warning("no further connection to libvirt could be opened: %s", e)
+            return
+        if self._line is line:
+            log.debug("a call keeps its connection to libvirt busy; others get a new one")
+            self._line = _Line(handle)
+            self._handles.append(handle)
+        else:
+            await asyncio.to_thread(_close, handle)
+
+    def _moved(self, _task: asyncio.Task[None]) -> None:
+        self._moving = None
+
     def _overrun(
         self, func: Callable[..., Any], running: asyncio.Future[Any], deadline_s: float
     ) -> CallOverrun:
@@ -215,12 +275,11 @@ class Connection:
                 pause_s = min(pause_s * 2, self._config.reconnect_max_s)
                 continue
             pause_s = FIRST_RETRY_S
-            handle = self.handle
             try:
                 await self._come_up()
                 await self._lost.wait()
             finally:
-                await self._release(handle)
+                await self._release()
 
     async def _come_up(self) -> None:
         """Await on_up until it succeeds, or the connection is lost."""
@@ -239,45 +298,63 @@ class Connection:
     async def _connect(self) -> bool:
         loop = asyncio.get_running_loop()
         try:
-            handle = await self._submit(functools.partial(self._open, loop))
+            handles = await self._submit(functools.partial(self._open, loop))
         except libvirt.libvirtError as e:
             if str(e) != self._reason:
                 log.error("libvirt at %s cannot be reached: %s; trying on", self._config.uri, e)
             self._reason = str(e)
             return False
-        self._handle = handle
+        self._handles, self._line = handles, _Line(handles[-1])
         log.info("connected to libvirt at %s", self._config.uri)
         return True
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> libvirt.virConnect:
-        """Connect, ask for events and for word of the connection's end; runs in the pool."""
-        handle = libvirt.open(self._config.uri)
-        # The test driver, which has no wire, has no keep-alive either.
-        if handle.getType() == "QEMU":
-            handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+    def _open(self, loop: asyncio.AbstractEventLoop) -> list[libvirt.virConnect]:
+        """Connect for events and word of the connection's end, then for calls; for the pool."""
+        handle = _open(self._config.uri)
         self._lost.clear()
         handle.registerCloseCallback(
             lambda _conn, reason, _opaque: loop.call_soon_threadsafe(self._closed, reason), None
         )
         for event_id, handler in self.event_handlers.items():
             handle.domainEventRegisterAny(None, event_id, _on_loop(loop, handler), None)
-        return handle
+        # The test driver's connections may each have domains of their own.
+        return [handle, _open(self._config.uri)] if _is_remote(handle) else [handle]
 
     def _closed(self, reason: int) -> None:
         self._reason = CLOSE_REASONS.get(reason, "the connection was closed")
         log.error("lost libvirt at %s: %s", self._config.uri, self._reason)
-        self._handle = None
+        self._line = None
         self._lost.set()
         self.on_down()
 
-    async def _release(self, handle: libvirt.virConnect) -> None:
-        """Let go of a connection that is lost or no longer wanted."""
+    async def _release(self) -> None:
+        """Let go of the connections that are lost or no longer wanted."""
         # One that was lost before it was ours is here still.
-        self._handle = None
-        try:
-            await self._submit(handle.close)
-        except libvirt.libvirtError as e:
-            log.debug("closing the connection to libvirt: %s", e)
+        self._line = None
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            await self._submit(functools.partial(_close, handle))
+
+
+def _open(uri: str) -> libvirt.virConnect:
+    """A connection to libvirt; runs in a thread."""
+    handle = libvirt.open(uri)
+    if _is_remote(handle):
+        handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+    return handle
+
+
+def _is_remote(handle: libvirt.virConnect) -> bool:
+    """Whether a daemon answers; libvirt's test driver, which has no wire, has no keep-alive."""
+    return bool(handle.getType() == "QEMU")
+
+
+def _close(handle: libvirt.virConnect) -> None:
+    """Close a connection, which may be dead; runs in a thread."""
+    try:
+        handle.close()
+    except libvirt.libvirtError as e:
+        log.debug("closing a connection to libvirt: %s", e)
 
 
 @functools.cache

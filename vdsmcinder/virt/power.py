@@ -34,6 +34,8 @@ UNDEFINE_FLAGS = (
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+# libvirt waits 10 s for a process to heed SIGTERM, and some more after SIGKILL.
+KILL_S = 20.0
 DESTROYED_WHILE_STARTING = Change(
     Cause.STOPPED,
     exit=Exit(
@@ -106,8 +108,11 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     """End the VM's QEMU process, past all locks."""
     if not vm.running:
         return
+    # A process that hangs does not heed SIGTERM.
+    attempts = 0 if vm.hangs else graceful_attempts
+    timeout_s = max((attempts + 1) * KILL_S, vm.services.connection.call_timeout_s)
     try:
-        await vm.services.connection.on_domain(vm.id, _destroy, graceful_attempts)
+        await vm.services.connection.on_domain(vm.id, _destroy, attempts, timeout_s=timeout_s)
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:

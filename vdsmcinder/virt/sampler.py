@@ -9,18 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Callable
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.turns import Pace, Turns
 from vdsmcinder.virt import stats
-from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.connection import CallOverrun, Connection
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.vm import VM
 
 log = logging.getLogger(__name__)
+
+Found = list[tuple[str, dict[str, Any], int]]
+
+# How long one VM may keep all others waiting for their statistics, in seconds, and what more each
+# of many may take: a monitor answers within milliseconds.
+PATIENCE_S = 0.5
+PATIENCE_PER_VM_S = 0.02
+# VMs that may be looked at by themselves at once.
+LANES = 6
+# Each call that hangs takes one of the threads of libvirtd, which has 20 (max_workers): the others
+# are left to those who do not ask for statistics.
+MOST_STUCK = 12
 
 
 class Sampler:
@@ -40,6 +53,7 @@ class Sampler:
         self._registry = registry
         self._interval_s = interval_s
         self._on_sample = on_sample
+        self._collector = self._new_collector()
         self._turns = Turns()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,6 +67,8 @@ class Sampler:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        # What it left open goes with the process; a call may be under way on it.
+        self._collector.abandon()
 
     def wake(self) -> None:
         """Take a sample now: a VM has come up, or its devices changed."""
@@ -73,15 +89,55 @@ class Sampler:
                 log.warning("no statistics this time: libvirt says %s", e)
 
     async def _sample(self) -> None:
-        """One round; what it costs at most is the interval, then the next one is due."""
-        handle = self._connection.handle
-        timeout_s = max(self._interval_s, 1.0)
-        found = await self._connection.call(stats.collect, handle, timeout_s=timeout_s)
+        """One round: all VMs at once and, if one of them keeps the others waiting, each by itself.
+
+        A VM that does not answer is left out of the rounds that follow, until it does.
+        """
+        vms = [vm for vm in self._registry.vms() if vm.running and not vm.hangs]
+        if not vms or self._connection.stuck_calls >= MOST_STUCK:
+            return
+        patience_s = PATIENCE_S + len(vms) * PATIENCE_PER_VM_S
+        try:
+            await self._take(patience_s, self._collector.collect, [vm.id for vm in vms])
+        except CallOverrun as e:
+            self._collector.abandon()
+            self._collector = self._new_collector()
+            await self._find_hung(vms, e)
+
+    async def _find_hung(self, vms: Sequence[VM], overrun: CallOverrun) -> None:
+        """Sample each VM by itself, and mark those that hang."""
+        lanes = asyncio.Semaphore(LANES)
+        silent_ms = dict(zip(vms, await asyncio.gather(*(self._look(vm, lanes) for vm in vms))))
+        # The first call waits for the one that has been silent for longest.
+        longest = max(silent_ms, key=silent_ms.__getitem__)
+        if silent_ms[longest] >= stats.SILENT_MS and not overrun.finished.done():
+            longest.hang_until(overrun.finished)
+
+    async def _look(self, vm: VM, lanes: asyncio.Semaphore) -> int:
+        """Sample one VM; for how long something else has been waiting for it, in ms."""
+        async with lanes:
+            if self._connection.stuck_calls >= MOST_STUCK:
+                return 0
+            try:
+                return await self._take(PATIENCE_S, self._new_collector().collect_once, vm.id)
+            except CallOverrun as e:
+                vm.hang_until(e.finished)
+            except (ResourceUnavailable, libvirt.libvirtError) as e:
+                log.warning("no statistics of %s this time: %s", vm.name, e)
+            return 0
+
+    async def _take(self, timeout_s: float, collect: Callable[..., Found], wanted: Any) -> int:
+        """Have VMs take their samples; the longest time for which one has not answered, in ms."""
+        found = await self._connection.call(collect, wanted, timeout_s=timeout_s)
         taken_ms = stats.now_ms()
         pace = Pace(self._turns)
-        for uuid, fields in found:
+        for uuid, fields, silent_ms in found:
             await pace.step()
             vm = self._registry.find(uuid)
             if vm is not None and vm.running:
-                vm.take_sample(fields, taken_ms)
+                vm.take_sample(fields, taken_ms, silent_ms < stats.SILENT_MS)
                 self._on_sample(vm)
+        return max((silent_ms for _, _, silent_ms in found), default=0)
+
+    def _new_collector(self) -> stats.Collector:
+        return stats.Collector(self._connection.open_another)

@@ -8,11 +8,12 @@ https://libvirt.org/html/libvirt-libvirt-domain.html#virConnectGetAllDomainStats
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import libvirt
 
@@ -24,10 +25,9 @@ BULK_STATS = (
     | libvirt.VIR_DOMAIN_STATS_BLOCK
 )
 # NOWAIT: a VM whose monitor is busy gives what libvirt knows by itself and delays nobody.
-BULK_FLAGS = (
-    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
-    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-)
+BULK_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+# A monitor that has not answered a command for as long does not answer.
+SILENT_MS = 500
 
 
 class DiskSample(NamedTuple):
@@ -112,12 +112,76 @@ class VmSample:
     nics: Mapping[str, NicSample]
 
 
-def collect(handle: libvirt.virConnect) -> list[tuple[str, dict[str, Any]]]:
-    """Bulk statistics of all running domains as (uuid, fields); blocks, for the thread pool."""
-    return [
-        (domain.UUIDString(), fields)
-        for domain, fields in handle.getAllDomainStats(BULK_STATS, BULK_FLAGS)
-    ]
+class Collector:
+    """Asks libvirt about VMs by their uuids, on a connection of its own.
+
+    A call that hangs keeps the connection, so that others do not share it; then this one is given
+    up by abandon(). Its other methods are for the thread pool.
+    """
+
+    def __init__(self, open_connection: Callable[[], libvirt.virConnect]) -> None:
+        self._open = open_connection
+        self._handle: libvirt.virConnect | None = None
+        self._domains: dict[str, libvirt.virDomain] = {}
+        self._abandoned = False
+
+    def collect(self, uuids: Sequence[str]) -> list[tuple[str, dict[str, Any], int]]:
+        """Bulk statistics as (uuid, fields, for how long QEMU has not answered, in ms).
+
+        VMs that are gone are left out. It waits for a QEMU process that does not answer, unless
+        something else waits for it already.
+        """
+        try:
+            domains = self._find(uuids)
+            if self._handle is None or not domains:
+                return []
+            found = self._handle.domainListGetStats(domains, BULK_STATS, BULK_FLAGS)
+            return [(d.UUIDString(), fields, _silent_ms(d, fields)) for d, fields in found]
+        finally:
+            if self._abandoned:
+                self.close()
+
+    def collect_once(self, uuid: str) -> list[tuple[str, dict[str, Any], int]]:
+        """The same for one VM, for a Collector that is used for nothing else."""
+        self._abandoned = True
+        return self.collect([uuid])
+
+    def abandon(self) -> None:
+        """A call hangs: when it comes back, it closes the connection."""
+        self._abandoned = True
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._domains.clear()
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            with contextlib.suppress(libvirt.libvirtError):
+                handle.close()
+
+    def _find(self, uuids: Sequence[str]) -> list[libvirt.virDomain]:
+        """libvirt's objects of the VMs, each looked up once."""
+        if self._handle is None or not self._handle.isAlive():
+            self.close()
+            self._handle = self._open()
+        found = {}
+        for uuid in uuids:
+            with contextlib.suppress(libvirt.libvirtError):
+                found[uuid] = self._domains.get(uuid) or self._handle.lookupByUUIDString(uuid)
+        self._domains = found
+        return list(found.values())
+
+
+def _silent_ms(domain: libvirt.virDomain, fields: Mapping[str, Any]) -> int:
+    """For how long QEMU's monitor has left a command without an answer; 0 for one that answers."""
+    if monitor_answered(fields):
+        return 0
+    try:
+        state, _, waiting_ms = domain.controlInfo()
+    except libvirt.libvirtError:
+        return SILENT_MS
+    if state in (libvirt.VIR_DOMAIN_CONTROL_OK, libvirt.VIR_DOMAIN_CONTROL_JOB):
+        return 0
+    return int(waiting_ms) if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED else SILENT_MS
 
 
 def monitor_answered(fields: Mapping[str, Any]) -> bool:

@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# How long a call waits for a QEMU process that does not answer to do so after all, in seconds.
+STUCK_GRACE_S = 3.0
+# Calls that may wait for one QEMU process at once.
+CALLS_AT_ONCE = 2
+
 NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
 
 
@@ -92,8 +97,9 @@ class VM:
         self.doomed = False
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._monitor_answers = True
-        self._stuck: asyncio.Future[Any] | None = None
+        self._stuck: set[asyncio.Future[Any]] = set()
         self._watchers: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -122,16 +128,24 @@ class VM:
     @property
     def monitor_responsive(self) -> bool:
         """Whether QEMU answered the last time it was asked."""
-        return self._monitor_answers and (self._stuck is None or self._stuck.done())
+        return self._monitor_answers and not self.hangs
 
     @property
     def failed_disks(self) -> list[str]:
         """Target names of the disks whose I/O errors made QEMU pause the VM."""
         return sorted(self.io.disks) if self.status is Status.PAUSED else []
 
-    def take_sample(self, fields: Mapping[str, Any], taken_ms: int) -> None:
-        """Keep a fresh sample out of libvirt's bulk statistics; taken_ms: monotonic clock."""
-        self._monitor_answers = stats.monitor_answered(fields)
+    @property
+    def hangs(self) -> bool:
+        """Whether a call waits for QEMU that should have come back."""
+        return bool(self._stuck)
+
+    def take_sample(self, fields: Mapping[str, Any], taken_ms: int, answers: bool) -> None:
+        """Keep a fresh sample out of libvirt's bulk statistics.
+
+        taken_ms: monotonic clock. answers: whether QEMU's monitor does.
+        """
+        self._monitor_answers = answers
         self.sample = stats.sample(fields, self.sample, taken_ms)
 
     def take_xml(self, xml: str) -> None:
@@ -254,23 +268,43 @@ class VM:
         Raises libvirt.libvirtError; ResourceUnavailable (40) while QEMU does not answer, and
         CallOverrun, which is one, when it does not answer this call.
         """
-        if self._stuck is not None and not self._stuck.done():
-            raise ResourceUnavailable(
-                f"VM {self.id}'s QEMU process does not answer its monitor: an earlier call still "
-                "waits for it; look at the process, VM.destroy ends it"
-            )
+        # Few, so that a QEMU that has just begun to hang does not take a thread for each verb.
         try:
+            await asyncio.wait_for(self._calls.acquire(), self.services.connection.call_timeout_s)
+        except asyncio.TimeoutError:
+            raise self._does_not_answer() from None
+        try:
+            if self.hangs:
+                await asyncio.wait(set(self._stuck), timeout=STUCK_GRACE_S)
+                if self.hangs:
+                    raise self._does_not_answer()
             return await self.services.connection.on_domain(
                 self.id, func, *args, timeout_s=timeout_s
             )
         except CallOverrun as e:
-            self._stuck = e.finished
-            e.finished.add_done_callback(self._came_back)
+            self.hang_until(e.finished)
             raise CallOverrun(f"VM {self.id}: {e}", e.finished) from e
+        finally:
+            self._calls.release()
 
-    def _came_back(self, _call: asyncio.Future[Any]) -> None:
+    def _does_not_answer(self) -> ResourceUnavailable:
+        return ResourceUnavailable(
+            f"VM {self.id}'s QEMU process does not answer its monitor: an earlier call still waits "
+            "for it; look at the process, VM.destroy ends it"
+        )
+
+    def hang_until(self, finished: asyncio.Future[Any]) -> None:
+        """A call waits for this VM's QEMU, which does not answer; finished: when it does."""
+        if not self.hangs:
+            log.warning("the QEMU process of %s does not answer its monitor", self.name)
+        self._stuck.add(finished)
+        finished.add_done_callback(self._came_back)
+
+    def _came_back(self, call: asyncio.Future[Any]) -> None:
         """A call that overran its deadline is done after all, and may have changed devices."""
-        if self.running:
+        self._stuck.discard(call)
+        if self.running and not self.hangs:
+            log.info("the QEMU process of %s answers again", self.name)
             self.spawn(self.refresh())
 
     async def refresh(self) -> None:
