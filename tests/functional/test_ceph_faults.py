@@ -262,6 +262,7 @@ async def other(lab):
             yield engine
             for found in await engine.call("Host.getVMList"):
                 await engine.destroy(found["vmId"])
+            await engine.call("Host.registerSecrets", secrets=[], clear=True)
 
 
 @session_fixture("module")

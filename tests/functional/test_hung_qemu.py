@@ -47,6 +47,7 @@ async def engine(lab):
             yield engine
             for vm in await engine.call("Host.getVMList"):
                 await engine.destroy(vm["vmId"])
+            await engine.call("Host.registerSecrets", secrets=[], clear=True)
 
 
 @session_fixture("module")
