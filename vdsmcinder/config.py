@@ -197,6 +197,11 @@ class Ceph:
         request, in seconds.""",
         minimum=1,
     )
+    monitor_interval_s: float = option(
+        10.0,
+        "Interval between two looks at each cluster that running VMs use, in seconds.",
+        minimum=0.5,
+    )
 
 
 @dataclass(frozen=True)

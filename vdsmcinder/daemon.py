@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import vdsmcinder
 from vdsmcinder import config, health, logs
+from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
 from vdsmcinder.fdstore import FdStore
 from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc import schema, wire_ceph
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
 from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
@@ -38,6 +39,7 @@ from vdsmcinder.rpc.wire_stats import EncodedStats
 from vdsmcinder.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
+from vdsmcinder.virt import clusters
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.keyring import Keyring
@@ -156,6 +158,12 @@ class Daemon:
         )
         self._missing = MissingSecrets(self._registry, self._secrets, self._ask_for_secrets)
         self._secrets.on_change = self._missing.wake
+        self._clusters = ClusterMonitor(
+            self._ceph,
+            settings.ceph.monitor_interval_s,
+            in_use=lambda: clusters.in_use(self._registry.vms(), self._secrets),
+            on_change=self._cluster_changed,
+        )
         self._stats = EncodedStats()
         self._sampler = Sampler(
             self._connection,
@@ -176,7 +184,13 @@ class Daemon:
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
         capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
         host = HostVerbs(
-            self._registry, self._secrets, self._missing, capabilities, self._host, self._stats
+            self._registry,
+            self._secrets,
+            self._missing,
+            capabilities,
+            self._host,
+            self._clusters,
+            self._stats,
         )
         rules = Rules(
             lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
@@ -195,6 +209,7 @@ class Daemon:
         await self._host.start()
         self._sampler.start()
         self._missing.start()
+        self._clusters.start()
         await self._listener.start()
         self._supervision.ready()
         # Anew, in memory that counts as this process's: systemd does not let that be swapped out.
@@ -206,6 +221,7 @@ class Daemon:
         self._supervision.stopping()
         await self._listener.close()
         await self._missing.close()
+        await self._clusters.close()
         await self._sampler.close()
         await self._registry.close()
         await self._ceph.close()
@@ -222,6 +238,12 @@ class Daemon:
         self._events.publish(*vm_status(vm))
         self._sampler.wake()
         self._missing.wake()
+        self._clusters.wake()
+
+    def _cluster_changed(self, cluster: ClusterState) -> None:
+        self._events.publish(*wire_ceph.status(cluster))
+        if cluster.trouble is None:
+            self._registry.storage_may_be_back()
 
     def _ask_for_secrets(self, uuids: Collection[str]) -> None:
         self._events.publish(*secrets_missing(uuids))
@@ -263,6 +285,7 @@ class Daemon:
             self._registry,
             self._missing,
             self._kept_keys.trouble,
+            self._clusters,
             self._listener.certificates,
             self._not_reloaded,
         )
@@ -285,6 +308,7 @@ class Daemon:
             self._registry,
             self._secrets,
             self._host,
+            self._clusters,
         )
         return Exporter(sources)
 

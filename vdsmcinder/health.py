@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.missing_secrets import MissingSecrets
@@ -33,6 +34,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     registry: Registry,
     missing: MissingSecrets,
     not_kept: str,
+    clusters: ClusterMonitor,
     certificates: Certificates | None,
     reload: str,
 ) -> dict[str, Any]:
@@ -42,7 +44,12 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     not_kept: why systemd does not keep the keys of VMs; empty if it does. reload: why the
     configuration could not be read again; empty if it could.
     """
-    troubles = [*_libvirt(connection), *_secrets(missing, not_kept), *_certificates(certificates)]
+    troubles = [
+        *_libvirt(connection),
+        *_secrets(missing, not_kept),
+        *_ceph(clusters),
+        *_certificates(certificates),
+    ]
     if reload:
         troubles.append(Trouble(f"the configuration as it is now is not in force: {reload}", False))
     reasons = [t.reason for t in troubles]
@@ -82,6 +89,16 @@ def _secrets(missing: MissingSecrets, not_kept: str) -> Iterator[Trouble]:
             "of systemd, and register them again after a restart",
             serious=False,
         )
+
+
+def _ceph(clusters: ClusterMonitor) -> Iterator[Trouble]:
+    for cluster in clusters.clusters:
+        if cluster.trouble is not None:
+            yield Trouble(
+                f"Ceph cluster {cluster.name}, which running VMs use, is unreachable: "
+                f"{cluster.trouble}; check its monitors and the network to them",
+                serious=False,
+            )
 
 
 def _certificates(certificates: Certificates | None) -> Iterator[Trouble]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
 
@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 import vdsmcinder
+from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.dispatch import Dispatcher
 from vdsmcinder.rpc.events import Events
@@ -90,6 +91,7 @@ class Sources:
     registry: Registry
     secrets: Secrets
     host: HostSampler
+    ceph: ClusterMonitor
 
 
 class Exporter:
@@ -112,6 +114,7 @@ class Exporter:
             *_clients(s.listener, s.events),
             *_libvirt(s.connection, s.secrets),
             *_host(s.host),
+            *_ceph(s.ceph.clusters),
         ]
         vms = [_VmNow.of(vm) for vm in s.registry.vms()]
         return await asyncio.to_thread(self._write, metrics, vms)
@@ -231,6 +234,38 @@ def _host(host: HostSampler) -> Iterator[Metric]:
         "host_huge_pages_free", "Free huge pages of a NUMA node.", pages, "node", "page_bytes"
     )
     yield from _columns("host_network_", _NIC, {(n,): nic for n, nic in sample.nics.items()}, "nic")
+
+
+_HEALTH = {"HEALTH_OK": 0, "HEALTH_WARN": 1, "HEALTH_ERR": 2}
+
+
+def _ceph(clusters: Collection[ClusterState]) -> Iterator[Metric]:
+    named = {(c.name, c.account.user or ""): c for c in clusters}
+    labels = ("cluster", "user")
+    up = {k: c.trouble is None for k, c in named.items()}
+    yield _gauge("ceph_up", "Whether the cluster can be reached from here.", up, *labels)
+    answered = {k: c.answered_s for k, c in named.items() if c.fsid and c.trouble is None}
+    yield _gauge("ceph_answer_seconds", "How long it took to answer.", answered, *labels)
+    health = {k: _HEALTH[c.health] for k, c in named.items() if c.health in _HEALTH}
+    yield _gauge("ceph_health", "0 is HEALTH_OK, 1 HEALTH_WARN, 2 HEALTH_ERR.", health, *labels)
+    full = {k: len(c.full_osds) for k, c in named.items() if c.health}
+    yield _gauge("ceph_full_osds", "OSDs that are full or nearly so.", full, *labels)
+    monitors = {(*k, m.name or m.address): m for k, c in named.items() for m in c.monitors}
+    reachable = {k: m.trouble is None for k, m in monitors.items()}
+    yield _gauge(
+        "ceph_monitor_up", "Whether the monitor answers this host.", reachable, *labels, "monitor"
+    )
+    quorum = {k: m.in_quorum for k, m in monitors.items() if m.in_quorum is not None}
+    yield _gauge(
+        "ceph_monitor_in_quorum", "Whether the monitor is in quorum.", quorum, *labels, "monitor"
+    )
+    pools = {(*k, pool): room for k, c in named.items() for pool, room in c.pools.items()}
+    used = {k: room.used for k, room in pools.items()}
+    yield _gauge("ceph_pool_used_bytes", "What a pool's data takes.", used, *labels, "pool")
+    free = {k: room.available for k, room in pools.items()}
+    yield _gauge(
+        "ceph_pool_available_bytes", "What can still be written to it.", free, *labels, "pool"
+    )
 
 
 def _vms(vms: Sequence[_VmNow]) -> Iterator[Metric]:

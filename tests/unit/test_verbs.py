@@ -83,7 +83,7 @@ def secrets():
 def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
     nothing = SimpleNamespace()
-    host = HostVerbs(registry, secrets, nothing, nothing, nothing, EncodedStats())
+    host = HostVerbs(registry, secrets, nothing, nothing, nothing, nothing, EncodedStats())
     verbs = handlers(Host=host, VM=VmVerbs(registry))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 

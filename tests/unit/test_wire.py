@@ -309,7 +309,7 @@ def test_host_statistics_of_this_machine():
 
     statuses = [Status.UP, Status.UP, Status.MIGRATION_SOURCE, Status.DOWN]
     vms = [vm(status=status) for status in statuses]
-    found = wire_host.host_stats(asyncio.run(sampled()), vms)
+    found = wire_host.host_stats(asyncio.run(sampled()), vms, ())
     CONTRACT.type("HostStats").check(found, "stats")
     counts = ("vmCount", "vmActive", "vmMigrating", "outgoingVmMigrations", "incomingVmMigrations")
     assert [found[name] for name in counts] == [4, 2, 1, 1, 0]

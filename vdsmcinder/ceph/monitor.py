@@ -8,6 +8,7 @@ their storage are woken by it. Clusters are looked at side by side, so a silent 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # While a cluster is unreachable it is looked at more often.
 _UNREACHABLE_INTERVAL_S = 2.0
+_CALM_S = 0.2
 _FULL_CHECKS = ("OSD_NEARFULL", "OSD_BACKFILLFULL", "OSD_FULL")
 
 
@@ -135,10 +137,10 @@ class ClusterMonitor:
                 pause_s = min(self._interval_s, _UNREACHABLE_INTERVAL_S if troubled else 1e9)
                 due_s = time.monotonic() + pause_s
             self._changed.clear()
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(0.1, due_s - time.monotonic()))
-            except asyncio.TimeoutError:
-                continue
+                # Many VMs may come up at once.
+                await asyncio.sleep(_CALM_S)
 
     def _new(self, account: Account) -> bool:
         return account not in self._states

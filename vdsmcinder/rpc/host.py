@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
@@ -35,6 +36,7 @@ class HostVerbs:
         missing: MissingSecrets,
         capabilities: Capabilities,
         sampler: HostSampler,
+        ceph: ClusterMonitor,
         stats: EncodedStats,
     ) -> None:
         self._registry = registry
@@ -42,6 +44,7 @@ class HostVerbs:
         self._missing = missing
         self._capabilities = capabilities
         self._sampler = sampler
+        self._ceph = ceph
         self._stats = stats
 
     def ping(self) -> bool:
@@ -62,7 +65,9 @@ class HostVerbs:
         return await self._capabilities.hardware()
 
     def getStats(self) -> dict[str, Any]:
-        return wire_host.host_stats(self._sampler.snapshot(), self._registry.vms())
+        return wire_host.host_stats(
+            self._sampler.snapshot(), self._registry.vms(), self._ceph.clusters
+        )
 
     def getVMList(self, full: bool, vm_ids: Sequence[str], only_ids: bool) -> list[Any]:
         vms = self._chosen(vm_ids)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from vdsmcinder.ceph.monitor import ClusterState
 from vdsmcinder.host.counters import Nic, NodeMemory
 from vdsmcinder.host.stats import CpuShare, HostSample
+from vdsmcinder.rpc import wire_ceph
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM
 
@@ -20,13 +22,17 @@ from vdsmcinder.virt.vm import VM
 _DEFAULT_SPEED_MBPS = 1000
 
 
-def host_stats(sample: HostSample, vms: Sequence[VM]) -> dict[str, Any]:
-    """The sample and the counts of VMs as HostStats."""
+def host_stats(
+    sample: HostSample, vms: Sequence[VM], clusters: Collection[ClusterState]
+) -> dict[str, Any]:
+    """The sample, the counts of VMs and the state of Ceph clusters as HostStats."""
     return {
         **_cpu(sample),
         **_memory(sample),
         **_vm_counts(vms),
         **_absent(),
+        "storageDomains": wire_ceph.vitals(clusters),
+        "cephClusters": wire_ceph.clusters(clusters),
         "network": {name: _nic(nic, sample) for name, nic in sample.nics.items()},
         "rxDropped": str(sum(nic.rx_dropped for nic in sample.nics.values())),
         "txDropped": str(sum(nic.tx_dropped for nic in sample.nics.values())),
@@ -119,7 +125,6 @@ def _absent() -> dict[str, Any]:
     return {
         "momStatus": "inactive",
         "netConfigDirty": "False",
-        "storageDomains": {},
         "haStats": {
             "configured": False,
             "active": False,
