@@ -203,9 +203,12 @@ def main(names: list[str]) -> int:
     """Write into the pages what their commands print, where it is not what they show."""
     with walk(Lab.attach()) as reader:
         for page in PAGES:
-            changes = list(_changes(reader, page))
-            if not names or page.name in names:
-                _write(page, changes)
+            changes: list[tuple[Command, str]] = []
+            try:
+                changes.extend(_changes(reader, page))
+            finally:
+                if not names or page.name in names:
+                    _write(page, changes)
     return 0
 
 
