@@ -90,7 +90,8 @@ def table(rows: Sequence[Row], machine: Machine) -> str:
     lines.insert(1, "  ".join("─" * width for width in widths))
     goals = [row.goal for row in rows if row.goal]
     met = sum(goal.met for goal in goals)
-    return "\n".join([*lines, "", f"{met} of {len(goals)} goals met.", *machine.told()])
+    told = [f"{met} of {len(goals)} goals met."] if goals else []
+    return "\n".join([*lines, "", *told, *machine.told()])
 
 
 def to_json(rows: Sequence[Row], machine: Machine) -> str:
