@@ -1,36 +1,86 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where log lines go and what each of them carries: the VM and the flow that caused it.
+"""Where log lines go and what each of them carries: the VM, and the request that caused it.
 
-daemon.py calls setup() once; rpc/dispatch.py and virt/ set the context variables that lines are
-marked with.
+daemon.py calls setup() once; rpc/ and virt/ set the context variables that lines are marked with.
+In the journal these are the fields VM_ID, FLOW_ID, VERB and CLIENT; a line that tells how a verb
+ended has DURATION_MS and, if it failed, ERROR_CODE too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Call(NamedTuple):
+    """A verb that somebody called; client says who, as text, when it is asked to."""
+
+    verb: str
+    client: object
+
+
+class Cause(NamedTuple):
+    """The request that something comes of."""
+
+    flow_id: str | None
+    call: Call | None
+
 
 flow_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flow_id", default=None)
 vm_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("vm_id", default=None)
+call: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s%(marks)s: %(message)s"
 
 
-class Marks(logging.Filter):
-    """Adds the flow id and the VM id of the running task to each record.
+def cause() -> Cause | None:
+    """The request that what runs now comes of; None if it comes of none."""
+    found = Cause(flow_id.get(), call.get())
+    return None if found == (None, None) else found
 
-    `marks` is for the text format; FLOW_ID and VM_ID become fields of the journal's entries.
+
+@contextlib.contextmanager
+def caused_by(known: Cause | None) -> Iterator[None]:
+    """Mark what is logged meanwhile with a request, unless it comes of one anyway."""
+    if known is None or cause() is not None:
+        yield
+        return
+    flow_mark, call_mark = flow_id.set(known.flow_id), call.set(known.call)
+    try:
+        yield
+    finally:
+        call.reset(call_mark)
+        flow_id.reset(flow_mark)
+
+
+def ended(duration_ms: float, error_code: int | None = None) -> dict[str, object]:
+    """The fields of a line that tells how a verb ended, for the parameter extra of logging."""
+    fields: dict[str, object] = {"DURATION_MS": f"{duration_ms:.1f}"}
+    if error_code is not None:
+        fields["ERROR_CODE"] = error_code
+    return fields
+
+
+class Marks(logging.Filter):
+    """Adds the VM and the request of the running task to each record.
+
+    `marks` is for the text format; what is in capitals becomes a field of the journal's entry.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        flow, vm = flow_id.get(), vm_id.get()
+        flow, vm, known = flow_id.get(), vm_id.get(), call.get()
         record.marks = (f" [flow {flow}]" if flow else "") + (f" [vm {vm}]" if vm else "")
         if flow:
             record.FLOW_ID = flow
         if vm:
             record.VM_ID = vm
+        if known:
+            record.VERB, record.CLIENT = known.verb, str(known.client)
         return True
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from lab.host import address_of
 from lab.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from lab.pki import certify_host
 from lab.systemd_host import boot
-from tests.functional.helpers import eventually, running
+from tests.functional.helpers import eventually, refused, running
 from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.client import stomp
 from vdsmcinder.client.session import RemoteError
@@ -35,6 +36,7 @@ STOP_S = 5
 SCORE = 2.0
 
 UNAVAILABLE = 40
+HOTPLUG_FAILED = 45
 RECOVERING = 99
 
 
@@ -190,6 +192,9 @@ async def test_tells_how_many_vms_run_and_since_when(engine, image):
         assert "vm-" in daemon.command("vms")
         daemon.host.systemctl("restart", SERVICE)
         daemon.wait_status("VMs: 1 running")
+        (*_, found) = daemon.host.journal(f"VM_ID={vm_id}")
+        told = rf"vm-{vm_id} was found as it is in libvirt: Up, running for [0-9.]+ s"
+        assert re.fullmatch(told, found["MESSAGE"])
         await engine.connect()
         (stats,) = await engine.call("VM.getStats", vmID=vm_id)
         age = daemon.host.run(["ps", "-o", "etimes=", "-p", qemu_pid(daemon, vm_id)])
@@ -385,6 +390,90 @@ def test_a_wrong_configuration_is_told_and_not_tried_again(active):
         assert any("log.level is 'LOUD'" in line for line in said)
     finally:
         active.set_option("level: LOUD", "level: INFO")
+
+
+async def live_a_life(engine, image):
+    """Have a VM created, changed, stopped from outside and destroyed; returns its id and images."""
+    host, vm_id, boot, data = engine.daemon.host, new_id(), image(), image()
+    name, disk = f"vm-{vm_id}", disk_xml(engine.lab.ceph, boot, "vda", engine.secret_id)
+    params = {"vmID": vm_id, "vmParams": engine.document(vm_id, disk)}
+    await engine.session.call("VM.create", params, flow_id="flow-of-create")
+    try:
+        await engine.wait_status(vm_id, "Up")
+        with console_of(host, name) as console:
+            console.wait_ready()
+        drive = engine.disk(data)
+        await engine.call("VM.hotplugDisk", vmID=vm_id, params={"vmId": vm_id, "drive": drive})
+        with refused(HOTPLUG_FAILED, "plugged into VM"):
+            await engine.call("VM.hotplugDisk", vmID=vm_id, params={"vmId": vm_id, "drive": drive})
+        await engine.call("VM.hotunplugDisk", vmID=vm_id, params={"vmId": vm_id, "drive": drive})
+        host.virsh("suspend", name)
+        await engine.wait_status(vm_id, "Paused")
+        host.virsh("resume", name)
+        await engine.wait_status(vm_id, "Up")
+        await engine.call("VM.pause", vmID=vm_id)
+        await engine.call("VM.cont", vmID=vm_id)
+        await engine.call("VM.getStats", vmID=vm_id)
+    finally:
+        await engine.call("VM.destroy", vmID=vm_id)
+    return vm_id, boot, data
+
+
+STORY = """\
+VM.create: VM.create of VM ID called by CLIENT
+VM.create: NAME is defined: 1 CPU, 256 MiB, disk vda (volumes/BOOT on Ceph)
+VM.create: VM.create of VM ID ok in TIME
+VM.create: NAME is Powering up, was WaitForLaunch for TIME
+VM.create: NAME is Up, was Powering up for TIME
+VM.hotplugDisk: VM.hotplugDisk of VM ID called by CLIENT
+VM.hotplugDisk: NAME: disk vdb (volumes/DATA on Ceph) was plugged
+VM.hotplugDisk: VM.hotplugDisk of VM ID ok in TIME
+VM.hotplugDisk: VM.hotplugDisk of VM ID called by CLIENT
+VM.hotplugDisk: VM.hotplugDisk of VM ID failed with code 45 in TIME: disk volumes/DATA is plugged \
+into VM ID already, as vdb; nothing was changed
+VM.hotunplugDisk: VM.hotunplugDisk of VM ID called by CLIENT
+VM.hotunplugDisk: NAME: disk vdb (volumes/DATA on Ceph) was unplugged
+VM.hotunplugDisk: VM.hotunplugDisk of VM ID ok in TIME
+None: NAME is Paused, was Up for TIME: somebody did that through libvirt, not through this daemon
+None: NAME is Up, was Paused for TIME: somebody did that through libvirt, not through this daemon
+VM.pause: VM.pause of VM ID called by CLIENT
+VM.pause: NAME is Paused, was Up for TIME
+VM.pause: VM.pause of VM ID ok in TIME
+VM.cont: VM.cont of VM ID called by CLIENT
+VM.cont: NAME is Up, was Paused for TIME
+VM.cont: VM.cont of VM ID ok in TIME
+VM.destroy: VM.destroy of VM ID called by CLIENT
+VM.destroy: NAME is Down, was Up for TIME: The VM was destroyed by an administrator.
+VM.destroy: VM.destroy of VM ID ok in TIME
+"""
+
+
+async def test_the_journal_tells_a_vms_whole_story(engine, image):
+    host = engine.daemon.host
+    vm_id, boot, data = await live_a_life(engine, image)
+    host.run(["journalctl", "--sync"])
+    entries = host.journal(f"VM_ID={vm_id}")
+    (client,) = {entry["CLIENT"] for entry in entries if "VERB" in entry}
+    assert re.fullmatch(r"CN=engine,O=lab at [0-9.]+:\d+ \(stomp\)", client)
+    names = {f"vm-{vm_id}": "NAME", vm_id: "ID", boot: "BOOT", data: "DATA", client: "CLIENT"}
+    story = "".join(f"{entry.get('VERB')}: {entry['MESSAGE']}\n" for entry in entries)
+    for known, name in names.items():
+        story = story.replace(known, name)
+    story = re.sub(r"\b[0-9.]+ m?s\b", "TIME", story)
+    # Whether libvirt tells of that step before it is over is a matter of luck.
+    story = re.sub(r".* is Powering down, .*\n", "", story)
+    assert story.replace("was Powering down for", "was Up for") == STORY
+    for entry in entries:
+        ended = re.search(r" (?:ok|failed with code (\d+)) in ([0-9.]+) ms", entry["MESSAGE"])
+        assert (entry.get("ERROR_CODE"), entry.get("DURATION_MS")) == (
+            ended.groups() if ended else (None, None)
+        )
+        created = entry.get("VERB") == "VM.create"
+        assert entry.get("FLOW_ID") == ("flow-of-create" if created else None)
+        assert entry["PRIORITY"] == "6"
+    everything = host.run(["journalctl", f"--unit={SERVICE}", "--output=export"])
+    assert "Host.registerSecrets ok in" in everything
+    assert engine.lab.ceph.key not in everything
 
 
 async def test_an_upgrade_refuses_nobody(engine, image, record_property):

@@ -117,7 +117,8 @@ class Dispatcher:
             envelope.check(content)
         except VdsmCinderError as e:
             self.refused[e.code] += 1
-            log.warning("refused %d bytes from %s: %s", len(body), caller, e.message)
+            fields = {"CLIENT": str(caller), "ERROR_CODE": e.code}
+            log.warning("refused %d bytes from %s: %s", len(body), caller, e.message, extra=fields)
             return envelope.encode(envelope.refusal(e, content))
         return self._dispatch(content, caller)
 

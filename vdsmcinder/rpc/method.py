@@ -102,7 +102,12 @@ class Method:
         sent = given.get("vmID") if self._is_about_vm else None
         # What is no UUID is refused further on, and may be anything.
         vm_id = str(sent).lower() if is_uuid(sent) else None
-        run = _Run(vm_id, logs.vm_id.set(vm_id) if vm_id else None, time.perf_counter_ns())
+        run = _Run(
+            vm_id,
+            logs.vm_id.set(vm_id) if vm_id else None,
+            logs.call.set(logs.Call(self.verb.name, caller)),
+            time.perf_counter_ns(),
+        )
         if log.isEnabledFor(self._level):
             log.log(self._level, "%s%s called by %s", self.verb.name, run.about, caller)
         return run
@@ -153,7 +158,14 @@ class Method:
             self._check(result)
         self.tally.add(OK, time.perf_counter_ns() - run.started_ns)
         if log.isEnabledFor(self._level):
-            log.log(self._level, "%s%s ok in %.1f ms", self.verb.name, run.about, run.ms)
+            log.log(
+                self._level,
+                "%s%s ok in %.1f ms",
+                self.verb.name,
+                run.about,
+                run.ms,
+                extra=logs.ended(run.ms),
+            )
         return Success(result)
 
     def _check(self, result: Any) -> None:
@@ -173,6 +185,7 @@ class Method:
             e.code,
             run.ms,
             e.message,
+            extra=logs.ended(run.ms, e.code),
         )
         return Error(e.code, e.message, e.data)
 
@@ -230,7 +243,13 @@ class AsyncMethod(Method):
             return self._fail(run, e)
         except BaseException:
             self.tally.add(GIVEN_UP, run.ns)
-            log.warning("%s%s given up after %.1f ms", self.verb.name, run.about, run.ms)
+            log.warning(
+                "%s%s given up after %.1f ms",
+                self.verb.name,
+                run.about,
+                run.ms,
+                extra=logs.ended(run.ms),
+            )
             raise
         finally:
             run.leave()
@@ -247,7 +266,8 @@ class Refusal:
 
     def __call__(self, caller: Caller, /, *args: Any, **kwargs: Any) -> Result:
         self._refused[self._error.code] += 1
-        log.info("refused %s: %s", caller, self._error.message)
+        fields = {"CLIENT": str(caller), "ERROR_CODE": self._error.code}
+        log.info("refused %s: %s", caller, self._error.message, extra=fields)
         return Error(self._error.code, self._error.message, self._error.data)
 
 
@@ -256,7 +276,8 @@ class _Run:
     """One call of one verb, under way."""
 
     vm_id: str | None
-    mark: Token[str | None] | None
+    vm_mark: Token[str | None] | None
+    call_mark: Token[logs.Call | None]
     started_ns: int
 
     @property
@@ -275,6 +296,7 @@ class _Run:
         return self.ns / 1e6
 
     def leave(self) -> None:
-        """Take back the mark that log lines carry."""
-        if self.mark is not None:
-            logs.vm_id.reset(self.mark)
+        """Take back the marks that log lines carry."""
+        logs.call.reset(self.call_mark)
+        if self.vm_mark is not None:
+            logs.vm_id.reset(self.vm_mark)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import logging
 import threading
@@ -211,7 +212,9 @@ class Connection:
         return await self.call(run, timeout_s=timeout_s)
 
     def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        running = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        # What the thread logs is marked as what is logged here.
+        marked = functools.partial(contextvars.copy_context().run, call)
+        running = asyncio.get_running_loop().run_in_executor(self._pool, marked)
         self._under_way += 1
         running.add_done_callback(self._count_off)
         return running

@@ -112,7 +112,8 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     attempts = 0 if vm.hangs else graceful_attempts
     timeout_s = max((attempts + 1) * KILL_S, vm.services.connection.call_timeout_s)
     try:
-        await vm.services.connection.on_domain(vm.id, _destroy, attempts, timeout_s=timeout_s)
+        with vm.commanded():
+            await vm.services.connection.on_domain(vm.id, _destroy, attempts, timeout_s=timeout_s)
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:
@@ -156,8 +157,9 @@ async def _bring_down(
     waiting = vm.status
     await asyncio.sleep(delay_s)
     try:
-        await _ask(vm, reboot)
-        await asyncio.wait_for(vm.wait_while(waiting), timeout_s)
+        with vm.commanded():
+            await _ask(vm, reboot)
+            await asyncio.wait_for(vm.wait_while(waiting), timeout_s)
         return
     except (libvirt.libvirtError, ResourceUnavailable) as e:
         log.warning("the guest of %s could not be asked to shut down: %s", vm.name, e)
@@ -183,7 +185,8 @@ async def reset(vm: VM) -> None:
     """Reset the VM as its reset button would. Raises ResetFailed (90), VMIsDown (6)."""
     async with vm.lock:
         vm.require_running("reset")
-        await vm.command(libvirt.virDomain.reset, doing="reset", failure=ResetFailed)
+        with vm.commanded():
+            await vm.command(libvirt.virDomain.reset, doing="reset", failure=ResetFailed)
 
 
 async def pause(vm: VM) -> None:
@@ -199,7 +202,8 @@ async def pause(vm: VM) -> None:
             await vm.command(metadata.set_live, held, doing="kept paused", failure=Unexpected)
             vm.io.held = True
             return
-        await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)
+        with vm.commanded():
+            await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)
         vm.apply(lifecycle.PAUSED_BY_US)
 
 
@@ -210,7 +214,8 @@ async def cont(vm: VM) -> None:
         if vm.status is Status.UP:
             return
         errors = vm.io.count
-        await vm.command(_resume, vm.io.held, doing="continued", failure=Unexpected)
+        with vm.commanded():
+            await vm.command(_resume, vm.io.held, doing="continued", failure=Unexpected)
         vm.io.held = False
         # If its storage is not back, it has been paused again, and the events have told.
         if vm.io.count == errors:

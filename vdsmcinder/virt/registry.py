@@ -20,7 +20,7 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
-from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume
+from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
 from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import is_ours, without_passwords
@@ -133,6 +133,7 @@ class Registry:
         except BaseException:
             del self._vms[vm_id]
             raise
+        log.info("%s is defined: %s", vm.name, story.described(vm.domain))
         vm.spawn(_start(vm, claims))
         return vm
 

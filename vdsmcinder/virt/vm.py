@@ -8,14 +8,16 @@ Commands on one VM are serialised by its lock; reads take none and answer from w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Callable, TypeVar
 
 import libvirt
 
+from vdsmcinder import logs
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import (
@@ -24,7 +26,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMIsDown,
 )
-from vdsmcinder.virt import faults, lifecycle, process, stats
+from vdsmcinder.virt import faults, lifecycle, process, stats, story
 from vdsmcinder.virt.connection import CallOverrun, Connection
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
@@ -99,6 +101,7 @@ class VM:
         self._held_back: Change | None = None
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._monitor_answers = True
+        self._commands: list[logs.Cause] = []
         self._stuck: set[asyncio.Future[Any]] = set()
         self._watchers: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,11 +153,15 @@ class VM:
 
     def take_xml(self, xml: str) -> None:
         """Keep the document that libvirt gives now."""
-        known = self.hash
+        known = self.domain
         self.xml = xml
         self.domain = Domain.from_xml(xml)
-        if self.hash != known and self.status not in NOT_STARTED_YET:
-            self.services.on_change(self)
+        if self.hash == known.devices_hash or self.status in NOT_STARTED_YET:
+            return
+        with logs.caused_by(self._command):
+            for clause in story.devices_changed(known, self.domain):
+                log.info("%s: %s", self.name, clause)
+        self.services.on_change(self)
 
     # What happens to it
 
@@ -197,8 +204,15 @@ class VM:
             log.debug("%s: %s changes nothing", self.status.value, change.cause.name)
             return
         change = self._explained(change)
-        why = f": {change.exit.message}" if change.exit else ""
-        log.info("%s is %s, was %s%s", self.name, status.value, self.status.value, why)
+        with logs.caused_by(self._command):
+            lasted_s = (_now_ms() - self.status_changed_ms) / 1000
+            # From trouble with storage virt/resume.py brings it back, of itself.
+            ours = logs.cause() is not None or self.io.code is not None
+            told = story.changed(self.status, lasted_s, status, change, asked_for=ours)
+            log.log(story.severity(change), "%s %s", self.name, told)
+        self._become(status, change)
+
+    def _become(self, status: Status, change: Change) -> None:
         self.status = status
         self.status_changed_ms = _now_ms()
         self.pause_code = change.pause_code if status is Status.PAUSED else None
@@ -221,9 +235,35 @@ class VM:
         self.take_xml(xml)
         self.pid = process.qemu_pid(self.name)
         self._started_s = time.monotonic() - process.age_s(self.pid)
-        if self.status in NOT_STARTED_YET:
-            self.status = Status.POWERING_UP
-        self.apply(change)
+        if self.status not in NOT_STARTED_YET:
+            self.apply(change)
+            return
+        status = after(Status.POWERING_UP, change.cause)
+        assert status is not None, (
+            "whatever a domain's state is, one that is powering up gets there"
+        )
+        log.info("%s %s", self.name, story.found(status, change, process.age_s(self.pid)))
+        self._become(status, change)
+
+    @contextlib.contextmanager
+    def commanded(self) -> Iterator[None]:
+        """Log what libvirt tells of the VM meanwhile as caused by the request that is served here.
+
+        Its events come on their own, often before the call that causes them returns.
+        """
+        cause = logs.cause()
+        if cause is None:
+            yield
+            return
+        self._commands.append(cause)
+        try:
+            yield
+        finally:
+            self._commands.remove(cause)
+
+    @property
+    def _command(self) -> logs.Cause | None:
+        return self._commands[-1] if self._commands else None
 
     def _explained(self, change: Change) -> Change:
         """The change with what only we know: which I/O error it was, that we asked for the end."""
