@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lab.base import run
 
-DAYS = "30"
+# Longer than the daemon warns of their end.
+DAYS = "60"
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 

@@ -64,6 +64,12 @@ class Listen:
         "/etc/pki/vdsm/certs/cacert.pem",
         "The CA, PEM; clients must have a certificate signed by it.",
     )
+    expiry_warning_days: int = option(
+        30,
+        """Days before the end of the host's certificate or its CA's from which on an event and the
+        log warn of it, once a day, and /health lists it. 0 warns when it is too late.""",
+        minimum=0,
+    )
     unix_socket: str = option(
         "/run/vdsm-cinder/vdsm-cinder.sock",
         "JSON-RPC over HTTP for root on this host, used by the vdsm-cinder command.",

@@ -25,6 +25,7 @@ from vdsmcinder import config, health, logs
 from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
+from vdsmcinder.expiry import Expiry
 from vdsmcinder.fdstore import FdStore
 from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
@@ -173,6 +174,7 @@ class Daemon:
         )
         self._host = HostSampler()
         self._events = Events()
+        self._expiry = Expiry(self._events, settings.listen.expiry_warning_days)
         self._access = Access(settings.access)
         self._dispatcher = self._make_dispatcher(settings)
         pages = Pages(self._health, self._metrics)
@@ -211,6 +213,7 @@ class Daemon:
         self._missing.start()
         self._clusters.start()
         await self._listener.start()
+        self._expiry.start(self._listener.certificates)
         self._supervision.ready()
         # Anew, in memory that counts as this process's: systemd does not let that be swapped out.
         await self._keyring.save()
@@ -219,6 +222,7 @@ class Daemon:
     async def close(self) -> None:
         """Stop every part, in the reverse order; the VMs run on."""
         self._supervision.stopping()
+        await self._expiry.close()
         await self._listener.close()
         await self._missing.close()
         await self._clusters.close()
@@ -277,7 +281,8 @@ class Daemon:
         running = sum(vm.running for vm in self._registry.vms())
         down = len(self._registry.vms()) - running
         text = f"VMs: {running} running, {down} down"
-        return "; ".join([text, *self._health()["reasons"]])
+        health = self._health()
+        return "; ".join([text, *health["reasons"], *health["warnings"]])
 
     def _health(self) -> dict[str, Any]:
         return health.report(
@@ -286,7 +291,7 @@ class Daemon:
             self._missing,
             self._kept_keys.trouble,
             self._clusters,
-            self._listener.certificates,
+            self._expiry,
             self._not_reloaded,
         )
 

@@ -7,17 +7,19 @@ daemon.py answers GET /health with it, vdsmcinder/metrics.py tells it as numbers
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.ceph.monitor import ClusterMonitor
-from vdsmcinder.transport.certificates import Certificates
+from vdsmcinder.expiry import DAY_S, Expiry, sentence
+from vdsmcinder.transport.certificates import Certificates, Held, Owner
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 
-# A certificate that ends sooner than this should have been renewed by now.
+# A certificate that ends sooner than this should have been renewed by now. Before, that it ends is
+# a warning, for as long as option listen.expiry_warning_days says.
 RENEWAL_DAYS = 7
 
 
@@ -35,20 +37,22 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     missing: MissingSecrets,
     not_kept: str,
     clusters: ClusterMonitor,
-    certificates: Certificates | None,
+    expiry: Expiry,
     reload: str,
 ) -> dict[str, Any]:
-    """The daemon's health: status (ready, recovering, degraded), ready, and reasons.
+    """The daemon's health: status (ready, recovering, degraded), ready, reasons and warnings.
 
     ready: engines can be served, well or badly; it is true of a daemon that is merely degraded.
+    warnings: what will be a reason if nobody sees to it; the status does not tell of them.
     not_kept: why systemd does not keep the keys of VMs; empty if it does. reload: why the
     configuration could not be read again; empty if it could.
     """
+    urgent = [held for held in expiry.ending if _days_left(held) < RENEWAL_DAYS]
     troubles = [
         *_libvirt(connection),
         *_secrets(missing, not_kept),
         *_ceph(clusters),
-        *_certificates(certificates),
+        *_certificates(expiry.certificates, urgent),
     ]
     if reload:
         troubles.append(Trouble(f"the configuration as it is now is not in force: {reload}", False))
@@ -61,6 +65,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
         "status": status,
         "ready": registry.recovered and not any(t.serious for t in troubles),
         "reasons": reasons,
+        "warnings": [sentence(held) for held in expiry.ending if held not in urgent],
     }
 
 
@@ -101,7 +106,7 @@ def _ceph(clusters: ClusterMonitor) -> Iterator[Trouble]:
             )
 
 
-def _certificates(certificates: Certificates | None) -> Iterator[Trouble]:
+def _certificates(certificates: Certificates | None, urgent: Iterable[Held]) -> Iterator[Trouble]:
     if certificates is None:
         return
     if certificates.trouble:
@@ -109,16 +114,12 @@ def _certificates(certificates: Certificates | None) -> Iterator[Trouble]:
             f"the certificate files as they are now are not in force: {certificates.trouble}",
             serious=False,
         )
-    days = (certificates.expires_at - time.time()) / 86400
-    if days <= 0:
-        yield Trouble(
-            "the host's certificate has expired, so engines refuse it; renew it (option "
-            "listen.certificate)",
-            serious=True,
-        )
-    elif days < RENEWAL_DAYS:
-        yield Trouble(
-            f"the host's certificate expires in {days:.1f} days; renew it (option "
-            "listen.certificate)",
-            serious=False,
-        )
+    cas = [held for held in certificates.held if held.owner is Owner.CA]
+    for held in urgent:
+        # Clients of a CA that has not ended are served yet.
+        last = held.owner is Owner.HOST or all(_days_left(ca) <= 0 for ca in cas)
+        yield Trouble(sentence(held), serious=_days_left(held) <= 0 and last)
+
+
+def _days_left(held: Held) -> float:
+    return (held.expires_at - time.time()) / DAY_S

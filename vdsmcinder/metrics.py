@@ -168,8 +168,9 @@ def _daemon(s: Sources) -> Iterator[Metric]:
     if certificates is not None:
         yield _gauge(
             "certificate_expiry_timestamp_seconds",
-            "When the host's certificate ceases to be valid.",
-            {(): certificates.expires_at},
+            "When the certificate ceases to be valid: the host's, or the first of its CAs'.",
+            {(held.owner.value,): certificates.expiry(held.owner) for held in certificates.held},
+            "certificate",
         )
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 
 import pytest
 
 from lab.engine import client_context
-from tests.functional.second import client, second_daemon, wait_logged
-from vdsmcinder.client.session import RemoteError
+from tests.functional.second import client, metrics, second_daemon, wait_logged
+from vdsmcinder.client.session import RemoteError, over_unix
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 APPLIED = "the roles and the log level were read again"
 RENEWED = "the certificates were read again"
+EXPIRES = "|host|certificate_expires|host"
 
 
 @pytest.fixture
@@ -47,6 +49,33 @@ async def test_a_renewed_certificate_is_noticed_and_nobody_is_dropped(daemon):
     assert await shown_serial(daemon) != old
     assert await engine.call("Host.ping2") is True
     await engine.close()
+
+
+async def test_a_certificate_that_ends_soon_is_told_of_everywhere(daemon):
+    engine = await client(daemon, "engine")
+    assert daemon.health()["warnings"] == []
+    daemon.pki.renew_host("host2", daemon.host.address, days=20)
+    event = await engine.wait_for_event(lambda e: e["method"] == EXPIRES, 30)
+    told = event["params"]["host"]
+    assert (told["file"], told["daysLeft"]) == (str(daemon.pki.identity("host2").cert), 19)
+    assert "expires in 20.0 days; renew it with vdsm-cinder pki renew" in told["message"]
+    assert f"WARNING vdsmcinder.expiry: {told['message']}" in daemon.log.read_text()
+    health = daemon.health()
+    assert (health["status"], health["warnings"]) == ("ready", [told["message"]])
+    expiry = metrics(daemon)["certificate_expiry_timestamp_seconds", "host"]
+    assert time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expiry)) == told["expires"]
+    # Who comes later is told too, at once; the others are told again tomorrow.
+    late = await client(daemon, "engine")
+    assert (await late.wait_for_event(lambda e: e["method"] == EXPIRES, 30))["params"]["host"]
+    operator = over_unix(str(daemon.unix_socket), 30)
+    heard = await asyncio.to_thread(lambda: next(iter(operator.events())))
+    assert heard["method"] == EXPIRES
+    assert daemon.log.read_text().count("WARNING vdsmcinder.expiry") == 1
+    daemon.pki.renew_host("host2", daemon.host.address, days=60)
+    await logged(daemon, RENEWED, times=2)
+    assert daemon.health()["warnings"] == []
+    await engine.close()
+    await late.close()
 
 
 async def test_a_broken_certificate_is_told_of_and_stays_out_of_force(daemon):

@@ -435,6 +435,10 @@ def test_events_are_told_in_words(run: Run, daemon: Daemon) -> None:
         status(DB, status="Paused", pauseCode="EIO"),
         status(OLD, status="Down", exitMessage="shut down by the user"),
         status(SECRET, status="Down", exitMessage=""),
+        {
+            "method": "|host|certificate_expires|ca",
+            "params": {"ca": {"message": "the CA expires in 3.0 days"}, "notify_time": 7},
+        },
         None,
     ):
         daemon.events.put(event)
@@ -447,6 +451,7 @@ def test_events_are_told_in_words(run: Run, daemon: Daemon) -> None:
         "6a1cffff  数据库  Paused: EIO",
         "0d6f3c1b  old  Down: shut down by the user",
         "c50352a3  (gone)  Down",
+        "the CA expires in 3.0 days",
     ]
     # The daemon has gone away.
     assert done.code == 3

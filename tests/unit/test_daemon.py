@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit.whole import get, running
 from vdsmcinder import daemon
 from vdsmcinder.client.session import RemoteError
 from vdsmcinder.daemon import Daemon
+from vdsmcinder.transport.certificates import Owner
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
 
@@ -93,8 +95,10 @@ async def test_what_prometheus_needs_beside(tmp_path: Path) -> None:
         assert found["ready",] == found["healthy",] == 1
         assert found["vms", "Up"] == 0
         assert found["process_resident_memory_bytes",] > 10e6
-        thirty_days_on = time.time() + 30 * 86400
-        assert abs(found["certificate_expiry_timestamp_seconds",] - thirty_days_on) < 3600
+        sixty_days_on = time.time() + 60 * 86400
+        for owner in ("host", "ca"):
+            expiry = found["certificate_expiry_timestamp_seconds", owner]
+            assert abs(expiry - sixty_days_on) < 3600
 
 
 # --- health ------------------------------------------------------------------------------------
@@ -102,7 +106,10 @@ async def test_what_prometheus_needs_beside(tmp_path: Path) -> None:
 
 async def test_a_daemon_that_can_do_its_work_is_ready(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        assert await host.health() == (200, {"status": "ready", "ready": True, "reasons": []})
+        assert await host.health() == (
+            200,
+            {"status": "ready", "ready": True, "reasons": [], "warnings": []},
+        )
 
 
 async def test_without_libvirt_it_is_degraded_and_not_ready(tmp_path: Path) -> None:
@@ -130,15 +137,36 @@ async def test_stuck_calls_degrade_it_until_all_threads_hang(tmp_path: Path) -> 
 
 async def test_a_certificate_that_ends_soon_is_told_of(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
+        host.pki.renew_host("host", "127.0.0.1", days=20)
+        host.daemon.reload()
+        status, health = await host.health()
+        assert (status, health["status"], health["reasons"]) == (200, "ready", [])
+        assert "expires in 20.0 days; renew it with vdsm-cinder pki renew" in health["warnings"][0]
         host.pki.renew_host("host", "127.0.0.1", days=3)
         host.daemon.reload()
         status, health = await host.health()
         assert (status, health["status"], health["ready"]) == (200, "degraded", True)
         assert "expires in 3.0 days" in health["reasons"][0]
-        host.daemon._listener.certificates.expires_at = time.time() - 1
+        assert health["warnings"] == []
+        assert "expires in 3.0 days" in host.daemon._status()
+
+
+@pytest.mark.parametrize("ended", [Owner.HOST, Owner.CA])
+async def test_a_certificate_that_has_ended_is_serious(tmp_path: Path, ended: Owner) -> None:
+    async with running(tmp_path) as host:
+        certificates = host.daemon._listener.certificates
+        assert certificates is not None
+        valid = certificates.held
+        certificates.held = tuple(
+            replace(held, expires_at=time.time() - 1) if held.owner is ended else held
+            for held in valid
+        )
         status, health = await host.health()
         assert (status, health["ready"]) == (503, False)
         assert "has expired" in health["reasons"][0]
+        # An old CA beside one that is valid is no more than untidy.
+        certificates.held += tuple(held for held in valid if held.owner is Owner.CA)
+        assert (await host.health())[1]["ready"] is (ended is Owner.CA)
 
 
 # --- roles -------------------------------------------------------------------------------------
@@ -233,11 +261,11 @@ async def test_a_broken_configuration_stays_out_of_force(
 async def test_certificates_are_read_again_without_dropping_anyone(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         engine = await host.client()
-        before = (await host.metrics())["certificate_expiry_timestamp_seconds",]
+        before = (await host.metrics())["certificate_expiry_timestamp_seconds", "host"]
         host.pki.renew_host("host", "127.0.0.1", days=90)
         host.daemon.reload()
-        after = (await host.metrics())["certificate_expiry_timestamp_seconds",]
-        assert round((after - before) / 86400) == 60
+        after = (await host.metrics())["certificate_expiry_timestamp_seconds", "host"]
+        assert round((after - before) / 86400) == 30
         assert await engine.call("Host.ping2") is True
         await engine.close()
 

@@ -14,6 +14,7 @@ from vdsmcinder.client.tables import printable
 from vdsmcinder.client.vms import SHORT_ID
 
 NAMELESS = "(gone)"
+CERTIFICATE = "|host|certificate_expires|"
 
 
 class Narrator:
@@ -33,9 +34,11 @@ class Narrator:
 
     def _told(self, event: Mapping[str, Any]) -> str:
         params = event.get("params", {})
-        topic, _, vm_id = (
-            str(event.get("method", "")).strip("|").removeprefix("virt|").partition("|")
-        )
+        name = str(event.get("method", ""))
+        if name.startswith(CERTIFICATE):
+            (told,) = (value for key, value in params.items() if key != "notify_time")
+            return str(told.get("message"))
+        topic, _, vm_id = name.strip("|").removeprefix("virt|").partition("|")
         details = params.get(vm_id)
         if not isinstance(details, Mapping):
             return f"{topic} {vm_id}".rstrip()

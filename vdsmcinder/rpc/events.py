@@ -7,7 +7,7 @@ virt/ tells of changes through a callable that daemon.py ties to publish(); tran
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Callable
 
 from vdsmcinder.rpc import envelope
@@ -19,6 +19,7 @@ from vdsmcinder.virt.vm import VM
 log = logging.getLogger(__name__)
 
 Sink = Callable[[bytes], None]
+Told = tuple[str, Mapping[str, Any]]  # name and params of an event
 
 
 class Events:
@@ -31,6 +32,7 @@ class Events:
         self.published = 0
         # A dict for its order; a sink is a key of its own, even if it subscribes twice.
         self._sinks: dict[object, Sink] = {}
+        self._greeting: Callable[[], Iterable[Told]] = tuple
 
     def publish(self, name: str, params: Mapping[str, Any]) -> None:
         """Send an event to all subscribers, stamped with notify_time.
@@ -41,12 +43,20 @@ class Events:
         self.published += 1
         if not self._sinks:
             return
-        body = envelope.notification(name, {**params, "notify_time": monotonic_ms()})
+        body = _encoded(name, params)
         for sink in tuple(self._sinks.values()):
             try:
                 sink(body)
             except Exception:
                 log.exception("event %s could not be passed on to a subscriber", name)
+
+    def greet_with(self, greeting: Callable[[], Iterable[Told]]) -> None:
+        """Have clients that subscribe told first what greeting gives: events that hold on."""
+        self._greeting = greeting
+
+    def greeting(self) -> list[bytes]:
+        """What a client that has subscribed just now is to be told, encoded; transports ask."""
+        return [_encoded(name, params) for name, params in self._greeting()]
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
         """Have sink called with each event from now on, encoded as a JSON-RPC notification.
@@ -60,6 +70,10 @@ class Events:
             self._sinks.pop(key, None)
 
         return unsubscribe
+
+
+def _encoded(name: str, params: Mapping[str, Any]) -> bytes:
+    return envelope.notification(name, {**params, "notify_time": monotonic_ms()})
 
 
 def vm_status(vm: VM) -> tuple[str, dict[str, Any]]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import calendar
+import enum
 import logging
 import os
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from vdsmcinder.config import ConfigError, Listen
-from vdsmcinder.transport import tls
+from vdsmcinder.transport import peer, tls
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,36 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)--
 _CONTEXT_0, _UTC_TIME = 0xA0, 0x17
 
 
+class Owner(enum.Enum):
+    """Whose a certificate is, as metrics and events name it."""
+
+    HOST = "host"
+    CA = "ca"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A certificate in force. expires_at: when it ceases to be valid, seconds since the epoch.
+
+    subject: of a CA, of which there may be several; empty for the host's.
+    """
+
+    owner: Owner
+    file: str
+    subject: str
+    expires_at: float
+
+    def __str__(self) -> str:
+        if self.owner is Owner.HOST:
+            return f"the host's certificate ({self.file})"
+        return f"the certificate of the CA {self.subject} ({self.file})"
+
+
 class Certificates:
     """The TLS context for connections from now on.
 
-    expires_at: when the host's certificate ceases to be valid, seconds since the epoch.
-    trouble: why the files as they are now are not in force; empty while they are.
+    held: the certificates that it is made of. trouble: why the files as they are now are not in
+    force; empty while they are.
     """
 
     def __init__(self, listen: Listen) -> None:
@@ -59,7 +86,8 @@ class Certificates:
             log.error("the certificates read before stay in force: %s", e)
             return
         self.trouble = ""
-        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.expires_at))
+        ends = self.expiry(Owner.HOST)
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))
         log.info("the certificates were read again; the host's is valid until %s", until)
 
     async def watch(self) -> None:
@@ -71,15 +99,28 @@ class Certificates:
             if seen == before and seen != self._stamps:
                 self.reload()
 
+    def expiry(self, owner: Owner) -> float:
+        """When the first certificate of that owner ceases to be valid, seconds since the epoch."""
+        return min(held.expires_at for held in self.held if held.owner is owner)
+
     def _load(self) -> None:
         self._stamps = self._look()
-        context = tls.server_context(self._listen)
-        self.expires_at = not_after(Path(self._listen.certificate).read_bytes())
+        context, listen = tls.server_context(self._listen), self._listen
+        ends = not_after(Path(listen.certificate).read_bytes())
+        self.held: tuple[Held, ...] = (
+            Held(Owner.HOST, listen.certificate, "", ends),
+            *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()),
+        )
         self.context: ssl.SSLContext = context
 
     def _look(self) -> tuple[_Stamp, ...]:
         listen = self._listen
         return tuple(_stamp(path) for path in (listen.certificate, listen.key, listen.ca))
+
+
+def _of_ca(certificate: Mapping[str, Any], file: str) -> Held:
+    ends = ssl.cert_time_to_seconds(certificate["notAfter"])
+    return Held(Owner.CA, file, peer.subject(certificate), ends)
 
 
 def _stamp(path: str) -> _Stamp:

@@ -63,6 +63,8 @@ class EventStreams:
         try:
             await response.prepare(request)
             await response.write(SUBSCRIBED)
+            for body in self._events.greeting():
+                stream.put(self._chunk(body))
             while chunk := await stream.next():
                 await response.write(chunk)
         except ConnectionError:
@@ -72,10 +74,13 @@ class EventStreams:
         return response
 
     def _publish(self, body: bytes) -> None:
-        self._number += 1
-        event = b"id:%d\ndata:%b\n\n" % (self._number, body)
+        event = self._chunk(body)
         for stream in self._streams:
             stream.put(event)
+
+    def _chunk(self, body: bytes) -> bytes:
+        self._number += 1
+        return b"id:%d\ndata:%b\n\n" % (self._number, body)
 
 
 class _Stream:

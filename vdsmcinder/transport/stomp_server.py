@@ -90,10 +90,17 @@ class StompServer:
             await asyncio.wait([connection.lost for connection in connections])
 
     def _publish(self, body: bytes) -> None:
-        self._event_number += 1
-        tail = event_tail(body, self._event_number)
+        tail = self._tail(body)
         for connection in tuple(self.connections):
             connection.send_event(tail)
+
+    def greeting(self) -> list[bytes]:
+        """Events, encoded by event_tail(), for a client that has subscribed to them just now."""
+        return [self._tail(body) for body in self._events.greeting()]
+
+    def _tail(self, body: bytes) -> bytes:
+        self._event_number += 1
+        return event_tail(body, self._event_number)
 
     def _look_for_unfinished(self) -> None:
         loop = asyncio.get_running_loop()
@@ -183,7 +190,7 @@ class StompConnection(asyncio.Protocol):
     def _take_turn(self, end: float) -> None:
         """Answer what has been received, or as much of it as can be begun before `end`."""
         self._heart.last_heard = self._loop.time()
-        session = self._session
+        session, hears_events = self._session, bool(self._session.event_heads)
         self._interrupted = False
         while (request := session.next_request()) is not None:
             self._answer(request)
@@ -195,6 +202,9 @@ class StompConnection(asyncio.Protocol):
                 break
         if session.connected and not self._welcomed:
             self._welcome()
+        if session.event_heads and not hears_events:
+            for tail in self._server.greeting():
+                self.send_event(tail)
         self._flush()
         if self._lane.full:
             self._heart.deaf = True
