@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 import signal
+import ssl
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
@@ -417,6 +418,77 @@ async def live_a_life(engine, image):
     finally:
         await engine.call("VM.destroy", vmID=vm_id)
     return vm_id, boot, data
+
+
+@pytest.fixture
+def certified(active, tmp_path):
+    """Certificates that the host made for itself, which its daemon serves with meanwhile.
+
+    What they replace comes back. Gives the directory to which its client's were brought.
+    """
+    host = active.host
+    host.run(["cp", "--archive", "/etc/pki/vdsm", "/etc/pki/kept"])
+    try:
+        host.run(["rm", "-r", "/etc/pki/vdsm"])
+        host.run(["vdsm-cinder", "pki", "init", f"--name={host.name}", f"--name={host.address}"])
+        host.systemctl("restart", SERVICE)
+        for name in ("certs/cacert.pem", "certs/clientcert.pem", "keys/clientkey.pem"):
+            content = host.run(["cat", f"/etc/pki/vdsm/{name}"])
+            (tmp_path / name.partition("/")[2]).write_text(content)
+        yield tmp_path
+    finally:
+        host.run(["rm", "-r", "/etc/pki/vdsm"])
+        host.run(["mv", "/etc/pki/kept", "/etc/pki/vdsm"])
+        host.systemctl("restart", SERVICE)
+
+
+def trusting(directory):
+    """TLS of a client with the certificate that pki init made."""
+    context = ssl.create_default_context(cafile=directory / "cacert.pem")
+    context.load_cert_chain(directory / "clientcert.pem", directory / "clientkey.pem")
+    return context
+
+
+async def shown_serial(address, context):
+    """The serial number of the certificate that a new client is shown."""
+    _, writer = await asyncio.open_connection(*address, ssl=context)
+    serial = writer.get_extra_info("peercert")["serialNumber"]
+    writer.close()
+    return serial
+
+
+async def test_certificates_of_its_own_are_served_with_and_renewed(active, certified, lab):
+    host, address, context = active.host, (active.host.address, active.port), trusting(certified)
+    keys = "/etc/pki/vdsm/keys"
+    assert host.run(["stat", "--format=%U:%G %a", f"{keys}/vdsmkey.pem", f"{keys}/cakey.pem"]) == (
+        "root:vdsm-cinder 640\nroot:root 600\n"
+    )
+    session = await stomp.connect(*address, context, 0)
+    assert await session.call("Host.ping2") is True
+    # That the host checks the client's, which the lab's CA signed, and the client the host's.
+    strange = client_context(lab.pki, lab.pki.engine)
+    strange.load_verify_locations(certified / "cacert.pem")
+    with pytest.raises((ssl.SSLError, ConnectionError, stomp.SessionLost)):
+        await stomp.connect(*address, strange, 0)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await stomp.connect(*address, client_context(lab.pki, lab.pki.engine), 0)
+
+    pid, before = active.pid, await shown_serial(address, context)
+    said = active.command("pki", "renew", "--days", "500", "--reload")
+    assert "expires" in said and "in 500 days" in said
+    wait_until(lambda: active.state == "active", "the reload to be over", 30)
+    assert await shown_serial(address, context) != before
+    assert active.pid == pid
+    assert await session.call("Host.ping2") is True
+    await session.close()
+
+    shown = json.loads(active.command("pki", "show", "--json"))
+    assert [(entry["of"], round(entry["daysLeft"])) for entry in shown] == [
+        ("CA", 3650),
+        ("host", 500),
+        ("client", 500),
+    ]
+    assert shown[1]["names"] == [host.name, host.address]
 
 
 STORY = """\
