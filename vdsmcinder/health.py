@@ -50,6 +50,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     urgent = [held for held in expiry.ending if _days_left(held) < RENEWAL_DAYS]
     troubles = [
         *_libvirt(connection),
+        *_vms(registry),
         *_secrets(missing, not_kept),
         *_ceph(clusters),
         *_certificates(expiry.certificates, urgent),
@@ -78,6 +79,15 @@ def _libvirt(connection: Connection) -> Iterator[Trouble]:
             f"{stuck} libvirt calls did not come back within their deadline and hold {stuck} of "
             f"{threads} threads; check whether libvirtd and the VMs' QEMU processes respond",
             serious=stuck >= threads,
+        )
+
+
+def _vms(registry: Registry) -> Iterator[Trouble]:
+    for uuid, why in registry.unread.items():
+        yield Trouble(
+            f"libvirt's domain {uuid} is a VM of this daemon's that it cannot read, so that it is "
+            f"not listed: {why}; look at it with virsh dumpxml, a newer daemon may have defined it",
+            serious=False,
         )
 
 

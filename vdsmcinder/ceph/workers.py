@@ -193,6 +193,9 @@ class _Desk:
                     self._process = await asyncio.wait_for(start, START_TIMEOUT_S)
                 except asyncio.TimeoutError:
                     raise CephFault(Kind.ENDED, "it did not start") from None
+                except OSError as e:
+                    # No memory or no file descriptor left for another process.
+                    raise CephFault(Kind.ENDED, f"it could not be started: {e}") from e
                 log.debug("worker process %d talks to Ceph as %s", self.pid, self.account)
             return self._process
 

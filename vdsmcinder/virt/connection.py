@@ -58,6 +58,10 @@ class CallOverrun(ResourceUnavailable):
         self.finished = finished
 
 
+class ConnectionLost(ResourceUnavailable):
+    """libvirt went away during a call: what it was to do may be done, or not."""
+
+
 class _Line:
     """A connection for calls. slow: calls on it that have been under way for a while."""
 
@@ -172,8 +176,8 @@ class Connection:
         """Run func(*args), which makes libvirt calls, in the thread pool.
 
         timeout_s: deadline in seconds, libvirt.call_timeout_s of the configuration if not given.
-        Raises libvirt.libvirtError as libvirt does; ResourceUnavailable when libvirt is gone;
-        CallOverrun when the deadline passes first.
+        Raises libvirt.libvirtError as libvirt does; ResourceUnavailable when libvirt is gone,
+        ConnectionLost when it goes meanwhile; CallOverrun when the deadline passes first.
         """
         line = self._open_line()
         deadline_s = self._config.call_timeout_s if timeout_s is None else timeout_s
@@ -191,7 +195,7 @@ class Connection:
         except libvirt.libvirtError as e:
             if line.handle.isAlive():
                 raise
-            raise ResourceUnavailable(
+            raise ConnectionLost(
                 f"libvirt at {self._config.uri} went away during the call ({e}); check that "
                 "libvirtd runs, the call can be made again when it does"
             ) from e
@@ -306,6 +310,11 @@ class Connection:
             if str(e) != self._reason:
                 log.error("libvirt at %s cannot be reached: %s; trying on", self._config.uri, e)
             self._reason = str(e)
+            return False
+        except Exception as e:
+            # Such as no memory for another thread: it is tried again all the same.
+            log.exception("libvirt at %s cannot be reached; trying on", self._config.uri)
+            self._reason = str(e) or type(e).__name__
             return False
         self._handles, self._line = handles, _Line(handles[-1])
         log.info("connected to libvirt at %s", self._config.uri)

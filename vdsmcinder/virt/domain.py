@@ -129,7 +129,7 @@ class Domain:
             agent_connected=_agent_connected(devices),
             devices_hash=_hash(devices),
             io_tune_policy=iotune_policy.read(root),
-            metadata=VmMetadata.read(root),
+            metadata=VmMetadata.of_domain(root),
         )
 
 

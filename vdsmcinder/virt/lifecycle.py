@@ -62,7 +62,13 @@ SAVED = _ended(
 NOT_RUNNING = _ended(
     ExitCode.ERROR,
     ExitReason.HOST_SHUTDOWN,
-    "The VM does not run, and libvirt does not know why; the host has probably been restarted.",
+    "The VM does not run, and libvirt does not know why: the host has probably been restarted, or "
+    "this daemon while it created the VM.",
+)
+START_LOST = _ended(
+    ExitCode.ERROR,
+    ExitReason.LIBVIRT_START_FAILED,
+    "The VM could not be started: libvirt went away meanwhile, and does not run it.",
 )
 DOMAIN_GONE = _ended(
     ExitCode.ERROR,

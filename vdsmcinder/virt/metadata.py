@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Callable, TypeVar
 
 import libvirt
 from lxml import etree
 
-from vdsmcinder.fields import BOOLEAN, TEXT, Fields, matching, number
+from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, matching, number
 from vdsmcinder.virt.xmldoc import parse
 
 NAMESPACE = "http://ovirt.org/vm/1.0"
 PREFIX = "ovirt-vm"
 
-# Of the layout of the element; raise it when recovery has to tell old from new.
+T = TypeVar("T")
+
+# Of the layout of the element; raise it when recovery has to tell old from new. Older daemons take
+# what they know of it and leave the rest.
 VERSION = 1
 
 # Our child that holds thaw_by_s.
@@ -56,8 +61,22 @@ class VmMetadata:
     held: bool = False
 
     @classmethod
-    def read(cls, domain: etree._Element) -> VmMetadata:
-        """Read it from a <domain>. Raises InvalidParameter for values that do not fit."""
+    def of_request(cls, domain: etree._Element) -> VmMetadata:
+        """Read it from an engine's <domain>. Raises InvalidParameter for values that do not fit."""
+        return cls._read(domain, Fields.get)
+
+    @classmethod
+    def of_domain(cls, domain: etree._Element) -> VmMetadata:
+        """Read it from libvirt's <domain>.
+
+        Values that do not fit count as absent: a newer daemon may have written them.
+        """
+        return cls._read(domain, _get_known)
+
+    @classmethod
+    def _read(
+        cls, domain: etree._Element, get: Callable[[Fields, str, Kind[Any]], Any]
+    ) -> VmMetadata:
         vm = find(domain)
         if vm is None:
             return cls()
@@ -67,18 +86,25 @@ class VmMetadata:
             texts[_MARK] = mark.get("version")
         values = Fields(texts, "metadata of the VM")
         return cls(
-            version=values.get(_MARK, number(0)),
-            launch_paused=values.get("launchPaused", BOOLEAN) or False,
-            destroy_on_reboot=values.get("destroy_on_reboot", BOOLEAN) or False,
-            cluster_version=values.get("clusterVersion", TEXT),
-            min_guaranteed_mib=values.get("minGuaranteedMemoryMb", number(0)),
+            version=get(values, _MARK, number(0)),
+            launch_paused=get(values, "launchPaused", BOOLEAN) or False,
+            destroy_on_reboot=get(values, "destroy_on_reboot", BOOLEAN) or False,
+            cluster_version=get(values, "clusterVersion", TEXT),
+            min_guaranteed_mib=get(values, "minGuaranteedMemoryMb", number(0)),
             custom={_local(c): c.text or "" for c in vm.iterfind(f"{_tag('custom')}/*")},
-            exit_code=values.get("exitCode", number(0)),
-            exit_reason=values.get("exitReason", number(0)),
-            exit_message=values.get("exitMessage", TEXT),
-            thaw_by_s=values.get(THAW_BY, number(0)),
-            held=values.get(HELD, BOOLEAN) or False,
+            exit_code=get(values, "exitCode", number(0)),
+            exit_reason=get(values, "exitReason", number(0)),
+            exit_message=get(values, "exitMessage", TEXT),
+            thaw_by_s=get(values, THAW_BY, number(0)),
+            held=get(values, HELD, BOOLEAN) or False,
         )
+
+
+def _get_known(values: Fields, name: str, kind: Kind[T]) -> T | None:
+    try:
+        return values.get(name, kind)
+    except InvalidParameter:
+        return None
 
 
 def find(domain: etree._Element) -> etree._Element | None:

@@ -79,12 +79,18 @@ class MissingSecrets:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), REPEAT_S if self.by_uuid else None)
             self._wanted.clear()
-            known = set(self.by_uuid)
-            await self.look()
-            if self.by_uuid or known:
-                if known != set(self.by_uuid):
-                    log.warning("secrets that VMs need are missing: %s", _listed(self.by_uuid))
-                self._ask(list(self.by_uuid))
+            try:
+                await self._look_and_ask()
+            except Exception:
+                log.exception("which secrets are missing could not be looked at")
+
+    async def _look_and_ask(self) -> None:
+        known = set(self.by_uuid)
+        await self.look()
+        if self.by_uuid or known:
+            if known != set(self.by_uuid):
+                log.warning("secrets that VMs need are missing: %s", _listed(self.by_uuid))
+            self._ask(list(self.by_uuid))
 
 
 def _listed(by_uuid: Mapping[str, tuple[str, ...]]) -> str:

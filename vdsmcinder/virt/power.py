@@ -22,7 +22,7 @@ from vdsmcinder.errors import (
     UnsupportedOperation,
 )
 from vdsmcinder.virt import faults, lifecycle, metadata
-from vdsmcinder.virt.connection import CallOverrun
+from vdsmcinder.virt.connection import CallOverrun, ConnectionLost
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm import NOT_STARTED_YET, VM
@@ -68,6 +68,9 @@ async def start(vm: VM) -> None:
         except libvirt.libvirtError as e:
             action = f"VM {vm.id} could not be started"
             _start_failed(vm, faults.explain(e, action, CreateFailed, vm.domain.drives).message)
+        except ConnectionLost as e:
+            log.warning("whether %s was started is known when libvirt is back: %s", vm.name, e)
+            vm.adrift = True
         except ResourceUnavailable as e:
             _start_failed(vm, f"VM {vm.id} could not be started: {e}")
         else:
@@ -196,11 +199,12 @@ async def pause(vm: VM) -> None:
     """
     async with vm.lock:
         vm.require_running("paused")
-        if vm.status is Status.PAUSED and vm.pause_code is not PauseCode.NOERR:
+        if vm.status is Status.PAUSED:
             # It stands already, so that all there is to do is to keep it so.
-            held = {metadata.HELD: "true"}
-            await vm.command(metadata.set_live, held, doing="kept paused", failure=Unexpected)
-            vm.io.held = True
+            if vm.pause_code is not PauseCode.NOERR:
+                held = {metadata.HELD: "true"}
+                await vm.command(metadata.set_live, held, doing="kept paused", failure=Unexpected)
+                vm.io.held = True
             return
         with vm.commanded():
             await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)

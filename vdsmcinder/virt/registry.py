@@ -19,7 +19,7 @@ from vdsmcinder import logs
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
-from vdsmcinder.errors import CreateFailed, NoSuchVM, VMExists
+from vdsmcinder.errors import CreateFailed, NoSuchVM, VdsmCinderError, VMExists
 from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
 from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.connection import Connection
@@ -28,10 +28,13 @@ from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.request import DomainRequest, parse_request
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.status import Cause, Status
+from vdsmcinder.virt.status import Cause
 from vdsmcinder.virt.vm import VM, Services
 
 log = logging.getLogger(__name__)
+
+# How often the domains are read again because some of them changed meanwhile.
+READINGS = 10
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Registry:
     """All VMs that are ours, by uuid.
 
     recovered: False until libvirt's domains have been read for the first time.
+    unread: domains that are ours and that make no sense to us: by name, why not.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Registry:
         on_thaw: Callable[[VM, LateThaw], None],
     ) -> None:
         self.recovered = False
+        self.unread: Mapping[str, str] = {}
+        self._heard_of: set[str] = set()
         self._connection = connection
         self._options = vm_options
         self._vms: dict[str, VM] = {}
@@ -124,20 +130,28 @@ class Registry:
         vm = VM(vm_id, without_passwords(request.xml), self._services)
         self._vms[vm_id] = vm
         try:
-            claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
-            try:
-                await self._define(vm_id, request)
-            except BaseException:
-                await claims.release()
-                raise
+            async with vm.lock:
+                claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
+                try:
+                    await self._define(vm, request)
+                except BaseException:
+                    await claims.release()
+                    raise
         except BaseException:
-            del self._vms[vm_id]
+            self._forget(vm)
             raise
         log.info("%s is defined: %s", vm.name, story.described(vm.domain))
         vm.spawn(_start(vm, claims))
         return vm
 
-    async def _define(self, vm_id: str, request: DomainRequest) -> None:
+    async def _define(self, vm: VM, request: DomainRequest) -> None:
+        vm_id = vm.id
+        if vm.doomed:
+            raise CreateFailed(
+                f"VM {vm_id} was destroyed while it was being created; create it again if it is "
+                "still wanted",
+                vmId=vm_id,
+            )
         try:
             await self._connection.call(_define, self._connection.handle, vm_id, request.xml)
         except libvirt.libvirtError as e:
@@ -156,8 +170,15 @@ class Registry:
     async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
         """End the VM if it runs, and forget it. Raises NoSuchVM (1), and as VM.destroy does."""
         vm = self.get(vm_id)
-        await power.destroy(vm, graceful_attempts)
-        self._vms.pop(vm.id, None)
+        async with vm.ending:
+            # Whoever waited for another's destroy is done: a VM of that id is a new one by now.
+            if self.find(vm_id) is vm:
+                await power.destroy(vm, graceful_attempts)
+                self._forget(vm)
+
+    def _forget(self, vm: VM) -> None:
+        if self._vms.get(vm.id) is vm:
+            del self._vms[vm.id]
 
     def storage_may_be_back(self) -> None:
         """Have the VMs that are paused for I/O errors look for their storage now."""
@@ -176,25 +197,48 @@ class Registry:
         Raises what Connection.call raises; the connection then calls again.
         """
         await self._services.secrets.restore()
-        found = await self._connection.call(_list_domains, self._connection.handle)
+        # Those that are created meanwhile may be missing in what is found.
+        known = {vm.id: vm for vm in self.vms() if not vm.starting}
+        found = await self._read_domains()
+        unread = {}
         for domain in found:
             logs.vm_id.set(domain.uuid)
-            vm = self._vms.get(domain.uuid)
-            if vm is None:
-                vm = self._vms[domain.uuid] = VM(domain.uuid, domain.xml, self._services)
-            elif vm.status in (Status.WAIT_FOR_LAUNCH, Status.POWERING_UP):
-                continue
-            change = lifecycle.from_state(domain.state, domain.reason)
-            if change.cause is Cause.STOPPED:
-                change = exits.recorded(vm.domain.metadata) or change
-            vm.found(domain.xml, change)
-            guest_agent.recover(vm)
-        for uuid in set(self._vms) - {domain.uuid for domain in found}:
+            try:
+                self._take_over(domain)
+            except VdsmCinderError as e:
+                # One that a newer daemon may have defined must not keep us from all the others.
+                log.error("domain %s is ours and cannot be read: %s", domain.uuid, e)
+                unread[domain.uuid] = e.message
+        for uuid in set(known) - {domain.uuid for domain in found}:
             logs.vm_id.set(uuid)
-            self._vms[uuid].happened(lifecycle.DOMAIN_GONE)
+            known[uuid].gone()
         logs.vm_id.set(None)
+        self.unread = unread
         self.recovered = True
         log.info("%d VMs, %d of them running", len(self._vms), sum(v.running for v in self.vms()))
+
+    async def _read_domains(self) -> list[Found]:
+        """Our domains as they are now, and not older than what events told meanwhile."""
+        for _ in range(READINGS):
+            self._heard_of.clear()
+            found = await self._connection.call(_list_domains, self._connection.handle)
+            if not self._heard_of:
+                break
+        return found
+
+    def _take_over(self, domain: Found) -> None:
+        """Bring a VM up to what libvirt tells of its domain. Raises VdsmCinderError."""
+        change = lifecycle.from_state(domain.state, domain.reason)
+        vm = self._vms.get(domain.uuid)
+        if vm is None or (not vm.running and not vm.doomed and change.cause is not Cause.STOPPED):
+            # Down is final: one that somebody else has started again is another VM to engines.
+            vm = self._vms[domain.uuid] = VM(domain.uuid, domain.xml, self._services)
+        elif vm.starting:
+            return
+        if change.cause is Cause.STOPPED:
+            change = exits.recorded(vm.domain.metadata) or change
+        vm.found(domain.xml, change)
+        guest_agent.recover(vm)
 
     def _changed(self, vm: VM) -> None:
         self._on_change(vm)
@@ -209,6 +253,7 @@ class Registry:
             libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: self._on_reboot,
             libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: self._on_io_error,
             libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: self._on_agent,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: self._on_device_added,
             libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._on_device_removed,
             libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: self._on_device_removal_failed,
         }
@@ -219,12 +264,17 @@ class Registry:
         return self._vms.get(uuid)
 
     def _on_lifecycle(self, uuid: str, event: int, detail: int) -> None:
+        self._heard_of.add(uuid)
         vm = self._of_event(uuid)
         if vm is None:
             return
         if event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED and not (vm.running or vm.doomed):
             log.warning("%s was removed from libvirt by somebody else", vm.name)
             del self._vms[uuid]
+            return
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED and not (vm.running or vm.doomed):
+            log.warning("%s was started again by somebody else", vm.name)
+            vm.spawn(self._recover())
             return
         change = lifecycle.from_event(event, detail)
         if change is not None:
@@ -245,6 +295,12 @@ class Registry:
     def _on_agent(self, uuid: str, _state: int, _reason: int) -> None:
         vm = self._of_event(uuid)
         if vm is not None and vm.running:
+            vm.spawn(vm.refresh())
+
+    def _on_device_added(self, uuid: str, _alias: str) -> None:
+        vm = self._of_event(uuid)
+        # Whoever plugs it looks then; but a daemon that was killed meanwhile may have plugged it.
+        if vm is not None and vm.running and not vm.lock.locked():
             vm.spawn(vm.refresh())
 
     def _on_device_removed(self, uuid: str, alias: str) -> None:

@@ -71,7 +71,7 @@ def parse_request(
         vm_id=uuid,
         name=domain.findtext("name", ""),
         xml=etree.tostring(domain, encoding="unicode"),
-        launch_paused=metadata.VmMetadata.read(domain).launch_paused,
+        launch_paused=metadata.VmMetadata.of_request(domain).launch_paused,
     )
 
 

@@ -87,6 +87,9 @@ class Sampler:
                 log.warning("no statistics this time: %s", e)
             except libvirt.libvirtError as e:
                 log.warning("no statistics this time: libvirt says %s", e)
+            except Exception:
+                # Such as no memory left: the next round may find some.
+                log.exception("no statistics this time")
 
     async def _sample(self) -> None:
         """One round: all VMs at once and, if one of them keeps the others waiting, each by itself.

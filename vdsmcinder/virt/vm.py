@@ -73,6 +73,8 @@ class VM:
     the same, read. exit: set once it is Down. status_changed_ms: monotonic clock.
     wanted_exit: the end that we asked for, which libvirt cannot tell from others.
     doomed: it is being destroyed, and its domain removed.
+    ending: held by the one VM.destroy that does it; others wait for it.
+    adrift: libvirt went away while it started the VM, and whether it did is not known yet.
     removals: for each device alias that is being unplugged, what waits for the guest to let go.
     io: the I/O errors for which QEMU paused it.
     freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
@@ -91,6 +93,8 @@ class VM:
         self.pid = 0
         self.services = services
         self.lock = asyncio.Lock()
+        self.ending = asyncio.Lock()
+        self.adrift = False
         self.removals: dict[str, asyncio.Future[None]] = {}
         self.freezing = Freezing()
         self.balloon_target_kib: int | None = None
@@ -122,6 +126,11 @@ class VM:
     def running(self) -> bool:
         """Whether there is, or is about to be, a QEMU process."""
         return self.status is not Status.DOWN
+
+    @property
+    def starting(self) -> bool:
+        """Whether a task of ours starts it, and tells what comes of it."""
+        return self.status in NOT_STARTED_YET and not self.adrift
 
     @property
     def elapsed_s(self) -> int:
@@ -167,10 +176,15 @@ class VM:
 
     def happened(self, change: Change) -> None:
         """Take in something that libvirt tells; while the VM starts it waits until that is done."""
-        if self.status in NOT_STARTED_YET:
+        if self.starting:
             self._held_back = change
         else:
             self.apply(change)
+
+    def gone(self) -> None:
+        """libvirt does not know the domain any more."""
+        self.adrift = False
+        self.apply(lifecycle.DOMAIN_GONE)
 
     def io_error(self, disk: str, reason: str) -> None:
         """QEMU pauses the VM for an I/O error, of which libvirt tells next.
@@ -235,6 +249,11 @@ class VM:
         self.take_xml(xml)
         self.pid = process.qemu_pid(self.name)
         self._started_s = time.monotonic() - process.age_s(self.pid)
+        if self.adrift:
+            self.adrift = False
+            change = lifecycle.START_LOST if change is lifecycle.NOT_RUNNING else change
+            self.apply(change)
+            return
         if self.status not in NOT_STARTED_YET:
             self.apply(change)
             return
