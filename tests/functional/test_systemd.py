@@ -461,7 +461,7 @@ async def test_certificates_of_its_own_are_served_with_and_renewed(active, certi
     host, address, context = active.host, (active.host.address, active.port), trusting(certified)
     keys = "/etc/pki/vdsm/keys"
     assert host.run(["stat", "--format=%U:%G %a", f"{keys}/vdsmkey.pem", f"{keys}/cakey.pem"]) == (
-        "root:vdsm-cinder 640\nroot:root 600\n"
+        "vdsm-cinder:vdsm-cinder 600\nroot:root 600\n"
     )
     session = await stomp.connect(*address, context, 0)
     assert await session.call("Host.ping2") is True

@@ -62,6 +62,8 @@ fsid = {fsid}
 mon_host = {addresses}
 keyring = /etc/ceph/$cluster.$name.keyring
 """
+# What a page tells its reader to bring from the first host to the second.
+BROUGHT = f"{HOME}/host2.tar"
 MARK = "-- that was it --"
 
 
@@ -140,8 +142,14 @@ class Walk:
             self._save(self._hosts[EL], f"{HOME}/{block.saved_as}", block.text)
         elif block.kind is Kind.CONSOLE and block.place is not Place.CLONE:
             shell = self._shells[EL if block.place is Place.HOST else DEBIAN]
+            self._bring()
             for command in pages.commands(block):
                 yield (command, *shell.run(command.text))
+
+    def _bring(self) -> None:
+        made = self._hosts[EL].path(BROUGHT)
+        if made.exists():
+            self._copy(self._hosts[DEBIAN], made, BROUGHT)
 
     def _images(self) -> set[str]:
         return set(self._lab.ceph.images())

@@ -109,7 +109,7 @@ def test_a_client_cannot_pass_for_a_host(made: Path) -> None:
 def test_modes_do_not_depend_on_the_umask(
     host: Path, run: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pki_files, "group_id", lambda _name: os.getgid())
+    monkeypatch.setattr(pki_files, "ids_of", lambda _name: (os.getuid(), os.getgid()))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for umask in (0o077, 0o000):
         before = os.umask(umask)
@@ -123,18 +123,17 @@ def test_modes_do_not_depend_on_the_umask(
         assert modes == {
             **dict.fromkeys(("host", "certs", "keys"), "0o755"),
             **dict.fromkeys(("cacert.pem", "vdsmcert.pem", "clientcert.pem"), "0o644"),
-            **dict.fromkeys(("cakey.pem", "clientkey.pem"), "0o600"),
-            "vdsmkey.pem": "0o640",
+            **dict.fromkeys(("cakey.pem", "vdsmkey.pem", "clientkey.pem"), "0o600"),
         }
 
 
-def test_where_the_daemon_has_no_group_it_is_told_how_to_give_it_the_key(
+def test_where_the_daemon_has_no_user_it_is_told_how_to_give_it_the_key(
     run: Pki, host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pki_files, "group_id", lambda _name: None)
-    assert "chown root:vdsm-cinder vdsmkey.pem; chmod 640 vdsmkey.pem" in run("init").out
+    monkeypatch.setattr(pki_files, "ids_of", lambda _name: None)
+    assert "chown vdsm-cinder: vdsmkey.pem" in run("init").out
     assert stat.S_IMODE((host / "keys/vdsmkey.pem").stat().st_mode) == 0o600
-    sentence(run("init", "--force", "--group", "nobodys"), REFUSED, "no group nobodys")
+    sentence(run("init", "--force", "--owner", "nobodys"), REFUSED, "no user nobodys")
 
 
 @pytest.mark.parametrize("left", ["keys/cakey.pem", "keys/vdsmkey.pem", "certs/clientcert.pem"])

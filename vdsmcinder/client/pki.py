@@ -36,10 +36,10 @@ def init(args: argparse.Namespace) -> None:
         _refuse_overwriting(layout)
     names = args.name or host_names()
     host, client = Wish.of_host(names), Wish.of_client(args.client)
-    gid = _key_group(args.group)
+    owner = _key_owner(args.owner)
     authority, drafts = _authority(layout, names[0], args)
     drafts += _issued(authority, layout.client, client, args.days)
-    drafts += _issued(authority, layout.host, host, args.days, gid)
+    drafts += _issued(authority, layout.host, host, args.days, owner)
     pki_files.write(drafts, replace=args.force)
     entries = pki_show.entries(layout)
     if args.json:
@@ -47,8 +47,8 @@ def init(args: argparse.Namespace) -> None:
         return
     pki_show.print_blocks(entries, 0)
     print(_next_steps(layout, args.client, names[0], args.ca_from is None))
-    if gid is None:
-        print(_only_ours(layout.host.key, args.group))
+    if owner is None:
+        print(_only_ours(layout.host.key, args.owner))
 
 
 def host_names() -> list[str]:
@@ -93,24 +93,27 @@ def _authority(
 
 
 def _issued(
-    authority: Authority, pair: Pair, wish: Wish, days: int, gid: int | None = None
+    authority: Authority,
+    pair: Pair,
+    wish: Wish,
+    days: int,
+    owner: tuple[int, int] | None = None,
 ) -> list[Draft]:
-    """A new key and its certificate. gid: the group that may read the key; None for nobody."""
+    """A new key and its certificate. owner: ids of the user whose key it is; None for our own."""
     key = issuing.new_key()
     certificate = authority.sign(wish, key.public_key(), days)
-    mode = pki_files.KEY_MODE if gid is None else pki_files.SHARED_KEY_MODE
     return [
-        Draft(pair.key, issuing.key_pem(key), mode, gid=-1 if gid is None else gid),
+        Draft(pair.key, issuing.key_pem(key), pki_files.KEY_MODE, *(owner or ())),
         Draft(pair.certificate, issuing.certificate_pem(certificate), pki_files.CERTIFICATE_MODE),
     ]
 
 
-def _key_group(name: str) -> int | None:
-    """The id of the group that the host's key is for; None if this machine cannot give it away."""
-    gid = pki_files.group_id(name)
-    if gid is None and name != pki_files.GROUP:
-        raise InputRefused(f"this machine has no group {name}; give --group another")
-    return gid if os.geteuid() == 0 else None
+def _key_owner(name: str) -> tuple[int, int] | None:
+    """The ids of the user whom the host's key is for; None if it cannot be given to it here."""
+    ids = pki_files.ids_of(name)
+    if ids is None and name != pki_files.USER:
+        raise InputRefused(f"this machine has no user {name}; give --owner another")
+    return ids if os.geteuid() == 0 else None
 
 
 def _next_steps(layout: Layout, client: str, host: str, made: bool) -> str:
@@ -130,11 +133,11 @@ def _next_steps(layout: Layout, client: str, host: str, made: bool) -> str:
     return steps
 
 
-def _only_ours(key: Path, group: str) -> str:
-    owner = pwd.getpwuid(os.geteuid()).pw_name
+def _only_ours(key: Path, owner: str) -> str:
+    ours = pwd.getpwuid(os.geteuid()).pw_name
     return (
-        f"Only {owner} can read {key.name} now; on the host, let the daemon read it:\n"
-        f"  chown root:{group} {key.name}; chmod 640 {key.name}"
+        f"Only {ours} can read {key.name} now; on the host, give it to the daemon:\n"
+        f"  chown {owner}: {key.name}"
     )
 
 

@@ -7,8 +7,8 @@ Used by client/pki.py alone.
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
+import pwd
 import secrets
 import stat
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from vdsmcinder.client.faults import InputRefused
 from vdsmcinder.config import Config, ConfigError, Listen
 
 # The daemon's, which systemd/vdsm-cinder.sysusers makes.
-GROUP = "vdsm-cinder"
+USER = "vdsm-cinder"
 
-CERTIFICATE_MODE, KEY_MODE, SHARED_KEY_MODE, DIRECTORY_MODE = 0o644, 0o600, 0o640, 0o755
+CERTIFICATE_MODE, KEY_MODE, DIRECTORY_MODE = 0o644, 0o600, 0o755
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ def _configured(path: Path | None) -> Layout:
     return Layout.beside(Path(listen.ca), Pair(Path(listen.certificate), Path(listen.key)))
 
 
-def group_id(name: str) -> int | None:
-    """The id of a group of this machine, None if it has none of that name."""
+def ids_of(user: str) -> tuple[int, int] | None:
+    """The ids of a user of this machine and of its group, None if it has none of that name."""
     try:
-        return grp.getgrnam(name).gr_gid
+        found = pwd.getpwnam(user)
     except KeyError:
         return None
+    return found.pw_uid, found.pw_gid
 
 
 def read(path: Path) -> bytes:

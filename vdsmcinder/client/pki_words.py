@@ -16,7 +16,7 @@ from vdsmcinder.client import commands
 from vdsmcinder.config import Listen
 
 DAYS, CA_DAYS, SOON_DAYS = 398, 3650, 30
-GROUP = "vdsm-cinder"
+OWNER = "vdsm-cinder"
 
 ABOUT = "certificates for hosts without an engine: make, renew, show"
 INIT = "make a CA, and certificates for this host and for a client, with their keys"
@@ -80,7 +80,10 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     _add_lives(init)
     _add_ca_from(init)
     init.add_argument(
-        "--group", default=GROUP, help=f"whose members may read the host's key ({GROUP})"
+        "--owner",
+        metavar="USER",
+        default=OWNER,
+        help=f"who alone may read the host's key: the user that the daemon runs as ({OWNER})",
     )
     init.add_argument(
         "--force", action="store_true", help="replace keys and certificates that exist"
