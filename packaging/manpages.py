@@ -35,7 +35,8 @@ What it logs is in the journal. "journalctl VM_ID=..." tells the story of one vi
 """
 EXITS = {
     "0": "It was told to end.",
-    "2": "The command line or the configuration cannot be used; systemd does not try again.",
+    "2": "The command line or the configuration cannot be used; systemd closes "
+    "its sockets and does not try again.",
 }
 FILES = {
     str(config.DEFAULT_PATH): "Its configuration.",

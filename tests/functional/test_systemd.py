@@ -97,6 +97,12 @@ def qemu_pid(daemon, vm_id):
     return daemon.host.run(["cat", f"/run/libvirt/qemu/vm-{vm_id}.pid"]).strip()
 
 
+def ceph_workers(daemon):
+    """The processes by which the daemon talks to Ceph; a cluster with running VMs has one."""
+    group = f"/sys/fs/cgroup/systemd/system.slice/{SERVICE}/cgroup.procs"
+    return {*daemon.host.run(["cat", group]).split()} - {str(daemon.pid)}
+
+
 class Traffic:
     """Clients that connect, call a verb and hang up, one after the other, as fast as it goes.
 
@@ -220,10 +226,12 @@ async def test_a_restart_refuses_nobody(engine, image, record_property):
 async def test_a_crash_refuses_nobody(engine, image, record_property):
     daemon = engine.daemon
     async with running_vm(engine, image()), Traffic(engine) as traffic:
-        before = daemon.pid
+        before, workers = daemon.pid, ceph_workers(daemon)
+        assert workers
         daemon.host.namespace.kill(before, signal.SIGKILL)
         await asyncio.to_thread(restarted, daemon, before)
         await traffic.answered(20)
+        assert not workers & ceph_workers(daemon)
     record_property("kill -9", f"{dict(traffic.outcomes)}, longest {traffic.longest_s:.2f} s")
     assert traffic.outcomes["refused"] == 0
     assert traffic.outcomes["lost"] <= 1
@@ -381,16 +389,57 @@ def test_a_reload_is_taken_without_a_restart(active):
     assert active.command("vms", "--json") == "[]\n"
 
 
-def test_a_wrong_configuration_is_told_and_not_tried_again(active):
-    active.set_option("level: INFO", "level: LOUD")
+async def test_a_wrong_configuration_is_told_and_not_tried_again(engine):
+    daemon = engine.daemon
+    daemon.set_option("level: INFO", "level: LOUD")
     try:
-        with pytest.raises(LabError):
-            active.host.systemctl("restart", SERVICE)
-        assert active.state == "failed"
-        said = [entry["MESSAGE"] for entry in active.host.journal(f"--unit={SERVICE}", "-n20")]
-        assert any("log.level is 'LOUD'" in line for line in said)
+        # Nor do clients that go on knocking have it tried.
+        async with Traffic(engine) as traffic:
+            with pytest.raises(LabError):
+                await asyncio.to_thread(daemon.host.systemctl, "restart", SERVICE)
+            await traffic.refused()
+        assert daemon.state == "failed"
+        said = [entry["MESSAGE"] for entry in daemon.host.journal(*of_this_run(daemon))]
+        assert len([line for line in said if "log.level is 'LOUD'" in line]) == 1
+        tried = daemon.host.show(SERVICE, "InvocationID")
+        with pytest.raises(LabError, match="there is no socket"):
+            daemon.command("vms")
+        assert daemon.host.show(SERVICE, "InvocationID") == tried
     finally:
-        active.set_option("level: LOUD", "level: INFO")
+        daemon.set_option("level: LOUD", "level: INFO")
+
+
+def of_this_run(daemon):
+    """What chooses the journal's entries since the unit was last started."""
+    return [f"_SYSTEMD_INVOCATION_ID={daemon.host.show(SERVICE, 'InvocationID')}"]
+
+
+def test_a_daemon_that_always_ends_is_tried_again_at_growing_pauses(active):
+    host, unit = active.host, active.host.path(f"/run/systemd/system/{SERVICE}.d")
+    unit.mkdir()
+    (unit / "broken.conf").write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
+    try:
+        host.systemctl("daemon-reload")
+        host.namespace.kill(active.pid, signal.SIGKILL)
+        wait_until(lambda: int(host.show(SERVICE, "NRestarts")) >= 6, "the sixth try", 60)
+        # Who connects does not have it tried any sooner.
+        with pytest.raises(LabError, match="did not answer in time"):
+            active.command("--timeout=0.5", "vms")
+        assert active.state == "activating"
+    finally:
+        (unit / "broken.conf").unlink()
+        unit.rmdir()
+        host.systemctl("daemon-reload")
+    tries = [
+        int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+        for entry in host.journal(f"--unit={SERVICE}", "-n100")
+        if "Scheduled restart job" in entry["MESSAGE"]
+    ][-6:]
+    pauses = [after - before for before, after in zip(tries, tries[1:])]
+    assert pauses[3] >= 1
+    assert pauses[4] >= 2
+    host.systemctl("restart", SERVICE)
+    active.wait_status("VMs:")
 
 
 async def live_a_life(engine, image):
