@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Installation and packages; part of the Makefile, which sets PYTHON. All of it works in a clean checkout.
+# Installation and packages; part of the Makefile, which sets PYTHON and READY. All of it works in a clean checkout.
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' vdsmcinder/__init__.py)
 
@@ -14,8 +14,9 @@ SOURCES := dist/vdsm-cinder-$(VERSION).tar.gz
 BUNDLE := dist/vdsm-cinder-bundled-$(VERSION).tar.gz
 # The same content gives the same archive.
 TAR := tar --create --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@0
-# Dependencies are the target system's business: a Debian machine can build, and knows none of them.
-RPMBUILD = rpmbuild --quiet --nodeps --define '_topdir $(CURDIR)/build/rpm' \
+# A Debian's rpm knows of no package, so that what a build needs is installed by `make setup` there.
+DEBIAN := $(wildcard /etc/debian_version)
+RPMBUILD = rpmbuild --quiet --define '_topdir $(CURDIR)/build/rpm' \
 	--define '_sourcedir $(CURDIR)/dist' --define '_srcrpmdir $(CURDIR)/dist' \
 	--define '_rpmdir $(CURDIR)/dist' $(if $(DIST),--define 'dist $(DIST)') \
 	--define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm'
@@ -42,18 +43,18 @@ build/bundled: packaging/bundled.txt
 	@rm -rf build/bundling
 	@touch $@
 
-sources: $(BUNDLED)
+sources: $(BUNDLED) $(if $(DEBIAN),$(READY))
 	@mkdir -p dist
 	@git ls-files -z | $(TAR) --gzip --null --files-from=- --transform='s|^|vdsm-cinder-$(VERSION)/|' \
 		--file=$(SOURCES)
 	@$(TAR) --gzip --directory=$(dir $(BUNDLED)) --file=$(BUNDLE) $(notdir $(BUNDLED))
 
 srpm: sources  ## the source package, in dist/
-	@$(RPMBUILD) -bs vdsm-cinder.spec
+	@$(RPMBUILD) -bs --nodeps vdsm-cinder.spec
 	@ls dist/*-$(VERSION)-*$(DIST).src.rpm
 
 rpm: sources  ## the source and binary packages, in dist/
-	@$(RPMBUILD) -ba vdsm-cinder.spec
+	@$(RPMBUILD) -ba $(if $(DEBIAN),--nodeps) vdsm-cinder.spec
 	@ls dist/*-$(VERSION)-*$(DIST).*.rpm
 
 rpmlint: rpm  ## what rpmlint says of the packages
