@@ -357,7 +357,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the configuration in force, with every option documented, and exit",
     )
-    parser.add_argument("--version", action="version", version=vdsmcinder.__version__)
+    version = f"vdsm-cinderd {vdsmcinder.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 
