@@ -47,6 +47,10 @@ class Goal:
     text: str
     met: bool
 
+    def and_also(self, other: Goal) -> Goal:
+        """Both of them."""
+        return Goal(f"{self.text}, {other.text}", self.met and other.met)
+
 
 @dataclass(frozen=True)
 class Row:

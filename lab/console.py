@@ -115,7 +115,7 @@ class GuestConsole:
     def __exit__(self, *_: object) -> None:
         self._wire.close()
 
-    def wait_for(self, pattern: str, timeout_s: float = 30) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
         """Return the match of a regular expression in the next of the guest's lines that has one.
 
         It meets the line without its "lab: ". LabError after `timeout_s`, with the last lines.
@@ -128,7 +128,7 @@ class GuestConsole:
             last = " | ".join(self.transcript.splitlines()[-5:]) or "nothing"
             raise LabError(f"{error}; the last that it said: {last}") from None
 
-    def send(self, command: str, timeout_s: float = 30) -> None:
+    def send(self, command: str, timeout_s: float = 60) -> None:
         """Give the guest a command; returns when the guest has it."""
         self._wire.write(f"{command}\n".encode())
         self.wait_for(f"^> {re.escape(command)}$", timeout_s)

@@ -33,7 +33,7 @@ class Guest:
         """Call a verb of VM.* on it."""
         return await self.engine.call(f"VM.{verb}", vmID=self.id, **params)
 
-    async def says(self, pattern: str, timeout_s: float = 30) -> str:
+    async def says(self, pattern: str, timeout_s: float = 60) -> str:
         """Wait until the guest says it; the first group of the pattern, or all of the match."""
         match = await asyncio.to_thread(self.console.wait_for, pattern, timeout_s)
         return match[1] if match.groups() else match[0]
@@ -57,7 +57,7 @@ class Guest:
         documents = await self.engine.call("Host.dumpxmls", vmList=[self.id])
         return "state='connected'" in documents[self.id]
 
-    async def event(self, name: str, timeout_s: float = 30) -> dict[str, Any]:
+    async def event(self, name: str, timeout_s: float = 60) -> dict[str, Any]:
         """What the next event of that name says of it."""
         wanted = f"|virt|{name}|{self.id}"
         event = await self.engine.session.wait_for_event(lambda e: e["method"] == wanted, timeout_s)

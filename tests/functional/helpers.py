@@ -39,7 +39,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 # Tests that prove that a guest keeps a device need not wait for as long as an operator would.
 OPTIONS = {
     "listen": {"max_frame_bytes": MAX_FRAME_BYTES},
-    "vms": {"hotunplug_timeout_s": 3},
+    "vms": {"hotunplug_timeout_s": 6},
     "rpc": {"validate_results": True},
 }
 
@@ -79,11 +79,22 @@ def refused(code: int, *words: str, without: Sequence[str] = ()) -> Iterator[Non
 
 async def eventually(look: Callable[[], Awaitable[T | None]], what: str) -> T:
     """The first true value of what can only be looked at, such as the next sample of statistics."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (value := await look()):
-        assert time.monotonic() < deadline, f"waited 30 s for {what} in vain"
+        assert time.monotonic() < deadline, f"waited 60 s for {what} in vain"
         await asyncio.sleep(0.05)
     return value
+
+
+async def within(limit_s: float, attempt: Callable[[], Awaitable[float]], what: str) -> None:
+    """What takes the seconds that attempt returns takes less than limit_s.
+
+    Tried up to three times: whatever else this machine does may delay it once.
+    """
+    took = []
+    while not took or took[-1] >= limit_s:
+        assert len(took) < 3, f"{what} took {took} s; expected less than {limit_s:g} s"
+        took.append(await attempt())
 
 
 async def stray(engine: Engine) -> Any:

@@ -15,7 +15,8 @@ from typing import Any
 
 from lab.domains import disk_xml
 from lab.engine import Engine, client_context, new_id, secret_params
-from tests.functional.helpers import CONTRACT, Machine, destroyed_at_last, foreign_secret, refused
+from tests.functional.guests import Guest
+from tests.functional.helpers import CONTRACT, destroyed_at_last, foreign_secret, refused
 from vdsmcinder.client.session import RemoteError
 
 REPEATED = {("Host.echo", "message"), ("Host.setLogLevel", "name")}
@@ -55,7 +56,7 @@ async def misplace_in_secrets(engine: Engine, key: str) -> None:
         await engine.call("Host.registerSecrets", secrets=[{**good, "uuid": uuid}])
 
 
-async def misplace_in_disks(engine: Engine, vm: Machine, key: str) -> None:
+async def misplace_in_disks(engine: Engine, vm: Guest, key: str) -> None:
     """Disks that bring the key itself where they should name its secret."""
     named = {"type": "ceph", "username": "cinder", "uuid": engine.secret_id}
     wrong: list[Any] = [key, [key], {**named, "uuid": key}, {**named, "type": key}]
@@ -179,7 +180,7 @@ async def over_http(engine: Engine, request: bytes) -> bytes:
     writer.write_eof()
     answer = b""
     with suppress(ConnectionError):
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return answer
 

@@ -40,7 +40,7 @@ SILENT = "no answer within 2.5 s"
 NETWORK = "; check the monitors and the network to them, then call again"
 STRICT = {
     "libvirt": {"reconnect_max_s": 0.2, "call_timeout_s": 5},
-    "vms": {"allow_emulation": False, "hotunplug_timeout_s": 3},
+    "vms": {"allow_emulation": False},
 }
 
 
@@ -418,7 +418,7 @@ async def test_monitors_that_all_hang_are_told_before_qemu_hangs_with_them(other
             began = time.monotonic()
             with refused(40, MONITORS, silent, NETWORK):
                 await other.create(document)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 2
             # The data path of what runs does not go through them.
             await asyncio.to_thread(far.console.write, "vda", 0, 1, "frozen")
 

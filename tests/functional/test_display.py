@@ -55,9 +55,10 @@ async def test_a_ticket_opens_the_display(guest):
 
 async def test_a_ticket_expires(guest):
     door = await display(guest)
-    await guest.call("setTicket", password="brief", ttl=2, existingConnAction="keep")
-    assert vnc.opens(*door, "brief")
-    deadline = time.monotonic() + 10
+    for ttl in (60, 1):
+        await guest.call("setTicket", password="brief", ttl=ttl, existingConnAction="keep")
+        assert ttl == 1 or vnc.opens(*door, "brief")
+    deadline = time.monotonic() + 30
     while vnc.opens(*door, "brief"):
         assert time.monotonic() < deadline
 

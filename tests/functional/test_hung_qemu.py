@@ -25,6 +25,7 @@ from tests.functional.helpers import (
     running,
     session_fixture,
     status,
+    within,
 )
 from vdsmcinder.client.session import RemoteError
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 INTERVAL_S = 2
 MANY = 10
 # Longer than any verb on a VM that is well takes, and shorter than one that waits for another VM.
-PROMPT_S = 2
+PROMPT_S = 5
 
 
 @session_fixture("module")
@@ -100,19 +101,22 @@ async def assert_well(engine, vm):
             return await written(engine, vm) > known
 
         await eventually(sampled, "the next sample")
-        assert time.monotonic() - began < 2 * INTERVAL_S
+        assert time.monotonic() - began < PROMPT_S
     for verb in ("VM.pause", "VM.cont"):
         await asyncio.wait_for(engine.call(verb, vmID=vm.id), PROMPT_S)
 
 
 async def test_one_that_dies_is_down_within_a_second(engine, empty):
-    async with running(engine, empty()) as vm_id:
-        pid = await pid_of(engine, vm_id)
-        engine.daemon.host.namespace.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        told = await engine.wait_status(vm_id, "Down")
-        assert time.monotonic() - began < 1
-        assert (told["exitCode"], told["exitReason"]) == (1, 2)
+    async def die():
+        async with running(engine, empty()) as vm_id:
+            pid = await pid_of(engine, vm_id)
+            engine.daemon.host.namespace.kill(pid, signal.SIGKILL)
+            began = time.monotonic()
+            told = await engine.wait_status(vm_id, "Down")
+            assert (told["exitCode"], told["exitReason"]) == (1, 2)
+            return time.monotonic() - began
+
+    await within(1, die, "the event")
 
 
 async def test_one_that_hangs_is_told_and_well_again_when_it_goes_on(engine, well, empty):
@@ -124,7 +128,7 @@ async def test_one_that_hangs_is_told_and_well_again_when_it_goes_on(engine, wel
                 return (await responses(engine)) == {vm_id: "-1", well.id: "0"}
 
             await eventually(told, "the VM not to answer")
-            assert time.monotonic() - began < 2 * INTERVAL_S
+            assert time.monotonic() - began < PROMPT_S
             for verb in ("VM.pause", "VM.reset"):
                 with refused(40, vm_id, "QEMU process"):
                     await engine.call(verb, vmID=vm_id)

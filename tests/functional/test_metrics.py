@@ -55,7 +55,7 @@ async def test_a_vm_its_disk_and_its_key_are_told_of(lab, watched, engine_of_wat
         with console_of(watched.host, f"vm-{vm_id}") as console:
             console.wait_for("^ready")
             console.write("vda", 8, 4, "metrics")
-        wait_until(lambda: written() >= 4 * 2**20, "the sample after the guest wrote", 20)
+        wait_until(lambda: written() >= 4 * 2**20, "the sample after the guest wrote", 60)
 
     await asyncio.to_thread(write_in_guest)
     up = told()
@@ -94,7 +94,7 @@ async def test_a_libvirtd_that_is_gone_is_told_of(lab, watched, told):
     host.stop_libvirtd()
     try:
         await asyncio.to_thread(
-            wait_until, lambda: told()["libvirt_up",] == 0, "the loss of libvirtd to be seen", 20
+            wait_until, lambda: told()["libvirt_up",] == 0, "the loss of libvirtd to be seen", 60
         )
         health = watched.health()
         assert (health["status"], health["ready"]) == ("degraded", False)
@@ -103,6 +103,6 @@ async def test_a_libvirtd_that_is_gone_is_told_of(lab, watched, told):
     finally:
         host.start_libvirtd()
     ready = "the daemon to be ready again"
-    await asyncio.to_thread(wait_until, lambda: watched.health()["ready"], ready, 30)
+    await asyncio.to_thread(wait_until, lambda: watched.health()["ready"], ready, 60)
     # libvirtd forgets ephemeral secrets, and is given them again.
     assert told()["secrets",] == secrets

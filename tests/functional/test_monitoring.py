@@ -132,7 +132,7 @@ async def test_a_cluster_that_goes_and_comes_back_is_told(engine, vm, lab):
         began = time.monotonic()
         stats = await ask(engine, "Host.getStats")
         assert await ask(engine, "Host.getAllVmStats")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 2
         assert stats["cephClusters"][0]["reason"] == reason
         assert stats["storageDomains"][fsid]["valid"] is False
         health = await asyncio.to_thread(engine.daemon.health)

@@ -155,7 +155,7 @@ async def test_a_guest_that_keeps_its_nic(guest):
     await guest.says("^nic eth0 added")
     guest.console.ask("deaf", "^deaf$")
     try:
-        with refused(50, MAC, "is still plugged into", "did not let go of it within 3 s"):
+        with refused(50, MAC, "is still plugged into", "did not let go of it within 6 s"):
             await guest.call("hotunplugNic", params={"vmId": guest.id, "nic": {"macAddr": MAC}})
         with pytest.raises(LabError):
             guest.console.wait_for("^nic eth0 removed", 0.1)

@@ -87,9 +87,7 @@ async def test_a_monitor_sees_the_vm_and_cannot_touch_it(guarded, admin, vm_id, 
 async def test_a_monitor_hears_what_an_admin_does(guarded, admin, vm_id):
     monitor = await client(guarded, "by-cn")
     await admin.call("VM.pause", vmID=vm_id)
-    await monitor.wait_for_event(
-        lambda e: e["params"].get(vm_id, {}).get("status") == "Paused", timeout_s=10
-    )
+    await monitor.wait_for_event(lambda e: e["params"].get(vm_id, {}).get("status") == "Paused")
     await admin.call("VM.cont", vmID=vm_id)
     await monitor.close()
 

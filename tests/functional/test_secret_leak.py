@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,8 @@ from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
 from lab.namespace import CLEAN_ENVIRONMENT
 from tests.functional import misuse
-from tests.functional.helpers import absent_disk, booted, destroyed_at_last, new_image, refused
+from tests.functional.guests import DISK_MIB, new_guest
+from tests.functional.helpers import CONTRACT, absent_disk, destroyed_at_last, new_image, refused
 from tests.functional.leaks import (
     Directory,
     Journal,
@@ -37,6 +39,8 @@ from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import StompSession
 
 MAX_FRAME_BYTES = 65536
+MIB = 1024 * 1024
+GROWN_MIB = DISK_MIB + 16
 LOGGERS = ("", "jsonrpcserver", "asyncio", "aiohttp", "vdsmcinder")
 # How others than the search would write a key.
 ENCODERS = {
@@ -126,9 +130,10 @@ async def test_no_key_shows_anywhere(lab, wire, target):
         async with Engine(lab, search.daemon) as engine:
             await engine.register_key()
             await log_everything(engine)
-            async with booted(engine) as vm:
+            async with new_guest(engine) as vm:
                 await plug_and_unplug(engine, search, vm)
                 await go_through_the_verbs(engine, search, vm, wrong)
+                await go_through_the_guest(vm)
                 await misuse.misplace_in_secrets(engine, real)
                 await misuse.misplace_in_disks(engine, vm, real)
                 await misuse.misplace_in_every_verb(engine, real)
@@ -137,7 +142,10 @@ async def test_no_key_shows_anywhere(lab, wire, target):
                 search.add({"STOMP": answers})
                 await register_without_libvirt(engine, search.host, real)
                 await leak(engine, leaked)
+        pages = {path: search.daemon.page(path) for path in ("/metrics", "/health")}
+    search.add(pages)
     places = search.finish()
+    assert not served() - succeeded(pages["/metrics"].decode())
 
     assert any(b"qemu-system" in content for name, content in places.items() if "cmdline" in name)
     for key in (real, wrong):
@@ -199,6 +207,44 @@ async def go_through_the_verbs(engine, search, vm, wrong):
     await engine.call("Host.unregisterSecrets", uuids=[secret["uuid"]])
     await engine.call("Host.registerSecrets", secrets=[secret])
     search.add_processes()
+
+
+async def go_through_the_guest(vm):
+    """Every verb that needs a guest or changes what a VM has."""
+    host, ceph, nic = vm.engine.daemon.host, vm.engine.lab.ceph, "52:54:00:77:00:09"
+    ticket = {"password": "ticket", "ttl": 60, "existingConnAction": "keep"}
+    limits = [{"name": "vda", "ioTune": {"total_iops_sec": 100_000}}]
+    for verb in ("freeze", "thaw", "screenshot", "getIoTune", "getIoTunePolicy"):
+        await vm.call(verb)
+    await vm.call("snapshot", snapDrives=[])
+    await vm.call("thaw")
+    await vm.call("setIoTune", tunables=limits)
+    await vm.engine.call("Host.getAllVmIoTunePolicies")
+    await vm.call("setTicket", **ticket)
+    await vm.call("updateDevice", params={"graphicsType": "vnc", **ticket})
+    await vm.call("changeCD", driveSpec="")
+    await vm.call("setNumberOfCpus", numberOfCpus=2)
+    await vm.call("setBalloonTarget", target=200 * 1024)
+    ceph.resize_image(vm.image, GROWN_MIB)
+    await vm.call("diskSizeExtend", driveSpecs={"name": "vda"}, newSize=GROWN_MIB * MIB)
+    host.run(["ip", "link", "add", "leaks", "type", "bridge"])
+    plugged = {"type": "interface", "device": "bridge", "network": "leaks", "macAddr": nic}
+    for verb in ("hotplugNic", "hotunplugNic"):
+        await vm.call(verb, params={"vmId": vm.id, "nic": plugged})
+    host.run(["ip", "link", "del", "leaks"])
+    await vm.call("shutdown", reboot=True, timeout=30)
+    await vm.engine.wait_status(vm.id, "RebootInProgress")
+    await vm.engine.wait_status(vm.id, "Up")
+
+
+def served():
+    """The verbs that the schema says are served."""
+    return {name for name, verb in CONTRACT.verbs.items() if verb.served}
+
+
+def succeeded(metrics):
+    """The verbs that the daemon's metrics count as having succeeded."""
+    return set(re.findall(r'requests_total{outcome="ok",verb="([^"]+)"}', metrics))
 
 
 async def fails_to_start(engine, disk):

@@ -35,6 +35,7 @@ from tests.functional.helpers import (
     session_fixture,
     status,
     told,
+    within,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -136,10 +137,13 @@ class TestCreate:
             assert (info["smp"], info["memSize"]) == (2, 256)
 
     async def test_up_is_told_within_a_second_of_libvirts_start(self, engine, host, empty):
-        with started_at(host) as times:
-            async with running(engine, empty()) as vm_id:
-                heard = time.monotonic()
-        assert heard - times[name_of(vm_id)] < 1
+        async def start():
+            with started_at(host) as times:
+                async with running(engine, empty()) as vm_id:
+                    heard = time.monotonic()
+            return heard - times[name_of(vm_id)]
+
+        await within(1, start, "the event")
 
     async def test_one_that_exists_is_refused(self, engine, vm):
         with refused(4, vm.id, "Up", "destroy it first"):

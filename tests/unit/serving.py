@@ -143,7 +143,7 @@ def client_tls(pki: Pki, identity: Identity | None) -> ssl.SSLContext:
     return context
 
 
-async def until(condition: Callable[[], object], message: str, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], object], message: str, timeout_s: float = 30) -> None:
     """Wait for what nobody announces; the message is for the test that waits in vain."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -96,7 +96,7 @@ async def test_a_verb_goes_on_when_its_client_hangs_up(tmp_path: Path) -> None:
         await host.verbs.under_way.wait()
         writer.transport.abort()
         host.verbs.gate.set()
-        await asyncio.wait_for(host.verbs.finished.wait(), 5)
+        await asyncio.wait_for(host.verbs.finished.wait(), 30)
 
 
 async def test_a_notification_has_no_content(tmp_path: Path) -> None:

