@@ -32,6 +32,9 @@ class Written:
         return _decode(self.json.decode())
 
 
+_TRUE = Written(b"true")
+
+
 def _refuse_constant(name: str) -> None:
     raise ParseError(f"The body is not JSON: {name} is not a number there; {_SEND}")
 
@@ -128,6 +131,9 @@ def encode_reply(reply: Any) -> bytes:
     One that JSON cannot hold is replaced with an error of the same id, and logged.
     """
     result = reply.get("result")
+    if result is True:
+        # What most verbs answer, and too little to set a JSON encoder in motion for.
+        result = _TRUE
     if isinstance(result, Written):
         return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode(reply["id"]), result.json)
     try:
