@@ -9,8 +9,10 @@ import threading
 import libvirt
 import pytest
 
+from tests.unit.serving import until
 from vdsmcinder.config import Libvirt
 from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.virt import connection as module
 from vdsmcinder.virt.connection import CallOverrun, Connection
 
 
@@ -61,6 +63,34 @@ async def test_an_overrun_costs_a_thread_and_not_the_loop(connection):
     await error.value.finished
     await asyncio.sleep(0)
     assert connection.stuck_calls == 0
+
+
+async def test_a_slow_call_keeps_its_line_until_it_is_known_why_it_failed(connection, monkeypatch):
+    """Calls that follow are made on another; the old one is closed when nobody needs it."""
+    monkeypatch.setattr(module, "SLOW_S", 0.01)
+    monkeypatch.setattr(module, "_is_remote", lambda _handle: True)
+    monkeypatch.setattr(module, "_open", libvirt.open)
+    for _ in range(10):
+        first, release = connection.handle, threading.Event()
+
+        def fail(handle=first, release=release):
+            release.wait(30)
+            handle.lookupByName("nobody")
+
+        slow = asyncio.ensure_future(connection.call(fail))
+        await until(lambda old=first: connection.handle is not old, "calls go on on the old line")
+        assert await connection.call(connection.handle.getHostname)
+        release.set()
+        with pytest.raises(libvirt.libvirtError, match="Domain not found"):
+            await slow
+        await until(lambda old=first: closed(old), "the old line is still open")
+
+
+def closed(handle):
+    try:
+        return not handle.isAlive()
+    except libvirt.libvirtError:
+        return True
 
 
 async def test_a_libvirt_that_is_not_there_is_told_at_once():

@@ -63,11 +63,11 @@ class ConnectionLost(ResourceUnavailable):
 
 
 class _Line:
-    """A connection for calls. slow: calls on it that have been under way for a while."""
+    """A connection for calls. calls: how many are under way on it."""
 
     def __init__(self, handle: libvirt.virConnect) -> None:
         self.handle = handle
-        self.slow = 0
+        self.calls = 0
 
 
 class Connection:
@@ -182,23 +182,17 @@ class Connection:
         line = self._open_line()
         deadline_s = self._config.call_timeout_s if timeout_s is None else timeout_s
         began_ns = time.perf_counter_ns()
-        running = self._submit(functools.partial(func, *args))
+        running = self._submit(functools.partial(self._judged, line, func, args))
+        line.calls += 1
+        running.add_done_callback(lambda _: self._leave(line))
         done, _ = await asyncio.wait({running}, timeout=min(deadline_s, SLOW_S))
         if not done:
-            self._is_slow(line, running)
+            self._is_slow(line)
             done, _ = await asyncio.wait({running}, timeout=max(deadline_s - SLOW_S, 0))
         self.tallies[_called(func)].add(_outcome(running), time.perf_counter_ns() - began_ns)
         if not done:
             raise self._overrun(func, running, deadline_s)
-        try:
-            return await running
-        except libvirt.libvirtError as e:
-            if line.handle.isAlive():
-                raise
-            raise ConnectionLost(
-                f"libvirt at {self._config.uri} went away during the call ({e}); check that "
-                "libvirtd runs, the call can be made again when it does"
-            ) from e
+        return await running
 
     async def on_domain(
         self, uuid: str, func: Callable[..., T], *args: Any, timeout_s: float | None = None
@@ -215,6 +209,19 @@ class Connection:
         run.__name__ = _called(func)
         return await self.call(run, timeout_s=timeout_s)
 
+    def _judged(self, line: _Line, func: Callable[..., T], args: tuple[Any, ...]) -> T:
+        """Make a call; tell what libvirt refuses from a libvirt that has gone. Runs in a thread."""
+        try:
+            return func(*args)
+        except libvirt.libvirtError as e:
+            # Asked here, while the call counts as under way, so that its line is open.
+            if _is_alive(line.handle):
+                raise
+            raise ConnectionLost(
+                f"libvirt at {self._config.uri} went away during the call ({e}); check that "
+                "libvirtd runs, the call can be made again when it does"
+            ) from e
+
     def _submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
         # What the thread logs is marked as what is logged here.
         marked = functools.partial(contextvars.copy_context().run, call)
@@ -226,16 +233,19 @@ class Connection:
     def _count_off(self, _running: asyncio.Future[Any]) -> None:
         self._under_way -= 1
 
-    def _is_slow(self, line: _Line, running: asyncio.Future[Any]) -> None:
-        line.slow += 1
-        running.add_done_callback(lambda _: self._no_longer_slow(line))
+    def _is_slow(self, line: _Line) -> None:
         if line is self._line and self._moving is None:
             self._moving = asyncio.create_task(self._move(line), name="new line to libvirt")
             self._moving.add_done_callback(self._moved)
 
-    def _no_longer_slow(self, line: _Line) -> None:
-        line.slow -= 1
-        if not line.slow and line is not self._line and line.handle in self._handles:
+    def _leave(self, line: _Line) -> None:
+        """A call on the line has come back."""
+        line.calls -= 1
+        self._close_unused(line)
+
+    def _close_unused(self, line: _Line) -> None:
+        """Close a line that others have followed, once its last call has come back."""
+        if not line.calls and line is not self._line and line.handle in self._handles:
             self._handles.remove(line.handle)
             asyncio.get_running_loop().run_in_executor(None, _close, line.handle)
 
@@ -252,6 +262,7 @@ class Connection:
             log.debug("a call keeps its connection to libvirt busy; others get a new one")
             self._line = _Line(handle)
             self._handles.append(handle)
+            self._close_unused(line)
         else:
             await asyncio.to_thread(_close, handle)
 
@@ -359,6 +370,14 @@ def _open(uri: str) -> libvirt.virConnect:
 def _is_remote(handle: libvirt.virConnect) -> bool:
     """Whether a daemon answers; libvirt's test driver, which has no wire, has no keep-alive."""
     return bool(handle.getType() == "QEMU")
+
+
+def _is_alive(handle: libvirt.virConnect) -> bool:
+    """Whether libvirtd is still there; False for a connection that was closed after it had gone."""
+    try:
+        return bool(handle.isAlive())
+    except libvirt.libvirtError:
+        return False
 
 
 def _close(handle: libvirt.virConnect) -> None:
