@@ -21,6 +21,7 @@ from tests.functional.bystander import untouched
 from tests.functional.helpers import (
     CONTRACT,
     MAX_FRAME_BYTES,
+    absent_disk,
     booted,
     paths,
     refused,
@@ -323,7 +324,7 @@ async def test_a_second_create_is_refused(engine, vm):
 
 
 async def test_a_vm_that_is_down_must_be_destroyed_before_it_is_created_anew(engine, image):
-    params = engine.flat(new_id(), engine.disk("volume-that-is-not-there"))
+    params = engine.flat(new_id(), absent_disk())
     await engine.create(params)
     await engine.wait_status(params["vmId"], "Down")
     with refused(4, "exists already and is Down; destroy it first"):

@@ -135,7 +135,7 @@ class TestRegister:
         assert await listed(engine) == {s["uuid"]: s["usageID"] for s in swapped}
 
     async def test_a_new_key_replaces(self, engine, lab, image):
-        """The real one in place of a wrong one, and back: QEMU tells which libvirt holds."""
+        """The real one in place of a wrong one, and back: Ceph tells which one it was shown."""
         real = secret_params(engine.secret_id, lab.ceph.key)
         wrong = {**real, "password": new_key()}
         await register(engine, real)
@@ -143,7 +143,7 @@ class TestRegister:
         async with running(engine, engine.flat(new_id(), disk)) as vm_id:
             params = {"vmID": vm_id, "params": {"vmId": vm_id, "drive": second}}
             await register(engine, wrong)
-            with refused(45, "does not accept the user or its key", "Host.registerSecrets"):
+            with refused(45, "or that user has another key; register", "Host.registerSecrets"):
                 await engine.call("VM.hotplugDisk", **params)
             assert list(await paths(engine, vm_id)) == ["vda"]
             await register(engine, real)
