@@ -183,7 +183,7 @@ class Ear(stomp.ConnectionListener):
 def independent_client(lab, daemon):
     """A connection of stomp.py and what it hears; not connected yet."""
     address = (daemon.host.address, daemon.port)
-    client = stomp.StompConnection12([address], heartbeats=(1000, 1000), reconnect_attempts_max=1)
+    client = stomp.StompConnection12([address], heartbeats=(2000, 2000), reconnect_attempts_max=1)
     identity = lab.pki.engine
     client.set_ssl(
         [address],
