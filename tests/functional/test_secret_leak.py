@@ -132,8 +132,8 @@ async def test_no_key_shows_anywhere(lab, wire, target):
             await log_everything(engine)
             async with new_guest(engine) as vm:
                 await plug_and_unplug(engine, search, vm)
-                await go_through_the_verbs(engine, search, vm, wrong)
                 await go_through_the_guest(vm)
+                await go_through_the_verbs(engine, search, vm, wrong)
                 await misuse.misplace_in_secrets(engine, real)
                 await misuse.misplace_in_disks(engine, vm, real)
                 await misuse.misplace_in_every_verb(engine, real)
