@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
 
 from bench.report import Machine
 from lab.base import LabError
@@ -31,8 +32,17 @@ def main() -> int:
         return 1
     print(report.terminal(outcomes))
     if arguments.write:
-        report.write_section("faults", report.markdown(outcomes, machine))
+        _write(outcomes, machine)
     return 0 if all(outcome.held for outcome in outcomes) else 1
+
+
+def _write(outcomes: Sequence[Outcome], machine: Machine) -> None:
+    """Write the sections of the page whose rows have all been run."""
+    for section in sorted({row.section for row in ROWS}):
+        wanted = [row.name for row in ROWS if row.section == section]
+        found = [outcome for outcome in outcomes if outcome.row.name in wanted]
+        if len(found) == len(wanted):
+            report.write_section(section, report.markdown(found, machine))
 
 
 async def _run(lab: Lab, rows: list[Row], patience: float) -> list[Outcome]:
@@ -53,7 +63,8 @@ async def _run(lab: Lab, rows: list[Row], patience: float) -> list[Outcome]:
 def _chosen(arguments: argparse.Namespace) -> list[Row]:
     if arguments.short:
         return [row for row in ROWS if row.short]
-    return [row for row in ROWS if not arguments.names or row.name in arguments.names]
+    rows = [row for row in ROWS if arguments.section in (None, row.section)]
+    return [row for row in rows if not arguments.names or row.name in arguments.names]
 
 
 def _parse() -> argparse.Namespace:
@@ -66,7 +77,11 @@ def _parse() -> argparse.Namespace:
         "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(names)}"
     )
     parser.add_argument("--short", action="store_true", help="the few that CI runs")
-    parser.add_argument("--write", action="store_true", help="write the table to docs/faults.md")
+    sections = sorted({row.section for row in ROWS})
+    parser.add_argument("--section", choices=sections, help="those of one section of the page")
+    parser.add_argument(
+        "--write", action="store_true", help="write each whole section to docs/faults.md"
+    )
     parser.add_argument(
         "--patience",
         type=float,

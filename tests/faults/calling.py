@@ -115,13 +115,13 @@ class CallingEngine:
     async def _read(self) -> None:
         reads = itertools.cycle(self.reads)
         while self._on:
-            await self._call(*next(reads))
+            await self.call(*next(reads))
             await asyncio.sleep(PAUSE_S)
 
     async def _change(self) -> None:
         changes = itertools.cycle(self.changes)
         while self._on:
-            await self._call(*next(changes))
+            await self.call(*next(changes))
             await asyncio.sleep(CHANGE_PAUSE_S)
 
     async def _listen(self) -> None:
@@ -137,12 +137,14 @@ class CallingEngine:
                 self.heard.append(Heard(time.monotonic(), event))
                 if event["method"] == MISSING:
                     secrets = [self.keys[uuid] for uuid in event["params"]["uuids"]]
-                    await self._call("Host.registerSecrets", {"secrets": secrets})
+                    await self.call("Host.registerSecrets", {"secrets": secrets})
 
-    async def _call(self, verb: str, params: dict[str, Any]) -> None:
+    async def call(self, verb: str, params: dict[str, Any]) -> str:
+        """Call a verb now; what comes of it, in one of the words above or as "code N"."""
         began_s = time.monotonic()
         outcome = await self._outcome(verb, params)
         self.calls.append(Call(began_s, verb, time.monotonic() - began_s, outcome))
+        return outcome
 
     async def _outcome(self, verb: str, params: dict[str, Any]) -> str:
         try:

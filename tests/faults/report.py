@@ -32,18 +32,34 @@ TERMINAL_COLUMNS = len(HEAD) - 1
 
 def terminal(outcomes: Sequence[Outcome]) -> str:
     """The table in columns, and below it what did not hold."""
-    lines = [HEAD, *(_cells(outcome) for outcome in outcomes)]
-    widths = [max(len(line[n]) for line in lines) for n in range(TERMINAL_COLUMNS)]
-    rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
-    rows.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join([*rows, "", *_verdict(outcomes)])
+    rows = [_cells(outcome)[:TERMINAL_COLUMNS] for outcome in outcomes]
+    return "\n".join([columns(HEAD[:TERMINAL_COLUMNS], rows), "", *_verdict(outcomes)])
 
 
 def markdown(outcomes: Sequence[Outcome], machine: Machine) -> str:
     """The same with all columns, for the page."""
-    lines = [_row(HEAD), _row(["---"] * len(HEAD)), *(_row(_cells(o)) for o in outcomes)]
+    lines = [table(HEAD, [_cells(outcome) for outcome in outcomes]), "", *_verdict(outcomes, "- ")]
+    return "\n".join([*lines, "", measured_on(machine)])
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal."""
+    lines = [head, *rows]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
+    printed = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
+    printed.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(printed)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the page."""
+    return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
+
+
+def measured_on(machine: Machine) -> str:
+    """What the figures above it were measured on, for the page."""
     told = [f"Measured on: {line}" for line in machine.told()[:1]] + machine.told()[1:]
-    return "\n".join([*lines, "", *_verdict(outcomes, "- "), "", *map(_wrapped, told)])
+    return "\n".join(map(_wrapped, told))
 
 
 def write_section(name: str, content: str, page: Path = PAGE) -> None:

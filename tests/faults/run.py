@@ -22,6 +22,7 @@ from vdsmcinder.client.session import RemoteError
 # What a guest must have on disk before the fault and, where its writes go on, during it and after.
 RECORDS = 10
 RESUME_TIMEOUT_S = 90
+FAILURES = (Late, LabError, OSError, RemoteError, asyncio.TimeoutError)
 NOTHING = Comparison(0, (), ())
 
 
@@ -87,6 +88,12 @@ async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
     patience: by what the times that the row allows are multiplied, for a machine that is busy.
     """
     outcome = Outcome(row)
+    try:
+        await row.prepare(scene)
+    except FAILURES as e:
+        outcome.broken.append(f"before the fault: {e}")
+        await row.heal(scene)
+        return outcome
     writer, before = scene.writing, scene.qemus()
     await asyncio.to_thread(writer.begin)
     async with scene.calling:
@@ -95,7 +102,7 @@ async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
         try:
             await row.inject(scene)
             await _during(scene, row, outcome, began_s, patience)
-        except (Late, LabError, OSError, RemoteError) as e:
+        except FAILURES as e:
             outcome.broken.append(f"during the fault: {e}")
         finally:
             await row.heal(scene)
@@ -152,7 +159,7 @@ async def _after(
             await _records(scene, RECORDS, RESUME_TIMEOUT_S)
             await asyncio.to_thread(scene.writing.stop)
             await scene.plug_and_unplug()
-    except (Late, LabError, OSError, RemoteError) as e:
+    except FAILURES as e:
         outcome.broken.append(f"afterwards: {e}")
 
 
@@ -199,7 +206,7 @@ async def _compare(scene: Scene, outcome: Outcome, before: dict[str, int]) -> No
         outcome.broken.append(f"{lost} of {outcome.records.acknowledged} records are lost")
     if outcome.row.end == "Down":
         before.pop(scene.writing.id)
-    now = scene.qemus()
-    outcome.lost_vms = [vm_id for vm_id, pid in before.items() if now.get(vm_id) != pid]
+    now, kept = scene.qemus(), set(before) - scene.dismissed
+    outcome.lost_vms = [vm_id for vm_id in kept if now.get(vm_id) != before[vm_id]]
     if outcome.lost_vms:
         outcome.broken.append(f"{len(outcome.lost_vms)} VMs are lost or run twice")

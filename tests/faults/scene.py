@@ -21,10 +21,11 @@ from lab.base import LabError
 from lab.console import GuestConsole
 from lab.daemon import HostDaemon
 from lab.domains import console_of, disk_xml
-from lab.engine import Engine, new_id, secret_params
+from lab.engine import Engine, client_context, new_id, secret_params
 from lab.records import Comparison, compare
 from lab.running import Lab
 from tests.faults.calling import CallingEngine
+from vdsmcinder.client import stomp
 from vdsmcinder.client.session import RemoteError
 
 DISK_MIB = 64
@@ -111,6 +112,8 @@ class Scene:
     """The lab's host2 with all that the rows need.
 
     engine: sets things up and examines them; calling: the one that calls all the time.
+    belongings: what rows have added, which goes with the scene. cast: deeds.py's.
+    dismissed: VMs that a row has ended on purpose.
     """
 
     def __init__(self, lab: Lab, daemon: HostDaemon) -> None:
@@ -123,6 +126,9 @@ class Scene:
         self.writer: Writer | None = None
         self.bystander = ""
         self._spare = f"volume-{new_id()}"
+        self.belongings = AsyncExitStack()
+        self.cast: Any = None
+        self.dismissed: set[str] = set()
         self.calling = CallingEngine(daemon.pki, (self.host.address, daemon.port))
 
     # Making and removing
@@ -198,14 +204,24 @@ class Scene:
         return await self._asked(self.writing.id)
 
     async def _asked(self, vm_id: str) -> dict[str, Any]:
-        try:
-            (stats,) = await self.engine.call("VM.getStats", vmID=vm_id)
-        except (OSError, RemoteError):
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await self.engine.connect()
-            return {}
+        (stats,) = await self.asked("VM.getStats", vmID=vm_id) or ({},)
         found: dict[str, Any] = stats
         return found
+
+    async def asked(self, verb: str, **params: Any) -> Any:
+        """What a verb answers; None if it does not, and then the engine connects anew."""
+        try:
+            return await self.engine.call(verb, **params)
+        except (OSError, RemoteError, asyncio.TimeoutError):
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await self.engine.connect()
+            return None
+
+    async def another_client(self) -> None:
+        """Connect and hang up, as a new client. Raises OSError, of which SSLError is one."""
+        context = client_context(self.daemon.pki, self.daemon.pki.engine)
+        session = await stomp.connect(self.host.address, self.daemon.port, context, 0)
+        await session.close()
 
     async def statuses(self) -> tuple[str, str]:
         """What the API says of the VM that writes and of the other."""
@@ -267,5 +283,6 @@ async def scene(
         await made.keeper.start()
         stack.push_async_callback(made.keeper.stop)
         stack.push_async_callback(made.remove_vms)
+        await stack.enter_async_context(made.belongings)
         await made.build()
         yield made
