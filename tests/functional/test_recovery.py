@@ -7,8 +7,12 @@ Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import time
+from collections import Counter
 
+import libvirt
 import pytest
 
 from lab.base import wait_until
@@ -30,8 +34,32 @@ from tests.functional.helpers import (
     session_fixture,
     status,
 )
+from vdsmcinder.client.session import RemoteError
+from vdsmcinder.client.stomp import SessionLost
 
 SECRETS_MISSING = "|host|secrets_missing"
+
+MANY, RECOVERED_S, PATIENCE = 100, 2.0, 3.0
+RECOVERING = 99
+DOMAIN = """
+<domain type='qemu'>
+  <name>many-{vm_id}</name>
+  <uuid>{vm_id}</uuid>
+  <metadata>
+    <ovirt-vm:vm xmlns:ovirt-vm='http://ovirt.org/vm/1.0'>
+      <ovirt-vm:vdsmCinder version='1'/>
+    </ovirt-vm:vm>
+  </metadata>
+  <memory unit='MiB'>64</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices>
+    <disk type='network' device='disk'>
+      <source protocol='rbd' name='volumes/{vm_id}'><host name='10.77.0.11' port='6789'/></source>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+  </devices>
+</domain>
+"""
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -148,6 +176,55 @@ class TestDaemon:
             (stats,) = await ask(engine, "VM.getStats", vmID=vm_id)
             assert stats["status"] == "Down"
             assert (stats["exitCode"], stats["exitReason"]) == (1, 2)
+
+    async def test_a_hundred_are_known_within_two_seconds(self, engine, many):
+        daemon, seen = engine.daemon, Counter()
+        daemon.stop()
+        began = time.monotonic()
+        daemon.launch()
+        await engine.connect()
+        while time.monotonic() - began < 30:
+            try:
+                listed = await engine.call("Host.getVMList", onlyUUID=True)
+                break
+            except RemoteError as e:
+                seen[e.code] += 1
+        took_s = time.monotonic() - began
+        assert many <= set(listed)
+        assert set(seen) <= {RECOVERING}
+        # A machine that runs tests may be several times slower than one that runs VMs.
+        assert took_s < RECOVERED_S * PATIENCE
+        await asyncio.to_thread(
+            wait_until, lambda: health(engine) == "ready", "the daemon to be ready", 30
+        )
+
+    @pytest.mark.parametrize("how", [HostDaemon.stop, HostDaemon.kill], ids=["stopped", "killed"])
+    async def test_requests_under_way_are_cut_off_or_answered(self, engine, empty, image, how):
+        async with running(engine, empty()) as vm_id:
+            disk = {"vmId": vm_id, "drive": engine.disk(image())}
+            await engine.call("VM.hotplugDisk", vmID=vm_id, params=disk)
+            # There is no guest that lets go of it, so that the daemon waits.
+            waiting = asyncio.create_task(engine.call("VM.hotunplugDisk", vmID=vm_id, params=disk))
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            await asyncio.to_thread(how, engine.daemon)
+            with pytest.raises((SessionLost, RemoteError)):
+                await asyncio.wait_for(waiting, 1)
+            engine.daemon.start()
+            await engine.connect()
+            assert set(await paths(engine, vm_id)) == {"vda", "vdb"}
+
+
+@pytest.fixture
+def many(engine):
+    """A hundred VMs of ours that libvirt knows and does not run; their ids."""
+    ids = {new_id() for _ in range(MANY)}
+    with contextlib.closing(libvirt.open(engine.daemon.host.uri)) as connection:
+        for vm_id in ids:
+            connection.defineXML(DOMAIN.format(vm_id=vm_id))
+        yield ids
+        for vm_id in ids:
+            connection.lookupByUUIDString(vm_id).undefine()
 
 
 @session_fixture("function")
