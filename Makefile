@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder bench faults fuzz lab lab-down clean
+.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: $(READY)  ## benchmarks, each against a rival in the same run
 
 faults: $(READY)  ## faults while a guest writes and an engine calls; writes docs/faults.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults --write
+
+soak: $(READY)  ## VMs and disks come and go, for LAB=600 seconds in the lab; writes docs/faults.md
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.soak --lab $(or $(LAB),600) --write
 
 lab: $(READY)  ## start the lab and say how to talk to it
 	$(BIN)/python -m lab up

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ class HostDaemon:
     """The daemon of one host; `name` tells several of one host apart.
 
     `changes` are options by section that differ from those of the lab, for instance
-    {"vms": {"hotunplug_timeout_s": 2}}; `environment` is added to that which it starts with. Use it
-    as a context manager, or end it with stop().
+    {"vms": {"hotunplug_timeout_s": 2}}; `environment` is added to that which it starts with;
+    `program` is its command, before the configuration's path. Use it as a context manager, or end
+    it with stop().
     """
 
     def __init__(
@@ -42,10 +43,13 @@ class HostDaemon:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         name: str = "daemon",
         environment: Mapping[str, str] | None = None,
+        *,
+        program: Sequence[object] = (PROGRAM, "--config"),
     ) -> None:
         self.host = host
         self.pki = pki
         self._environment = environment or {}
+        self._program = program
         self.directory = host.lab_dir / name / host.name
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log = self.directory / "log"
@@ -94,7 +98,7 @@ class HostDaemon:
             ear.settimeout(0.1)
             began = time.monotonic()
             self._process = self.host.popen(
-                [PROGRAM, "--config", self.config],
+                [*self._program, self.config],
                 env={**CLEAN_ENVIRONMENT, **self._environment, "NOTIFY_SOCKET": str(notify)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
