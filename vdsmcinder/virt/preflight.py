@@ -195,7 +195,7 @@ class Preflight:
         surveying = asyncio.ensure_future(self._survey(account))
         try:
             await asyncio.wait({asking, surveying}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done() and all(surveying.result().values()):
+            if not asking.done() and _all_silent(surveying.result()):
                 raise CephFault(Kind.SILENT, monitors=surveying.result())
             answers: list[dict[str, Any]] = await asking
             return answers
@@ -215,7 +215,7 @@ class Preflight:
         """The fault with what the cluster's monitors do; the next callers meet it at once."""
         if fault.monitors is None:
             fault.monitors = await surveying
-            if fault.monitors and all(fault.monitors.values()):
+            if _all_silent(fault.monitors):
                 fault = CephFault(Kind.SILENT, monitors=fault.monitors)
         if fault.kind is Kind.SILENT:
             self._workers.found_down(account, fault)
@@ -262,3 +262,8 @@ def _judge(disk: CephDisk, found: Mapping[str, Any]) -> None:
 
 def _monitors(fault: CephFault) -> dict[str, Any]:
     return {"monitors": [m.name for m in fault.monitors]} if fault.monitors else {}
+
+
+def _all_silent(found: Survey) -> bool:
+    """Whether no monitor answers; of those that a file of Ceph's names it is not known."""
+    return bool(found) and all(found.values())
