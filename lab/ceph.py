@@ -111,9 +111,15 @@ class Ceph:
         status = self._json("--connect-timeout", 15, "quorum_status")
         return list(status["quorum_names"])
 
-    def wait_quorum(self, size: int, timeout_s: float = 60) -> None:
+    def wait_quorum(self, size: int, timeout_s: float = 90) -> None:
         """Return when exactly `size` monitors are in quorum."""
-        wait_until(lambda: len(self.quorum()) == size, f"a quorum of {size} monitors", timeout_s)
+        wait_until(lambda: self._is_quorum(size), f"a quorum of {size} monitors", timeout_s)
+
+    def _is_quorum(self, size: int) -> bool:
+        try:
+            return len(self.quorum()) == size
+        except LabError:  # there is none yet
+            return False
 
     def wait_osd(self, timeout_s: float = 60) -> None:
         """Return when the OSD is up."""

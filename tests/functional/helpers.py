@@ -44,6 +44,7 @@ OPTIONS = {
 }
 
 NO_SUCH_VM = 1
+UNAVAILABLE = 40
 CONTRACT = schema.load()
 STATUS_EVENT = next(e for e in CONTRACT.events if e.name == "|virt|VM_status|<vmId>")
 MORE_FIELDS = {"Down": {"exitCode", "exitMessage", "exitReason"}, "Paused": {"pauseCode"}}
@@ -84,6 +85,20 @@ async def eventually(look: Callable[[], Awaitable[T | None]], what: str) -> T:
         assert time.monotonic() < deadline, f"waited 60 s for {what} in vain"
         await asyncio.sleep(0.05)
     return value
+
+
+async def served(call: Callable[[], Awaitable[T]], what: str) -> T:
+    """The result of a call that is refused with code 40 until what it needs can be reached."""
+
+    async def attempt() -> list[T]:
+        try:
+            return [await call()]
+        except RemoteError as e:
+            assert e.code == UNAVAILABLE, e
+            return []
+
+    (result,) = await eventually(attempt, what)
+    return result
 
 
 async def within(limit_s: float, attempt: Callable[[], Awaitable[float]], what: str) -> None:

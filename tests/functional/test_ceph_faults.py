@@ -27,6 +27,7 @@ from tests.functional.helpers import (
     foreign_secret,
     paths,
     refused,
+    served,
     session_fixture,
     silent_monitor,
 )
@@ -421,15 +422,7 @@ async def test_monitors_that_all_hang_are_told_before_qemu_hangs_with_them(other
             assert time.monotonic() - began < 2
             # The data path of what runs does not go through them.
             await asyncio.to_thread(far.console.write, "vda", 0, 1, "frozen")
-
-        async def plugged():
-            try:
-                return await plug(other, far.id, disk)
-            except RemoteError as e:
-                assert MONITORS in e.message
-                return None
-
-        await eventually(plugged, "a probe to find the cluster again")
+        await served(lambda: plug(other, far.id, disk), "a probe to find the cluster again")
         await unplug(other, far.id, disk)
     await other.run(document)
     await other.destroy(vm_id)

@@ -24,6 +24,7 @@ from tests.functional.helpers import (
     paths,
     recorded_events,
     refused,
+    served,
     session_fixture,
     status,
     told,
@@ -265,7 +266,8 @@ class TestMonitors:
         lab.ceph.kill_mon(mine)
         try:
             await assert_written_bytes_move(engine, vm)
-            await plug(engine, vm, drive=engine.disk(name))
+            # The other two have to form a quorum first.
+            await served(lambda: plug(engine, vm, drive=engine.disk(name)), "the others to do")
             await hears(vm, "^disk vdb added")
             await unplug(engine, vm, drive={"path": f"volumes/{name}"})
             await eventually(another, "QEMU to talk to another monitor")
@@ -273,7 +275,7 @@ class TestMonitors:
             await hears(vm, f"^hammer vda {int(last[1]) + 20}$")
         finally:
             lab.ceph.start_mon(mine)
-        await asyncio.to_thread(lab.ceph.wait_quorum, 3)
+            await asyncio.to_thread(lab.ceph.wait_quorum, 3)
 
         stopped = await asyncio.to_thread(vm.console.ask, "stop", r"^hammered vda (\d+)")
         assert compare(lab.ceph, vm.image, 0, int(stopped[1])).lost == ()
