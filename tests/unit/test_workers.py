@@ -111,7 +111,22 @@ async def test_a_new_key_takes_a_new_process(program):
         same = await workers.ask(ACCOUNT, Secret(b"\0key"), "look")
         new = await workers.ask(ACCOUNT, Secret(b"new"), "look")
         assert old["pid"] == same["pid"] != new["pid"]
-        assert not lives(old["pid"])
+        await until(lambda: not lives(old["pid"]))
+
+
+async def test_who_asks_with_another_key_cuts_nobody_short(program):
+    async with asking(program) as workers:
+        keys = [KEY, Secret(b"new")] * 3
+        answers = await asyncio.gather(*(workers.ask(ACCOUNT, key, "look") for key in keys))
+        pids = {answer["pid"] for answer in answers}
+        assert len(pids) == len(keys)
+        await until(lambda: sum(map(lives, pids)) == 1)
+        waiting = asyncio.create_task(workers.ask(ACCOUNT, KEY, "hang"))
+        await asyncio.sleep(0)
+        await workers.ask(ACCOUNT, Secret(b"newer"), "look")
+    # Closing ends those that still work, too.
+    async with refused(Kind.ENDED):
+        await waiting
 
 
 async def test_faults_are_told_and_cost_no_process(program):

@@ -74,6 +74,7 @@ class Workers:
         self._idle_s = idle_s
         self._program = program
         self._desks: dict[Account, _Desk] = {}
+        self._leaving: dict[_Desk, asyncio.Task[None]] = {}
 
     @property
     def accounts(self) -> Sequence[Account]:
@@ -96,9 +97,15 @@ class Workers:
         desk = self._desks.get(account)
         if desk is None or not desk.has(key):
             if desk is not None:
-                await desk.close()
+                self._replace(desk)
             desk = self._desks[account] = _Desk(account, key, self)
         return await desk.ask(op, args, self.timeout_s if timeout_s is None else timeout_s)
+
+    def _replace(self, desk: _Desk) -> None:
+        """Have a desk end that others follow; who has asked it already gets an answer."""
+        leaving = asyncio.create_task(desk.leave(), name="ceph-worker leaves")
+        self._leaving[desk] = leaving
+        leaving.add_done_callback(lambda _: self._leaving.pop(desk))
 
     def found_down(self, account: Account, fault: CephFault) -> None:
         """Take in that the account's cluster is found not to answer, before its worker has."""
@@ -110,7 +117,9 @@ class Workers:
         """End all workers."""
         desks = list(self._desks.values())
         self._desks.clear()
-        await asyncio.gather(*(desk.close() for desk in desks))
+        for desk in self._leaving:
+            desk.answered.set()
+        await asyncio.gather(*(desk.close() for desk in desks), *self._leaving.values())
 
     @property
     def idle_s(self) -> float:
@@ -140,6 +149,8 @@ class _Desk:
         self._down: CephFault | None = None
         self._probe: asyncio.Task[None] | None = None
         self._asked_s = time.monotonic()
+        self._asking = 0
+        self.answered = asyncio.Event()  # nobody waits for an answer, or nobody is to
         self._idling: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
 
@@ -154,6 +165,8 @@ class _Desk:
         self._asked_s = time.monotonic()
         if self._down is not None:
             raise self._down
+        self._asking += 1
+        self.answered.clear()
         try:
             return await self._request(op, args, timeout_s)
         except CephFault as e:
@@ -161,7 +174,16 @@ class _Desk:
                 self.is_down(e)
             raise
         finally:
+            self._asking -= 1
+            if not self._asking:
+                self.answered.set()
             self._idle_later()
+
+    async def leave(self) -> None:
+        """End once all who have asked are answered."""
+        if self._asking:
+            await self.answered.wait()
+        await self.close()
 
     def is_down(self, fault: CephFault) -> None:
         """Refuse with this fault from now on, until a probe succeeds."""
