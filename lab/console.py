@@ -113,6 +113,10 @@ class GuestConsole:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the console."""
         self._wire.close()
 
     def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:

@@ -14,6 +14,8 @@ from lab.base import run
 
 # Longer than the daemon warns of their end.
 DAYS = "60"
+# A host shows it to engines, and to other hosts that its VMs migrate to.
+HOST_USAGE = "serverAuth,clientAuth"
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
@@ -57,7 +59,7 @@ class Pki:
 
     def renew_host(self, name: str, address: str, days: int) -> None:
         """Give a host another key and certificate in place of the one that it has."""
-        _sign(self.directory, "ca", name, "serverAuth", _host_names(name, address), days=str(days))
+        _sign(self.directory, "ca", name, HOST_USAGE, _host_names(name, address), days=str(days))
 
 
 def make_pki(directory: Path, hosts: Mapping[str, str]) -> Pki:
@@ -74,7 +76,7 @@ def make_pki(directory: Path, hosts: Mapping[str, str]) -> Pki:
 
 def certify_host(directory: Path, name: str, address: str) -> None:
     """Make the server certificate of one more host."""
-    _sign(directory, "ca", name, "serverAuth", _host_names(name, address))
+    _sign(directory, "ca", name, HOST_USAGE, _host_names(name, address))
 
 
 def _host_names(name: str, address: str) -> str:
