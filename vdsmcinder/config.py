@@ -182,6 +182,76 @@ class Vms:
 
 
 @dataclass(frozen=True)
+class Migration:
+    """How running VMs move to other hosts, and come from them."""
+
+    libvirt_uri: str = option(
+        "qemu+tls://{host}/system",
+        """How this host's libvirtd reaches that of the other host; {host} is the name that the
+        engine calls it by. libvirt's own certificates have to be set up for it on both hosts.""",
+    )
+    encryption: str = option(
+        "auto",
+        """Whether QEMU's data is encrypted: auto where libvirt has certificates for it on both
+        hosts, required always, off unless an engine asks for it.""",
+        choices=("auto", "required", "off"),
+    )
+    handover: str = option(
+        "confirmed",
+        """When a VM that has been copied runs on. confirmed: as soon as its QEMU process on the
+        source has ended, so that it cannot run on both hosts whatever fails, some tenths of a
+        second later than by itself. libvirt: as soon as libvirt has it, as virsh migrate does; a
+        libvirtd or a network that fails in that moment may let both run. Migrations that may come
+        to use post-copy are always of the latter kind.""",
+        choices=("confirmed", "libvirt"),
+    )
+    outgoing_limit: int = option(
+        2, "VMs that may leave at once where an engine does not say; others wait.", minimum=1
+    )
+    incoming_limit: int = option(
+        2,
+        "VMs that may come at once where an engine does not say; their sources wait.",
+        minimum=1,
+    )
+    queue_limit: int = option(
+        100, "VMs that may wait to leave; more are refused with code 82.", minimum=0
+    )
+    max_bandwidth_mib_s: int = option(
+        0,
+        "Data of one migration, in MiB/s, where an engine does not say; 0 is no limit.",
+        minimum=0,
+    )
+    max_downtime_ms: int = option(
+        500,
+        """How long a guest may stand still at the end of its migration, in ms, where an engine has
+        no convergence schedule.""",
+        minimum=1,
+    )
+    stall_timeout_s: float = option(
+        240.0,
+        """A migration whose remaining data has not become less for so long is ended, in seconds;
+        the VM stays. 0 lets it go on.""",
+        minimum=0,
+    )
+    arrival_timeout_s: float = option(
+        60.0,
+        """How long this host waits for a VM that was announced and does not come, in seconds.""",
+        minimum=1,
+    )
+    hand_over_secrets: bool = option(
+        False,
+        """Give the other host the keys that a VM needs and that are not registered there, over the
+        TLS connection between the daemons. Without it such a migration fails and its error names
+        them.""",
+    )
+    progress_interval_s: float = option(
+        1.0,
+        "Interval between two events that tell how far a migration is, in seconds.",
+        minimum=0.1,
+    )
+
+
+@dataclass(frozen=True)
 class Ceph:
     """How Ceph clusters are asked and watched."""
 
@@ -244,6 +314,7 @@ class Config:
     access: Access = field(default_factory=Access)
     libvirt: Libvirt = field(default_factory=Libvirt)
     vms: Vms = field(default_factory=Vms)
+    migration: Migration = field(default_factory=Migration)
     ceph: Ceph = field(default_factory=Ceph)
     rpc: Rpc = field(default_factory=Rpc)
     log: Log = field(default_factory=Log)

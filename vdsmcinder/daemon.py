@@ -13,6 +13,7 @@ import faulthandler
 import functools
 import logging
 import os
+import platform
 import resource
 import signal
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import vdsmcinder
-from vdsmcinder import config, health, logs
+from vdsmcinder import config, health, logs, peers
 from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
@@ -30,7 +31,7 @@ from vdsmcinder.fdstore import FdStore
 from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
-from vdsmcinder.rpc import schema, wire_ceph
+from vdsmcinder.rpc import schema, wire_ceph, wire_migration
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
 from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
@@ -44,6 +45,8 @@ from vdsmcinder.virt import clusters
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.keyring import Keyring
+from vdsmcinder.virt.migration import Progress
+from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
@@ -117,7 +120,7 @@ async def _closed(daemon: Daemon) -> bool:
     await closing
     if daemon.stuck_calls:
         log.warning("%d libvirt calls never came back", daemon.stuck_calls)
-    return not daemon.stuck_calls
+    return not daemon.calls_under_way
 
 
 def _refusal(error: ConfigError) -> int:
@@ -147,15 +150,28 @@ class Daemon:
         self._keyring = Keyring(self._kept_keys)
         self._secrets = Secrets(self._connection, self._keyring)
         self._ceph = Workers(settings.ceph.timeout_s, settings.ceph.worker_idle_s)
+        preflight = Preflight(self._ceph, self._secrets, settings.ceph)
         self._registry = Registry(
             self._connection,
             self._secrets,
             self._ceph,
-            Preflight(self._ceph, self._secrets, settings.ceph),
+            preflight,
             libvirt_options=settings.libvirt,
             vm_options=settings.vms,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
+        )
+        self._host = HostSampler()
+        self._migrations = Migrations(
+            self._registry,
+            self._connection,
+            self._secrets,
+            preflight,
+            settings.migration,
+            dial=functools.partial(peers.connect, settings.listen),
+            host_name=platform.node(),
+            available_mib=lambda: self._host.snapshot().memory.available_kib // 1024,
+            on_progress=self._migration_progress,
         )
         self._missing = MissingSecrets(self._registry, self._secrets, self._ask_for_secrets)
         self._secrets.on_change = self._missing.wake
@@ -172,7 +188,6 @@ class Daemon:
             settings.vms.sample_interval_s,
             on_sample=self._stats.prepare,
         )
-        self._host = HostSampler()
         self._events = Events()
         self._expiry = Expiry(self._events, settings.listen.expiry_warning_days)
         self._access = Access(settings.access)
@@ -197,7 +212,7 @@ class Daemon:
         rules = Rules(
             lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
         )
-        verbs = handlers(Host=host, VM=VmVerbs(self._registry))
+        verbs = handlers(Host=host, VM=VmVerbs(self._registry, self._migrations))
         return Dispatcher(schema.load(), verbs, rules, settings.rpc.max_queue)
 
     @property
@@ -227,6 +242,7 @@ class Daemon:
         await self._missing.close()
         await self._clusters.close()
         await self._sampler.close()
+        await self._migrations.close()
         await self._registry.close()
         await self._ceph.close()
         await self._host.close()
@@ -237,6 +253,11 @@ class Daemon:
     def stuck_calls(self) -> int:
         """libvirt calls that never came back; their threads keep the process from ending."""
         return self._connection.stuck_calls
+
+    @property
+    def calls_under_way(self) -> int:
+        """All calls that are not back: libvirt copies VMs on when the daemon ends."""
+        return self._connection.calls_under_way
 
     def _vm_changed(self, vm: VM) -> None:
         self._events.publish(*vm_status(vm))
@@ -251,6 +272,9 @@ class Daemon:
 
     def _ask_for_secrets(self, uuids: Collection[str]) -> None:
         self._events.publish(*secrets_missing(uuids))
+
+    def _migration_progress(self, vm: VM, progress: Progress) -> None:
+        self._events.publish(*wire_migration.notice(vm.id, progress))
 
     def _vm_thawed(self, vm: VM, late: LateThaw) -> None:
         self._events.publish(*vm_thawed(vm, late))

@@ -80,10 +80,22 @@ class CreateFailed(VdsmCinderError):
     code = 9
 
 
+class PeerUnreachable(VdsmCinderError):
+    """The other host of a migration cannot be reached."""
+
+    code = 10
+
+
 class MissingParameter(VdsmCinderError):
     """A required part of a structured parameter is missing."""
 
     code = 11
+
+
+class MigrationFailed(VdsmCinderError):
+    """The VM could not be migrated, or the other host cannot run it."""
+
+    code = 12
 
 
 class ImageNotFound(VdsmCinderError):
@@ -152,6 +164,12 @@ class HotunplugDiskFailed(VdsmCinderError):
     code = 46
 
 
+class MigrationNotCancelled(VdsmCinderError):
+    """The migration has come too far to be ended."""
+
+    code = 47
+
+
 class SnapshotFailed(VdsmCinderError):
     """The guest could not be made ready for a snapshot of its disks."""
 
@@ -168,6 +186,12 @@ class HotunplugNicFailed(VdsmCinderError):
     """The network interface could not be unplugged from the running VM."""
 
     code = 50
+
+
+class DuringMigration(VdsmCinderError):
+    """The verb would disturb the migration that is under way."""
+
+    code = 51
 
 
 class UpdateDeviceFailed(VdsmCinderError):
@@ -228,6 +252,18 @@ class ThawFailed(VdsmCinderError):
     """The guest's file systems could not be thawed, or were thawed too early."""
 
     code = 77
+
+
+class NoMigration(VdsmCinderError):
+    """The VM does not migrate."""
+
+    code = 81
+
+
+class TooManyMigrations(VdsmCinderError):
+    """As many VMs as may migrate at once do so, and as many as may wait are waiting."""
+
+    code = 82
 
 
 class ResetFailed(VdsmCinderError):

@@ -258,7 +258,6 @@ async def test_calls_over_tls(cli, tls, web):
         (("call", "VM.getStats", f"vmID={NOBODY}"), REFUSED, "(code 1)"),
         (("call", "Host.echo", "message=@/none"), REFUSED, "/none cannot be read: No such file"),
         (("call", "VM.create", f"vmID={NOBODY}", "vmParams=@-"), REFUSED, "stdin is not JSON"),
-        (("call", "VM.migrate", f"vmID={NOBODY}", "params={}"), REFUSED, "not implemented"),
         (("call", "VM.getStat"), USAGE, "did you mean VM.getStats?"),
         (("call", "VM.getStats"), USAGE, "parameter vmID is missing; use: VM.getStats(vmID)"),
         (("call", "VM.getStats", "vmID=web"), USAGE, "expected a UUID of 36 characters"),

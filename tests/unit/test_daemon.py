@@ -39,14 +39,13 @@ async def test_requests_are_counted_by_verb_and_outcome(tmp_path: Path) -> None:
         engine = await host.client()
         for _ in range(3):
             await engine.call("Host.ping2")
-        for verb in ("VM.reset", "Host.nonsense", "VM.migrate"):
+        for verb in ("VM.reset", "Host.nonsense"):
             with pytest.raises(RemoteError):
                 await engine.call(verb, {"vmID": "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"})
         found = await host.metrics()
         assert found["requests_total", "ok", "Host.ping2"] == 3
         assert found["requests_total", "1", "VM.reset"] == 1
         assert found["requests_refused_total", "-32601"] == 1
-        assert found["requests_refused_total", "44"] == 1
         assert found["request_duration_seconds_count", "Host.ping2"] == 3
         assert found["request_duration_seconds_bucket", "+Inf", "Host.ping2"] == 3
         assert 0 < found["request_duration_seconds_sum", "Host.ping2"] < 3

@@ -73,6 +73,11 @@ class StompSession(asyncio.Protocol):
         self._events: list[Event] = []
         self._event_came = asyncio.Event()
 
+    @property
+    def peer_address(self) -> str:
+        """The IP address of the daemon."""
+        return str(self._transport.get_extra_info("peername")[0])
+
     # --- for the engine that is played ---------------------------------------------------------
 
     async def open(self, host: str, heartbeat_ms: int) -> None:

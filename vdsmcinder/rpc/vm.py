@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.errors import UpdateDeviceFailed
-from vdsmcinder.rpc import wire, wire_iotune, wire_stats
+from vdsmcinder.rpc import wire, wire_iotune, wire_migration, wire_stats
 from vdsmcinder.virt import (
     disks,
     guest_agent,
@@ -24,6 +24,7 @@ from vdsmcinder.virt import (
     screenshot,
     ticket,
 )
+from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.ticket import Ticket
@@ -32,8 +33,10 @@ from vdsmcinder.virt.ticket import Ticket
 class VmVerbs:
     """What concerns one VM. Each raises NoSuchVM (1) for an id that is not of a VM here."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, migrations: Migrations) -> None:
         self._registry = registry
+        self._departures = migrations.departures
+        self._arrivals = migrations.arrivals
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         return wire.definition(await self._registry.create(vm_id, params))
@@ -169,3 +172,26 @@ class VmVerbs:
     async def screenshot(self, vm_id: str) -> dict[str, str]:
         picture = await screenshot.take(self._registry.get(vm_id))
         return {"mimeType": "image/png", "screenshot": base64.b64encode(picture).decode()}
+
+    async def migrate(self, vm_id: str, params: Mapping[str, Any]) -> None:
+        await self._departures.migrate(vm_id, params)
+
+    async def migrateCancel(self, vm_id: str) -> None:
+        await self._departures.cancel(vm_id)
+
+    def getMigrationStatus(self, vm_id: str) -> dict[str, Any]:
+        progress, done = self._departures.status(vm_id)
+        return wire_migration.status(vm_id, progress, done=done)
+
+    async def migrateChangeParams(self, vm_id: str, params: Mapping[str, Any]) -> None:
+        await self._departures.change(vm_id, params)
+
+    async def migrationCreate(
+        self, vm_id: str, params: Mapping[str, Any], limit: int | None
+    ) -> dict[str, Any]:
+        offer = wire_migration.read_offer(vm_id, params, limit)
+        return wire_migration.write_acceptance(*await self._arrivals.accept(offer))
+
+    async def migrationConclude(self, vm_id: str, params: Mapping[str, Any]) -> None:
+        migration_id, verdict = wire_migration.read_verdict(vm_id, params)
+        await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)

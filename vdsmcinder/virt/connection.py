@@ -155,6 +155,11 @@ class Connection:
         return self._under_way - self.threads_busy
 
     @property
+    def calls_under_way(self) -> int:
+        """Calls that have not come back, whatever their deadline."""
+        return self._under_way
+
+    @property
     def stuck_calls(self) -> int:
         """Calls that overran their deadline and have not come back yet."""
         return len(self._overruns)

@@ -33,6 +33,8 @@ PAUSED_BY_US = Change(Cause.SUSPENDED, PauseCode.NOERR)
 PAUSED_BY_IO_ERROR = Change(Cause.SUSPENDED, PauseCode.EIO)
 PAUSED_OTHERWISE = Change(Cause.SUSPENDED, PauseCode.EOTHER)
 POWERING_DOWN = Change(Cause.POWER_DOWN)
+MIGRATES = Change(Cause.MIGRATES)
+ARRIVES = Change(Cause.ARRIVES)
 
 GUEST_SHUT_DOWN = _ended(
     ExitCode.NORMAL, ExitReason.USER_SHUTDOWN, "The guest shut itself down, or its user did."
@@ -55,6 +57,16 @@ QEMU_LOST = _ended(
 )
 MIGRATED_AWAY = _ended(
     ExitCode.NORMAL, ExitReason.MIGRATION_SUCCEEDED, "The VM migrated to another host."
+)
+DID_NOT_ARRIVE = _ended(
+    ExitCode.ERROR,
+    ExitReason.MIGRATION_FAILED,
+    "The VM did not arrive: its migration to this host failed, and the other host has it still.",
+)
+POSTCOPY_FAILED = _ended(
+    ExitCode.ERROR,
+    ExitReason.POSTCOPY_MIGRATION_FAILED,
+    "The VM was lost: it ran on the other host already when the rest of its memory got lost.",
 )
 SAVED = _ended(
     ExitCode.NORMAL, ExitReason.SAVE_STATE_SUCCEEDED, "The VM's state was saved and it ended."

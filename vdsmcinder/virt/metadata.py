@@ -33,8 +33,32 @@ THAW_BY = "thawBy"
 # Our child that says that an operator wants the VM to stay paused.
 HELD = "held"
 
+# Our children that hold a MigrationMark.
+_MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHandover")
+
 _MARK = "vdsmCinder"
 _NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
+
+
+@dataclass(frozen=True)
+class MigrationMark:
+    """What a domain says of a migration that is not over, on both hosts, for it goes along with it.
+
+    id: of the migration. source: UUID of the host that it leaves, as libvirt knows it. peer: the
+    daemon that it goes to, host:port. handover: see virt/migration.py.
+    """
+
+    id: str
+    source: str
+    peer: str
+    handover: str
+
+    def values(self) -> dict[str, str]:
+        """As set_live() and set_lasting() take it."""
+        return dict(zip(_MIGRATION, (self.id, self.source, self.peer, self.handover)))
+
+
+NO_MIGRATION: Mapping[str, str] = dict.fromkeys(_MIGRATION, "")
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,8 @@ class VmMetadata:
     engine promised. custom: the engine's custom properties. exit_code, exit_reason: numbers of
     contract/errors.md, once the VM has ended. thaw_by_s: when a frozen guest is to be
     thawed, in seconds since 1970; None for one that is not frozen for a time.
-    held: paused by an operator, after QEMU had paused it for an I/O error.
+    held: paused by an operator, after QEMU had paused it for an I/O error. migration: the one that
+    is under way.
     """
 
     version: int | None = None
@@ -59,6 +84,7 @@ class VmMetadata:
     exit_message: str | None = None
     thaw_by_s: int | None = None
     held: bool = False
+    migration: MigrationMark | None = None
 
     @classmethod
     def of_request(cls, domain: etree._Element) -> VmMetadata:
@@ -97,6 +123,7 @@ class VmMetadata:
             exit_message=get(values, "exitMessage", TEXT),
             thaw_by_s=get(values, THAW_BY, number(0)),
             held=get(values, HELD, BOOLEAN) or False,
+            migration=_read_migration(values),
         )
 
 
@@ -105,6 +132,11 @@ def _get_known(values: Fields, name: str, kind: Kind[T]) -> T | None:
         return values.get(name, kind)
     except InvalidParameter:
         return None
+
+
+def _read_migration(values: Fields) -> MigrationMark | None:
+    found = [_get_known(values, name, TEXT) or "" for name in _MIGRATION]
+    return MigrationMark(*found) if all(found) else None
 
 
 def find(domain: etree._Element) -> etree._Element | None:

@@ -91,6 +91,8 @@ async def destroy(vm: VM, graceful_attempts: int) -> None:
     Raises DestroyFailed (42), ResourceUnavailable (40).
     """
     vm.doomed = True
+    if vm.migration is not None:
+        await vm.migration.end()
     if vm.wanted_exit is None:
         starting = vm.status in NOT_STARTED_YET
         vm.wanted_exit = DESTROYED_WHILE_STARTING if starting else lifecycle.DESTROYED

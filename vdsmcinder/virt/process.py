@@ -6,6 +6,8 @@ vm.py reads both for the engine; libvirt tells neither through its API.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -31,3 +33,35 @@ def age_s(pid: int) -> float:
     ticks_since_boot = int(stat.rpartition(")")[2].split()[19])
     started_s = ticks_since_boot / os.sysconf("SC_CLK_TCK")
     return max(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s, 0.0)
+
+
+def ended(pid: int) -> asyncio.Future[None]:
+    """Done at the moment in which the process ends; cancelling it stops watching.
+
+    Already done for a process that is not there. Raises OSError where the kernel does not let it be
+    watched, and ValueError for pid 0.
+    """
+    if pid <= 0:
+        raise ValueError("there is no process 0 to watch")
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    try:
+        # Any process may be watched so, whoever it belongs to (pidfd_open(2)).
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        future.set_result(None)
+        return future
+
+    def close(_future: asyncio.Future[None]) -> None:
+        loop.remove_reader(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def readable() -> None:
+        if not future.done():
+            future.set_result(None)
+        loop.remove_reader(descriptor)
+
+    loop.add_reader(descriptor, readable)
+    future.add_done_callback(close)
+    return future

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -19,7 +19,13 @@ from vdsmcinder import logs
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Libvirt as LibvirtOptions
 from vdsmcinder.config import Vms as VmOptions
-from vdsmcinder.errors import CreateFailed, NoSuchVM, VdsmCinderError, VMExists
+from vdsmcinder.errors import (
+    CreateFailed,
+    NoSuchVM,
+    ResourceUnavailable,
+    VdsmCinderError,
+    VMExists,
+)
 from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
 from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.connection import Connection
@@ -28,13 +34,15 @@ from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.request import DomainRequest, parse_request
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.status import Cause
+from vdsmcinder.virt.status import Cause, ExitReason
 from vdsmcinder.virt.vm import VM, Services
 
 log = logging.getLogger(__name__)
 
 # How often the domains are read again because some of them changed meanwhile.
 READINGS = 10
+# The event that tells that libvirt begins to take in a domain of another host.
+_COMES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,10 @@ class Registry:
 
     recovered: False until libvirt's domains have been read for the first time.
     unread: domains that are ours and that make no sense to us: by name, why not.
+    virt/migrations.py sets these: on_travelling, awaited with a VM that is found when the daemon
+    starts, and its document; it gives True if it takes care of it. on_stranger, called with a VM
+    that comes from another host unannounced. on_pass, called when QEMU begins another pass over the
+    memory of a VM that leaves.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class Registry:
         self._connection = connection
         self._options = vm_options
         self._vms: dict[str, VM] = {}
+        self._strangers: set[asyncio.Task[None]] = set()
         self._services = Services(
             connection,
             secrets,
@@ -83,6 +96,9 @@ class Registry:
             on_thaw,
         )
         self._on_change = on_change
+        self.on_travelling: Callable[[VM, str], Awaitable[bool]] = _does_not_travel
+        self.on_stranger: Callable[[VM], None] = _nothing
+        self.on_pass: Callable[[str, int], None] = _nothing
         connection.on_up = self._recover
         connection.event_handlers = self._event_handlers()
 
@@ -138,7 +154,7 @@ class Registry:
                     await claims.release()
                     raise
         except BaseException:
-            self._forget(vm)
+            self.forget(vm)
             raise
         log.info("%s is defined: %s", vm.name, story.described(vm.domain))
         vm.spawn(_start(vm, claims))
@@ -174,9 +190,10 @@ class Registry:
             # Whoever waited for another's destroy is done: a VM of that id is a new one by now.
             if self.find(vm_id) is vm:
                 await power.destroy(vm, graceful_attempts)
-                self._forget(vm)
+                self.forget(vm)
 
-    def _forget(self, vm: VM) -> None:
+    def forget(self, vm: VM) -> None:
+        """Take a VM off the list."""
         if self._vms.get(vm.id) is vm:
             del self._vms[vm.id]
 
@@ -187,7 +204,28 @@ class Registry:
 
     async def close(self) -> None:
         """End all tasks; the VMs run on."""
+        for task in self._strangers:
+            task.cancel()
+        await asyncio.gather(*self._strangers, return_exceptions=True)
         await asyncio.gather(*(vm.close() for vm in self._vms.values()))
+
+    # For VMs that come from another host
+
+    def expect(self, vm_id: str, xml: str) -> VM:
+        """A VM of which libvirt has no domain yet; it is in the list from now on."""
+        self._refuse_second(vm_id)
+        vm = self._vms[vm_id] = VM(vm_id, without_passwords(xml), self._services)
+        return vm
+
+    async def _stranger(self, uuid: str) -> None:
+        try:
+            xml = await self._connection.on_domain(uuid, libvirt.virDomain.XMLDesc)
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.warning("a domain that comes from another host cannot be read: %s", e)
+            return
+        if uuid not in self._vms and is_ours(xml):
+            self._vms[uuid] = VM(uuid, xml, self._services)
+            self.on_stranger(self._vms[uuid])
 
     # What libvirt tells
 
@@ -204,7 +242,7 @@ class Registry:
         for domain in found:
             logs.vm_id.set(domain.uuid)
             try:
-                self._take_over(domain)
+                await self._take_over(domain)
             except VdsmCinderError as e:
                 # One that a newer daemon may have defined must not keep us from all the others.
                 log.error("domain %s is ours and cannot be read: %s", domain.uuid, e)
@@ -226,14 +264,22 @@ class Registry:
                 break
         return found
 
-    def _take_over(self, domain: Found) -> None:
+    async def _take_over(self, domain: Found) -> None:
         """Bring a VM up to what libvirt tells of its domain. Raises VdsmCinderError."""
         change = lifecycle.from_state(domain.state, domain.reason)
         vm = self._vms.get(domain.uuid)
         if vm is None or (not vm.running and not vm.doomed and change.cause is not Cause.STOPPED):
             # Down is final: one that somebody else has started again is another VM to engines.
-            vm = self._vms[domain.uuid] = VM(domain.uuid, domain.xml, self._services)
+            vm = VM(domain.uuid, domain.xml, self._services)
+            ended = change.cause is Cause.STOPPED and exits.recorded(vm.domain.metadata)
+            travels = not ended and await self.on_travelling(vm, domain.xml)
+            self._vms[domain.uuid] = vm
+            if travels:
+                return
         elif vm.starting:
+            return
+        elif vm.migration is not None:
+            vm.migration.recheck()
             return
         if change.cause is Cause.STOPPED:
             change = exits.recorded(vm.domain.metadata) or change
@@ -244,7 +290,9 @@ class Registry:
         self._on_change(vm)
         if resume.waits(vm):
             vm.spawn(resume.continue_when_back(vm))
-        if vm.exit is not None and not vm.doomed:
+        # One that did not arrive has no domain here to record it in.
+        arrived = vm.exit is not None and vm.exit.reason is not ExitReason.MIGRATION_FAILED
+        if vm.exit is not None and arrived and not vm.doomed:
             vm.spawn(exits.record(vm, vm.exit))
 
     def _event_handlers(self) -> dict[int, Callable[..., None]]:
@@ -256,6 +304,7 @@ class Registry:
             libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: self._on_device_added,
             libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._on_device_removed,
             libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: self._on_device_removal_failed,
+            libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: self._on_iteration,
         }
 
     def _of_event(self, uuid: str) -> VM | None:
@@ -267,6 +316,13 @@ class Registry:
         self._heard_of.add(uuid)
         vm = self._of_event(uuid)
         if vm is None:
+            if (event, detail) == _COMES:
+                task = asyncio.create_task(self._stranger(uuid))
+                self._strangers.add(task)
+                task.add_done_callback(self._strangers.discard)
+            return
+        if vm.migration is not None:
+            vm.migration.lifecycle(event, detail)
             return
         if event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED and not (vm.running or vm.doomed):
             log.warning("%s was removed from libvirt by somebody else", vm.name)
@@ -279,6 +335,9 @@ class Registry:
         change = lifecycle.from_event(event, detail)
         if change is not None:
             vm.happened(change)
+
+    def _on_iteration(self, uuid: str, iteration: int) -> None:
+        self.on_pass(uuid, iteration)
 
     def _on_reboot(self, uuid: str) -> None:
         vm = self._of_event(uuid)
@@ -312,6 +371,14 @@ class Registry:
         vm = self._of_event(uuid)
         if vm is not None:
             vm.device_kept(alias)
+
+
+async def _does_not_travel(_vm: VM, _xml: str) -> bool:
+    return False
+
+
+def _nothing(*_told: Any) -> None:
+    pass
 
 
 async def _start(vm: VM, claims: Claims) -> None:

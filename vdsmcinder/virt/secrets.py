@@ -53,6 +53,10 @@ class Secrets:
         """The value of a secret that an engine registered, or None."""
         return self._keyring.value(uuid)
 
+    def specs(self) -> list[SecretSpec]:
+        """All secrets that engines registered, with their values."""
+        return self._keyring.specs()
+
     async def registered(self) -> list[RegisteredSecret]:
         """Our secrets; those without our prefix are not ours and are not listed."""
         found = await self._connection.call(_list_secrets, self._connection.handle)
@@ -98,7 +102,10 @@ class Secrets:
         Raises SecretMalformed (72) before anything is registered if any element is malformed;
         SecretRegistrationFailed (73) if libvirt refuses one.
         """
-        specs = validated(params)
+        await self.take_in(validated(params), clear=clear)
+
+    async def take_in(self, specs: Sequence[SecretSpec], *, clear: bool = False) -> None:
+        """The same with secrets that are read already, such as another host hands over."""
         async with self._lock:
             try:
                 for spec in specs:

@@ -37,27 +37,35 @@ class Cause(enum.Enum):
     POWER_DOWN = "it was asked to shut down, or is doing so"
     POWER_DOWN_IGNORED = "the guest did not heed the request to shut down"
     REBOOT = "it was asked to reboot"
+    MIGRATES = "it is to go to another host"
+    ARRIVES = "it comes from another host"
     STOPPED = "there is no QEMU process any more, or there never was"
 
 
 # How to read it: in the status of the row, the cause on the left leads to the status on the right.
 # A cause that a row does not name leaves the status as it is; after() tells that by returning None.
 # Down is final: a VM that is to run again is destroyed and created anew.
+# While a VM migrates, libvirt's events go to its migration (virt/migration.py), which says what
+# came of it when it is over.
 TRANSITIONS: Mapping[Status, Mapping[Cause, Status]] = {
     Status.WAIT_FOR_LAUNCH: {
         Cause.LAUNCH: Status.POWERING_UP,
+        Cause.ARRIVES: Status.MIGRATION_DESTINATION,
         Cause.STOPPED: Status.DOWN,
     },
     Status.POWERING_UP: {
         Cause.RUNNING: Status.UP,
         Cause.SUSPENDED: Status.PAUSED,
         Cause.POWER_DOWN: Status.POWERING_DOWN,
+        Cause.MIGRATES: Status.MIGRATION_SOURCE,
+        Cause.ARRIVES: Status.MIGRATION_DESTINATION,
         Cause.STOPPED: Status.DOWN,
     },
     Status.UP: {
         Cause.SUSPENDED: Status.PAUSED,
         Cause.POWER_DOWN: Status.POWERING_DOWN,
         Cause.REBOOT: Status.REBOOT_IN_PROGRESS,
+        Cause.MIGRATES: Status.MIGRATION_SOURCE,
         Cause.STOPPED: Status.DOWN,
     },
     Status.PAUSED: {

@@ -21,6 +21,7 @@ from vdsmcinder import logs
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import (
+    DuringMigration,
     ResourceUnavailable,
     UnsupportedOperation,
     VdsmCinderError,
@@ -32,6 +33,7 @@ from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
 from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.migration import Migration
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.status import Exit, PauseCode, Status, after
@@ -76,7 +78,7 @@ class VM:
     ending: held by the one VM.destroy that does it; others wait for it.
     adrift: libvirt went away while it started the VM, and whether it did is not known yet.
     removals: for each device alias that is being unplugged, what waits for the guest to let go.
-    io: the I/O errors for which QEMU paused it.
+    io: the I/O errors for which QEMU paused it. migration: that which is under way.
     freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
     asked of the guest's balloon, None for nothing.
     """
@@ -99,6 +101,7 @@ class VM:
         self.freezing = Freezing()
         self.balloon_target_kib: int | None = None
         self.io = IoTrouble(self.domain.metadata.held)
+        self.migration: Migration | None = None
         self.wanted_exit: Change | None = None
         self.doomed = False
         self._started_s = time.monotonic()
@@ -165,7 +168,8 @@ class VM:
         known = self.domain
         self.xml = xml
         self.domain = Domain.from_xml(xml)
-        if self.hash == known.devices_hash or self.status in NOT_STARTED_YET:
+        settled = self.status not in NOT_STARTED_YET and self.migration is None
+        if self.hash == known.devices_hash or not settled:
             return
         with logs.caused_by(self._command):
             for clause in story.devices_changed(known, self.domain):
@@ -175,7 +179,12 @@ class VM:
     # What happens to it
 
     def happened(self, change: Change) -> None:
-        """Take in something that libvirt tells; while the VM starts it waits until that is done."""
+        """Take in something that libvirt tells; while the VM starts it waits until that is done.
+
+        While it migrates, its migration looks by itself.
+        """
+        if self.migration is not None:
+            return
         if self.starting:
             self._held_back = change
         else:
@@ -184,7 +193,10 @@ class VM:
     def gone(self) -> None:
         """libvirt does not know the domain any more."""
         self.adrift = False
-        self.apply(lifecycle.DOMAIN_GONE)
+        if self.migration is not None:
+            self.migration.recheck()
+        else:
+            self.apply(lifecycle.DOMAIN_GONE)
 
     def io_error(self, disk: str, reason: str) -> None:
         """QEMU pauses the VM for an I/O error, of which libvirt tells next.
@@ -243,6 +255,12 @@ class VM:
         self.pid = process.qemu_pid(self.name)
         self.take_xml(xml)
         self.apply(self._held_back or change)
+
+    def arrived(self, change: Change) -> None:
+        """The VM came from another host and runs here now."""
+        self.pid = process.qemu_pid(self.name)
+        self._started_s = time.monotonic() - process.age_s(self.pid)
+        self.apply(change)
 
     def found(self, xml: str, change: Change) -> None:
         """Take over what libvirt tells of a domain that was not watched for a while."""
@@ -303,7 +321,15 @@ class VM:
     # For the commands in power.py and disks.py
 
     def require_running(self, doing: str) -> None:
-        """Raise VMIsDown (6) for a VM that is Down; doing completes 'cannot be ...'."""
+        """Raise VMIsDown (6) for a VM that is Down; doing completes 'cannot be ...'.
+
+        Raises DuringMigration (51) for one that migrates.
+        """
+        if self.migration is not None:
+            raise DuringMigration(
+                f"VM {self.id} {self.migration.words} and cannot be {doing} meanwhile; call again "
+                "when it has arrived, or end that with VM.migrateCancel"
+            )
         if self.running:
             return
         why = self.exit.message if self.exit else "it never ran"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemons of other hosts, called over STOMP and TLS with this host's own certificate.
+
+daemon.py gives connect() to virt/migrations.py, for VMs that leave this host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+from vdsmcinder.client import stomp
+from vdsmcinder.client.session import RemoteError
+from vdsmcinder.config import Listen
+from vdsmcinder.errors import PeerUnreachable
+from vdsmcinder.rpc import wire_migration
+from vdsmcinder.transport.tls import reason
+from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict
+from vdsmcinder.virt.migration_request import Address
+
+# So soon is it noticed that the other host is gone, in some three of these.
+HEARTBEAT_MS = 5000
+CONNECT_TIMEOUT_S = 10.0
+# For checks there, which ask libvirt and Ceph; and for letting a VM run or ending it.
+OFFER_TIMEOUT_S = 60.0
+CONCLUDE_TIMEOUT_S = 45.0
+
+
+async def connect(listen: Listen, address: Address) -> StompPeer:
+    """Reach a host's daemon. Raises PeerUnreachable (10), which says why it cannot be."""
+    try:
+        # Anew each time: the certificate may have been renewed.
+        context = _context(listen) if listen.tls else None
+        dialling = stomp.connect(address.host, address.port, context, HEARTBEAT_MS)
+        session = await asyncio.wait_for(dialling, CONNECT_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        raise PeerUnreachable(
+            f"host {address} does not answer within {CONNECT_TIMEOUT_S:g} s; check the network to "
+            "it and that vdsm-cinderd runs there",
+            host=str(address),
+        ) from None
+    except ssl.SSLCertVerificationError as e:
+        raise PeerUnreachable(
+            f"the certificate of host {address} is not to be trusted ({e.verify_message}); name "
+            "the host as its certificate does, or give both hosts certificates of one CA",
+            host=str(address),
+        ) from e
+    except OSError as e:
+        raise PeerUnreachable(
+            f"host {address} cannot be reached ({reason(e)}); check that vdsm-cinderd runs there, "
+            "and that its CA signed this host's certificate, for clients too",
+            host=str(address),
+        ) from e
+    return StompPeer(session, address)
+
+
+def _context(listen: Listen) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=listen.ca)
+    context.load_cert_chain(listen.certificate, listen.key, password="")
+    return context
+
+
+class StompPeer:
+    """Another host's daemon, as virt/migration.py wants one."""
+
+    def __init__(self, session: stomp.StompSession, address: Address) -> None:
+        self._session = session
+        self._host = address
+        self.address = session.peer_address
+
+    async def offer(self, offer: Offer) -> Acceptance:
+        params = wire_migration.write_offer(offer)
+        result = await self._call("VM.migrationCreate", params, OFFER_TIMEOUT_S)
+        return wire_migration.read_acceptance(result)
+
+    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> None:
+        params = wire_migration.write_verdict(vm_id, migration_id, verdict)
+        await self._call("VM.migrationConclude", params, CONCLUDE_TIMEOUT_S)
+
+    async def close(self) -> None:
+        self._session.abort()
+
+    async def _call(self, verb: str, params: dict[str, Any], timeout_s: float) -> Any:
+        try:
+            return await self._session.call(verb, params, timeout_s=timeout_s)
+        except RemoteError as e:
+            raise PeerRefused(e.code, e.message, dict(e.data)) from e
+        except (OSError, asyncio.TimeoutError) as e:
+            why = reason(e) or f"no answer within {timeout_s:g} s"
+            raise PeerUnreachable(
+                f"host {self._host} was lost during {verb} ({why}); check the network to it and "
+                "that vdsm-cinderd runs there",
+                host=str(self._host),
+            ) from e

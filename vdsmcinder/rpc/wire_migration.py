@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What two daemons say to each other about a VM that migrates, and what an engine hears of it.
+
+rpc/vm.py reads and answers with it; peers.py, which calls another host's daemon, writes and reads
+the other half.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice
+from vdsmcinder.rpc import wire
+from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Progress, Verdict
+from vdsmcinder.virt.secret import SecretSpec, validated
+from vdsmcinder.virt.vm import VM
+
+_HANDOVER = choice(*(h.value for h in Handover))
+_VERDICT = choice(*(v.value for v in Verdict))
+
+
+def write_offer(offer: Offer) -> dict[str, Any]:
+    """The parameters of VM.migrationCreate. They hold keys if the offer does."""
+    params: dict[str, Any] = {
+        "vmId": offer.vm_id,
+        "xml": offer.xml,
+        "migrationId": offer.migration_id,
+        "handover": offer.handover.value,
+        "source": offer.source,
+        "secrets": [_write_secret(spec) for spec in offer.secrets],
+    }
+    limit = {} if offer.limit is None else {"incomingLimit": offer.limit}
+    return {"vmID": offer.vm_id, "params": params, **limit}
+
+
+def read_offer(vm_id: str, params: Mapping[str, Any], limit: int | None) -> Offer:
+    """Raises MissingParameter, InvalidParameter, SecretMalformed."""
+    fields = Fields(params, f"migration of VM {vm_id}")
+    return Offer(
+        vm_id=vm_id.lower(),
+        migration_id=fields.need("migrationId", UUID),
+        handover=Handover(fields.need("handover", _HANDOVER)),
+        xml=fields.need("xml", TEXT),
+        source=fields.need("source", TEXT),
+        secrets=validated(params.get("secrets") or []),
+        limit=limit,
+    )
+
+
+def _write_secret(spec: SecretSpec) -> dict[str, str]:
+    return {
+        "uuid": spec.uuid,
+        "usageType": spec.usage_type.wire_name,
+        "usageID": spec.usage_id,
+        "description": spec.description,
+        "password": base64.b64encode(spec.value.reveal()).decode(),
+    }
+
+
+def write_acceptance(acceptance: Acceptance, vm: VM) -> dict[str, Any]:
+    """The answer to it, MigrationCreateState; 0 is for a port that libvirt chooses."""
+    return {
+        "migrationPort": 0,
+        "encryption": acceptance.encryption,
+        "params": wire.definition(vm),
+    }
+
+
+def read_acceptance(result: Mapping[str, Any]) -> Acceptance:
+    """What of it the source needs to know."""
+    return Acceptance(encryption=Fields(result, "the answer").get("encryption", BOOLEAN) or False)
+
+
+def write_verdict(vm_id: str, migration_id: str, verdict: Verdict) -> dict[str, Any]:
+    """The parameters of VM.migrationConclude."""
+    return {"vmID": vm_id, "params": {"migrationId": migration_id, "verdict": verdict.value}}
+
+
+def read_verdict(vm_id: str, params: Mapping[str, Any]) -> tuple[str, Verdict]:
+    """The migration's id and what becomes of the VM. Raises MissingParameter, InvalidParameter."""
+    fields = Fields(params, f"migration of VM {vm_id}")
+    return fields.need("migrationId", UUID), Verdict(fields.need("verdict", _VERDICT))
+
+
+def status(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:
+    """MigrationStats."""
+    if done:
+        return {"vmId": vm_id, "status": "done", "downtime": progress.downtime_ms}
+    return {"vmId": vm_id, "status": "in_progress", "progress": progress.percent}
+
+
+def notice(vm_id: str, progress: Progress) -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that tells how far a migration is."""
+    told: dict[str, Any] = {"progress": progress.percent, "postcopy": progress.post_copy}
+    if progress.downtime_ms:
+        told["downtime"] = progress.downtime_ms
+    return f"|virt|VM_migration_status|{vm_id}", {vm_id: told}

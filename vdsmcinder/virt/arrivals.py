@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VMs that come to this host: announced by their source, taken in, let run or forgotten.
+
+rpc/vm.py calls it for the verbs that another host's daemon calls; virt/migrations.py builds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Callable
+
+from vdsmcinder.errors import (
+    InvalidParameter,
+    MigrationFailed,
+    NoSuchVM,
+    TooManyMigrations,
+    VMExists,
+)
+from vdsmcinder.virt import lifecycle, migration_job, reception
+from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.incoming import Incoming
+from vdsmcinder.virt.metadata import MigrationMark
+from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Verdict
+from vdsmcinder.virt.preflight import Preflight
+from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.status import ExitReason
+from vdsmcinder.virt.travel import Travel
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+
+class Arrivals:
+    """All migrations to this host."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        travel: Travel,
+        preflight: Preflight,
+        available_mib: Callable[[], int],
+    ) -> None:
+        self._registry = registry
+        self._travel = travel
+        self._preflight = preflight
+        self._host = reception.Host(travel.connection, travel.secrets, available_mib)
+        # One offer at a time, so that two do not count on the same memory.
+        self._lock = asyncio.Lock()
+
+    async def accept(self, offer: Offer) -> tuple[Acceptance, VM]:
+        """Check that a VM can run here, and expect it.
+
+        Raises VMExists (4), TooManyMigrations (82), MigrationFailed (12), OutOfMemory (14), and
+        what virt/preflight.py and Secrets.take_in raise; nothing is expected then.
+        """
+        domain = Domain.from_xml(offer.xml)
+        if domain.uuid != offer.vm_id:
+            raise InvalidParameter(
+                f"migration of VM {offer.vm_id}: its xml is of domain {domain.uuid}", field="xml"
+            )
+        async with self._lock:
+            await self._make_room(offer)
+            if offer.secrets:
+                await self._travel.secrets.take_in(offer.secrets)
+            announced = [coming.vm.domain for coming in self._coming() if not coming.came]
+            await self._host.check(domain, offer.xml, announced)
+            claims = await self._preflight.check(
+                domain.drives, offer.vm_id, MigrationFailed, migrating=True
+            )
+            vm = self._registry.expect(offer.vm_id, offer.xml)
+            coming = Incoming(vm, offer.migration_id, offer.handover, offer.source, self._travel)
+            vm.migration = coming
+            vm.apply(lifecycle.ARRIVES)
+            coming.expect(claims)
+        log.info("%s is expected from %s", vm.name, offer.source)
+        return Acceptance(migration_job.has_tls()), vm
+
+    async def _make_room(self, offer: Offer) -> None:
+        known = self._registry.find(offer.vm_id)
+        if known is not None:
+            await self._replace(known, offer)
+        limit = offer.limit or self._travel.options.incoming_limit
+        number = len(self._coming())
+        if number >= limit:
+            raise TooManyMigrations(
+                f"{number} VMs are on their way to this host, as many as may be at once; it can "
+                "take in another when one of them has arrived"
+            )
+
+    async def _replace(self, known: VM, offer: Offer) -> None:
+        """Forget what an earlier migration left, if it is only that.
+
+        The source has the VM, or it could not offer it: a copy that does not run is of no use.
+        """
+        if isinstance(known.migration, Incoming):
+            await known.migration.drop("its source offered it anew")
+        elif not _did_not_arrive(known):
+            raise VMExists(
+                f"VM {known.id} exists on this host already and is {known.status.value}; "
+                "VM.destroy removes one that is Down",
+                vmId=known.id,
+            )
+        self._registry.forget(known)
+
+    def _coming(self) -> list[Incoming]:
+        return [m for vm in self._registry.vms() if isinstance(m := vm.migration, Incoming)]
+
+    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> None:
+        """Do what the source says: let the VM run here, or forget it.
+
+        RUN raises NoSuchVM (1) and MigrationFailed (12) if there is no whole copy; DROP raises
+        VMExists (4) if it runs here already. Both raise ResourceUnavailable (40).
+        """
+        vm = self._registry.find(vm_id)
+        coming = None if vm is None else vm.migration
+        if verdict is Verdict.RUN:
+            await self._let_run(vm_id, vm, coming)
+        elif isinstance(coming, Incoming):
+            if coming.id == migration_id:
+                await coming.drop("its source keeps it")
+                self._registry.forget(coming.vm)
+        elif vm is not None and vm.running:
+            raise VMExists(f"VM {vm.id} runs on this host and is {vm.status.value}", vmId=vm.id)
+        elif vm is not None and _did_not_arrive(vm):
+            self._registry.forget(vm)
+
+    async def _let_run(self, vm_id: str, vm: VM | None, coming: object) -> None:
+        if vm is None:
+            raise NoSuchVM(f"VM {vm_id} did not come to this host", vmId=vm_id)
+        if isinstance(coming, Incoming):
+            await coming.run()
+        elif not vm.running:
+            raise MigrationFailed(f"VM {vm.id} is Down on this host")
+
+    def found(self, vm: VM, mark: MigrationMark) -> None:
+        """A VM was on its way to this host when the daemon ended."""
+        handover = Handover(mark.handover)
+        coming = Incoming(vm, mark.id, handover, "another host", self._travel)
+        vm.migration = coming
+        coming.has_come()
+        coming.recheck()
+
+    def stranger(self, vm: VM) -> None:
+        """libvirt takes in a VM of ours that nobody announced, or that was given up."""
+        mark = vm.domain.metadata.migration or MigrationMark("", "", "", Handover.LIBVIRT.value)
+        log.warning("%s comes to this host without having been announced", vm.name)
+        vm.apply(lifecycle.ARRIVES)
+        self.found(vm, mark)
+
+
+def _did_not_arrive(vm: VM) -> bool:
+    """Whether it is but the memory of a migration that failed."""
+    return vm.exit is not None and vm.exit.reason is ExitReason.MIGRATION_FAILED

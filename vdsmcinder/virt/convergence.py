@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done about a guest that writes faster than its memory is moved: a convergence schedule.
+
+virt/migration_request.py reads it; virt/outgoing.py tells it of each pass over the guest's memory
+and does what it answers. It is pure: no clock, no libvirt.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vdsmcinder.fields import Fields, choice, number
+
+_DOWNTIME_MS = number(1, 2_000_000)
+# Passes; -1 is for what is done as soon as all before it was done in vain.
+_LIMIT = number(-1, 2**31 - 1)
+
+
+class Deed(enum.Enum):
+    """What can be done; engines' names."""
+
+    SET_DOWNTIME = "setDowntime"
+    AUTO_CONVERGE = "autoConverge"
+    POST_COPY = "postcopy"
+    ABORT = "abort"
+
+
+_NAME = choice(*(deed.value for deed in Deed))
+
+
+@dataclass(frozen=True)
+class Action:
+    """One deed; downtime_ms is for SET_DOWNTIME: how long the guest may stand still at the end."""
+
+    deed: Deed
+    downtime_ms: int = 0
+
+    @classmethod
+    def from_fields(cls, action: Fields) -> Action:
+        """Read a ConvergenceAction: its name, and its parameters as text."""
+        deed = Deed(action.need("name", _NAME))
+        if deed is not Deed.SET_DOWNTIME:
+            return cls(deed)
+        values = action.items("params", _DOWNTIME_MS)
+        if len(values) != 1:
+            raise action.invalid("params", "one number, the longest downtime in ms")
+        return cls(deed, values[0])
+
+
+@dataclass(frozen=True)
+class Stalling:
+    """An action that is due after so many passes over the guest's memory."""
+
+    after_passes: int
+    action: Action
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is done at the beginning, and what later, in this order."""
+
+    init: Sequence[Action]
+    stalling: Sequence[Stalling] = ()
+
+    @property
+    def post_copy(self) -> bool:
+        """Whether post-copy may come to be used, for which a migration has to be prepared."""
+        return Deed.POST_COPY in self._deeds
+
+    @property
+    def auto_converge(self) -> bool:
+        """Whether the guest may be slowed down; libvirt is told at the beginning or never."""
+        return Deed.AUTO_CONVERGE in self._deeds
+
+    @property
+    def _deeds(self) -> set[Deed]:
+        return {a.deed for a in (*self.init, *(item.action for item in self.stalling))}
+
+    @classmethod
+    def from_fields(cls, fields: Fields, max_downtime_ms: int) -> Schedule:
+        """Read convergenceSchedule of MigrateParams.
+
+        max_downtime_ms: where it does not say. Raises MissingParameter, InvalidParameter.
+        """
+        given = fields.section("convergenceSchedule")
+        init = [Action.from_fields(action) for action in given.sections("init")]
+        if not any(action.deed is Deed.SET_DOWNTIME for action in init):
+            init.insert(0, Action(Deed.SET_DOWNTIME, max_downtime_ms))
+        stalling = [
+            Stalling(item.need("limit", _LIMIT), Action.from_fields(item.section("action")))
+            for item in given.sections("stalling")
+        ]
+        return cls(tuple(init), tuple(stalling))
+
+
+class Convergence:
+    """How far a schedule has come in one migration."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._left = list(schedule.stalling)
+        self._first: int | None = None
+        self._seen = 0
+
+    def passed(self, iteration: int) -> list[Action]:
+        """What is due now; iteration: QEMU's count of passes, which need not begin at 0."""
+        if self._first is None:
+            self._first = iteration
+        passes = iteration - self._first
+        if passes <= self._seen:
+            return []
+        self._seen = passes
+        # One at a time, so that each has the next pass to show what it does.
+        if self._left and self._left[0].after_passes < passes:
+            return [self._left.pop(0).action]
+        return []

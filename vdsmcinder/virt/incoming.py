@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM on its way to this host: announced, copied by libvirt, and let run when its source says so.
+
+virt/migrations.py makes one for VM.migrationCreate, and for each domain that libvirt has of a VM
+that was on its way when the daemon started. Who may run the VM when is told in virt/migration.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import libvirt
+
+from vdsmcinder.errors import MigrationFailed, ResourceUnavailable
+from vdsmcinder.virt import lifecycle, metadata, migration_job
+from vdsmcinder.virt.claims import Claims
+from vdsmcinder.virt.migration import Handover, Progress
+from vdsmcinder.virt.migration_job import Situation
+from vdsmcinder.virt.travel import Direction, Travel
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+# A source says that its QEMU process has ended some milliseconds before libvirt here may be done.
+WHOLE_S = 10.0
+LOOK_S = 0.2
+_NOT_ITS_OWN = "another migration of it has begun since"
+
+
+class Incoming:
+    """One migration to this host.
+
+    source: where it comes from, in words. came: libvirt has a domain of it.
+    """
+
+    def __init__(
+        self, vm: VM, migration_id: str, handover: Handover, source: str, travel: Travel
+    ) -> None:
+        self.id = migration_id
+        self.vm = vm
+        self.handover = handover
+        self.source = source
+        self.came = False
+        self.over = asyncio.Event()
+        self.progress = Progress()
+        self._travel = travel
+        self._woken = asyncio.Event()
+        self._claims: Claims | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def words(self) -> str:
+        return f"comes from {self.source}"
+
+    def expect(self, claims: Claims) -> None:
+        """Wait for libvirt to bring it, for so long as is configured. claims: of its images."""
+        self._claims = claims
+        loop, limit_s = asyncio.get_running_loop(), self._travel.options.arrival_timeout_s
+        self._expiry = loop.call_later(limit_s, self._expired, limit_s)
+
+    # What it is told
+
+    def lifecycle(self, event: int, detail: int) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+            self.has_come()
+        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            self.vm.spawn(self._arrived())
+        elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+            self.failed("libvirt ended it here: its copying broke off")
+        self._woken.set()
+
+    def recheck(self) -> None:
+        self.vm.spawn(self._look_again())
+
+    def has_come(self) -> None:
+        """libvirt has begun to take it in."""
+        self.came = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _expired(self, limit_s: float) -> None:
+        if not self.came:
+            self.failed(f"it did not come within {limit_s:g} s")
+
+    async def _look_again(self) -> None:
+        """libvirt was gone: it may have ended what came, or have let it run."""
+        try:
+            now = await self._situation()
+        except ResourceUnavailable:
+            return
+        if now is None and self.came:
+            self.failed("it was lost when libvirtd ended")
+        elif now is not None and now.state == libvirt.VIR_DOMAIN_RUNNING:
+            await self._arrived()
+        elif now is not None and now.gone:
+            self.failed("it was lost when libvirtd ended")
+
+    # What its source says
+
+    async def run(self) -> None:
+        """The VM's QEMU process on the source has ended: let the copy run.
+
+        Raises MigrationFailed (12) if there is no whole copy, ResourceUnavailable (40).
+        """
+        until_s = asyncio.get_running_loop().time() + WHOLE_S
+        while not self.over.is_set():
+            self._woken.clear()
+            try:
+                if await self.vm.services.connection.on_domain(self.vm.id, _let_run):
+                    return await self._arrived()
+            except libvirt.libvirtError as e:
+                log.warning("%s could not be let run: %s", self.vm.name, e)
+            if asyncio.get_running_loop().time() > until_s:
+                break
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK_S)
+        if self.vm.migration is None and self.vm.running:
+            return None
+        raise MigrationFailed(
+            f"VM {self.vm.id} did not arrive whole on this host, so it cannot run here"
+        )
+
+    async def drop(self, why: str) -> None:
+        """The VM stays on its source: end the copy. Raises ResourceUnavailable (40)."""
+        try:
+            await self.vm.services.connection.on_domain(self.vm.id, _remove)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise ResourceUnavailable(
+                    f"the copy of VM {self.vm.id} could not be ended: {e}"
+                ) from e
+        self.failed(why)
+
+    async def end(self) -> None:
+        """Nothing: without a QEMU process here the VM stays on its source."""
+
+    # How it ends
+
+    async def _arrived(self) -> None:
+        """It runs here."""
+        if self.over.is_set():
+            return
+        self.over.set()
+        self._let_go()
+        vm = self.vm
+        vm.migration = None
+        self._travel.counts.over[Direction.IN, "ok"] += 1
+        log.info("%s has arrived from %s", vm.name, self.source)
+        vm.arrived(lifecycle.RUNNING)
+        try:
+            vm.take_xml(await vm.services.connection.on_domain(vm.id, _unmark))
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.warning("%s: its description could not be read: %s", vm.name, e)
+
+    def failed(self, why: str) -> None:
+        """It does not run here, and will not."""
+        if self.over.is_set():
+            return
+        self.over.set()
+        self._let_go()
+        self.vm.migration = None
+        self._travel.counts.over[Direction.IN, "failed"] += 1
+        log.warning("%s did not arrive from %s: %s", self.vm.name, self.source, why)
+        self.vm.apply(self.vm.wanted_exit or lifecycle.DID_NOT_ARRIVE)
+
+    def _let_go(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        claims, self._claims = self._claims, None
+        if claims is not None:
+            self._travel.spawn(claims.release())
+
+    async def _situation(self) -> Situation | None:
+        """How libvirt has it; None if it does not. Raises ResourceUnavailable."""
+        try:
+            return await self.vm.services.connection.on_domain(self.vm.id, migration_job.situation)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise ResourceUnavailable(f"libvirt does not tell of VM {self.vm.id}: {e}") from e
+
+
+# What follows runs in the connection's thread pool.
+
+
+def _let_run(domain: libvirt.virDomain) -> bool:
+    """Whether it runs now: a copy that is whole stands, but no longer for its migration."""
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_RUNNING:
+        return True
+    if state != libvirt.VIR_DOMAIN_PAUSED or reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION:
+        return False
+    domain.resume()
+    return True
+
+
+def _remove(domain: libvirt.virDomain) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as e:
+        if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
+            raise
+    if domain.isPersistent():
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+
+def _unmark(domain: libvirt.virDomain) -> str:
+    migration_job.set_mark(domain, metadata.NO_MIGRATION)
+    text: str = domain.XMLDesc()
+    return text

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations both ways: what they share, and which way a VM goes that was found on its way.
+
+daemon.py builds it; rpc/vm.py calls its departures and arrivals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Callable
+
+from vdsmcinder.config import Migration as MigrationOptions
+from vdsmcinder.virt import lifecycle
+from vdsmcinder.virt.arrivals import Arrivals
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.departures import Departures
+from vdsmcinder.virt.migration import Dial, Progress
+from vdsmcinder.virt.preflight import Preflight
+from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.travel import Counts, Travel
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+
+class Migrations:
+    """departures: the VMs that leave. arrivals: those that come. counts: what is over."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        connection: Connection,
+        secrets: Secrets,
+        preflight: Preflight,
+        options: MigrationOptions,
+        *,
+        dial: Dial,
+        host_name: str,
+        available_mib: Callable[[], int],
+        on_progress: Callable[[VM, Progress], None],
+    ) -> None:
+        self.counts = Counts()
+        travel = Travel(
+            connection, secrets, options, dial, host_name, on_progress, self._spawn, self.counts
+        )
+        self.departures = Departures(registry, travel)
+        self.arrivals = Arrivals(registry, travel, preflight, available_mib)
+        self._tasks: set[asyncio.Task[None]] = set()
+        registry.on_travelling = self._found
+        registry.on_stranger = self.arrivals.stranger
+        registry.on_pass = self.departures.passed
+
+    async def close(self) -> None:
+        """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _found(self, vm: VM, xml: str) -> bool:
+        """Take up the migration of a VM that is not known yet; False if it has none.
+
+        Raises VdsmCinderError, while libvirt does not tell which host this is.
+        """
+        mark = vm.domain.metadata.migration
+        if mark is None:
+            return False
+        if mark.source == await self.departures.own_uuid():
+            vm.found(xml, lifecycle.MIGRATES)
+            self.departures.found(vm, mark)
+        else:
+            vm.found(xml, lifecycle.ARRIVES)
+            self.arrivals.found(vm, mark)
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of a migration failed", exc_info=task.exception())

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM on its way from this host to another: offered there, copied by libvirt, handed over.
+
+virt/migrations.py makes one for VM.migrate, and for each VM that was on its way when the daemon
+started; virt/settling.py finds out what came of it. Who may run the VM when is told in
+virt/migration.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import libvirt
+
+from vdsmcinder.errors import (
+    MigrationFailed,
+    MigrationNotCancelled,
+    NoMigration,
+    ResourceUnavailable,
+    VdsmCinderError,
+)
+from vdsmcinder.virt import faults, lifecycle, migration_job, offering, process, settling, story
+from vdsmcinder.virt.convergence import Action, Convergence, Deed
+from vdsmcinder.virt.lifecycle import Change
+from vdsmcinder.virt.metadata import MigrationMark
+from vdsmcinder.virt.migration import Handover, Peer, Phase, Progress
+from vdsmcinder.virt.migration_request import Address, MigrationRequest
+from vdsmcinder.virt.travel import Travel
+from vdsmcinder.virt.vm import VM
+
+log = logging.getLogger(__name__)
+
+# libvirt's figures are looked at so often; engines hear of them less (progress_interval_s).
+LOOK_S = 0.25
+# libvirt copies for as long as it takes; what has to end it is not a deadline.
+FOR_EVER_S = 1e8
+_HANDED_OVER = frozenset(
+    {
+        libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED,
+        libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY,
+    }
+)
+
+
+class Outgoing:
+    """One migration away from this host.
+
+    stopped_s: when the guest was stopped to be handed over (monotonic clock), None if it was not as
+    far as is known. ended: what libvirt tells of its QEMU's end. qemu: done when its QEMU process
+    has ended; None where that cannot be watched. failure: why the VM stayed, once it is over.
+    """
+
+    def __init__(self, vm: VM, mark: MigrationMark, address: Address, travel: Travel) -> None:
+        self.id = mark.id
+        self.vm = vm
+        self.mark = mark
+        self.address = address
+        self.travel = travel
+        self.handover = Handover(mark.handover)
+        self.phase = Phase.WAITING
+        self.progress = Progress()
+        self.stopped_s: float | None = None
+        self.ended: Change | None = None
+        self.qemu: asyncio.Future[None] | None = None
+        self.failure: VdsmCinderError | None = None
+        self.over = asyncio.Event()
+        self.woken = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self._peer: Peer | None = None
+        self._convergence: Convergence | None = None
+        self._began_s = time.monotonic()
+        self._least_s = time.monotonic()
+
+    @property
+    def words(self) -> str:
+        return f"migrates to {self.address}"
+
+    async def peer(self) -> Peer:
+        """The other host's daemon. Raises PeerUnreachable (10)."""
+        if self._peer is None:
+            self._peer = await self.travel.dial(self.address)
+        return self._peer
+
+    async def hang_up(self) -> None:
+        """Let go of the connection to it, to have a new one next time."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            await peer.close()
+
+    # What it is told
+
+    def lifecycle(self, event: int, detail: int) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail in _HANDED_OVER:
+            self.stopped_s = self.stopped_s or time.monotonic()
+            if detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY:
+                self._tell(replace(self.progress, post_copy=True))
+        elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+            self.ended = lifecycle.from_event(event, detail)
+        self.woken.set()
+
+    def recheck(self) -> None:
+        self.woken.set()
+
+    def passed(self, iteration: int) -> None:
+        """QEMU begins another pass over the guest's memory."""
+        if self._convergence is not None:
+            for action in self._convergence.passed(iteration):
+                self.vm.spawn(self._do(action))
+
+    async def cancel(self) -> None:
+        """End it; returns when the VM is known to stay. Raises MigrationNotCancelled (47)."""
+        if self.phase is Phase.CONCLUDING or self.progress.post_copy:
+            raise self._too_late()
+        await self._stop()
+        if not self.over.is_set():
+            raise MigrationNotCancelled(
+                f"the migration of VM {self.vm.id} was told to end and has not yet; "
+                "VM.getMigrationStatus tells what comes of it"
+            )
+        if self.failure is None:
+            raise self._too_late()
+
+    async def end(self) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self.cancelled.set()
+        if self.phase is Phase.COPYING:
+            await self._abort()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.over.wait(), self.travel.connection.call_timeout_s)
+
+    def _too_late(self) -> MigrationNotCancelled:
+        return MigrationNotCancelled(
+            f"VM {self.vm.id} runs on host {self.address} or is about to; migrate it back from "
+            "there"
+        )
+
+    async def _abort(self) -> None:
+        try:
+            await self.vm.call(libvirt.virDomain.abortJob)
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            # There is nothing to end yet, or nothing any more: what comes of it will be seen.
+            log.debug("the migration of %s could not be aborted: %s", self.vm.name, e)
+
+    async def limit_bandwidth(self, mib_s: int) -> None:
+        """Change how much data may go, in MiB/s, 0 for as much as can.
+
+        Raises NoMigration (81) before and after the copying, MigrationFailed (12).
+        """
+        if self.phase is not Phase.COPYING:
+            raise NoMigration(f"VM {self.vm.id} {self.phase.value}: it has no data to limit now")
+        await self.vm.command(
+            migration_job.set_speed, mib_s, doing="limited in migrating", failure=MigrationFailed
+        )
+
+    # What it does
+
+    async def prepare(self, request: MigrationRequest) -> bool:
+        """Have the other host accept the VM; whether its data is to be encrypted.
+
+        Raises TooManyMigrations (82) if it has to wait, PeerUnreachable (10), and what the other
+        host's checks raise; the VM stays then.
+        """
+        self.phase = Phase.OFFERED
+        peer = await self.peer()
+        encrypted = await offering.offer(self, request, peer)
+        await self.vm.command(
+            migration_job.set_mark, self.mark.values(), doing="migrated", failure=MigrationFailed
+        )
+        return encrypted
+
+    async def copy(self, request: MigrationRequest, *, encrypted: bool) -> None:
+        """Have libvirt copy it, and find out what came of that."""
+        self.phase = Phase.COPYING
+        self._convergence = Convergence(request.schedule)
+        self._watch_qemu()
+        for action in request.schedule.init:
+            await self._do(action)
+        copying = asyncio.create_task(self._migrate(request, encrypted=encrypted))
+        await self._settled(copying)
+
+    async def called_off(self, why: VdsmCinderError) -> None:
+        """It does not come to be copied: the VM stays, as it is."""
+        try:
+            change, xml = await self.vm.services.connection.on_domain(self.vm.id, settling.stay)
+            self.vm.take_xml(xml)
+        except (libvirt.libvirtError, ResourceUnavailable):
+            change = lifecycle.RUNNING
+        if self._peer is not None:
+            self.spawn(settling.drop(self))
+        self.stays(self.ended or change, why)
+
+    async def adopt(self) -> None:
+        """Take up one that was under way when the daemon ended."""
+        self.phase = Phase.COPYING
+        # If it was stopped for the handover, that was told while nobody listened.
+        self.stopped_s = time.monotonic()
+        self._watch_qemu()
+        await self._settled(None)
+
+    async def _settled(self, copying: asyncio.Task[None] | None) -> None:
+        watching = asyncio.create_task(self._watch())
+        try:
+            await settling.settle(self, copying)
+        finally:
+            watching.cancel()
+            if self.qemu is not None:
+                self.qemu.cancel()
+            if copying is not None:
+                copying.add_done_callback(_seen)
+
+    async def _migrate(self, request: MigrationRequest, *, encrypted: bool) -> None:
+        """Raises libvirt.libvirtError, ResourceUnavailable."""
+        way = migration_job.Way(
+            self.travel.options.libvirt_uri.format(host=self.address.url_host),
+            migration_job.flags(request, self.handover, encrypted=encrypted),
+            migration_job.params(request),
+            request.console_address or (await self.peer()).address,
+        )
+        connection = self.travel.connection
+        log.info("%s: libvirt copies it to %s", self.vm.name, way.uri)
+        with self.vm.commanded():
+            await connection.call(
+                migration_job.migrate,
+                connection.open_another,
+                self.vm.id,
+                way,
+                timeout_s=FOR_EVER_S,
+            )
+
+    def _watch_qemu(self) -> None:
+        try:
+            self.qemu = process.ended(self.vm.pid)
+        except (OSError, ValueError) as e:
+            log.debug("%s: its QEMU process is not watched: %s", self.vm.name, e)
+
+    async def _watch(self) -> None:
+        """Look at libvirt's figures, tell engines of them, and end what does not come forward."""
+        told_s = 0.0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                found = await self.vm.call(migration_job.progress, self.progress)
+            except (libvirt.libvirtError, ResourceUnavailable):
+                continue
+            if found.remaining < self.progress.remaining or not self.progress.remaining:
+                self._least_s = time.monotonic()
+            self.progress = replace(found, post_copy=self.progress.post_copy)
+            if time.monotonic() - told_s >= self.travel.options.progress_interval_s:
+                told_s = time.monotonic()
+                self.travel.on_progress(self.vm, self.progress)
+            await self._end_if_it_stalls()
+
+    async def _end_if_it_stalls(self) -> None:
+        limit_s = self.travel.options.stall_timeout_s
+        if self.progress.post_copy or not limit_s or time.monotonic() - self._least_s < limit_s:
+            return
+        self._least_s = time.monotonic()
+        log.warning("%s has not come nearer to %s for %g s", self.vm.name, self.address, limit_s)
+        self.cancelled.set()
+        await self._abort()
+
+    async def _do(self, action: Action) -> None:
+        """Do what the schedule says; what libvirt refuses is logged, and the next may help."""
+        calls: dict[Deed, tuple[Any, ...]] = {
+            Deed.SET_DOWNTIME: (migration_job.set_downtime, action.downtime_ms),
+            Deed.POST_COPY: (migration_job.start_post_copy,),
+            Deed.ABORT: (libvirt.virDomain.abortJob,),
+        }
+        if action.deed not in calls:
+            return
+        log.info("%s: %s %s", self.vm.name, action.deed.value, action.downtime_ms or "")
+        try:
+            await self.vm.call(*calls[action.deed])
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.warning("%s: %s was refused: %s", self.vm.name, action.deed.value, e)
+
+    # How it ends
+
+    def handed_over(self) -> None:
+        """The other host says that the VM runs there."""
+        if self.stopped_s is not None:
+            downtime_ms = max(round((time.monotonic() - self.stopped_s) * 1000), 1)
+            self.progress = replace(self.progress, downtime_ms=downtime_ms)
+
+    def left(self) -> None:
+        """The VM is away, and nothing of it is left here but its definition."""
+        now = time.monotonic()
+        counts = self.travel.counts
+        counts.bytes_sent += self.progress.transferred
+        counts.downtime_ms += self.progress.downtime_ms
+        counts.time_ms += round((now - self._began_s) * 1000)
+        self._tell(replace(self.progress, percent=100))
+        log.info(
+            "%s runs on host %s after %s; it stood still for %s",
+            self.vm.name,
+            self.address,
+            story.span(now - self._began_s),
+            story.span(self.progress.downtime_ms / 1000),
+        )
+        self.finish(lifecycle.MIGRATED_AWAY)
+
+    def stays(self, change: Change | None, why: VdsmCinderError) -> None:
+        """The VM stays on this host, or ended here. change: to its status; None if it has none."""
+        log.warning("%s does not migrate to host %s: %s", self.vm.name, self.address, why.message)
+        self.failure = why
+        self.finish(change)
+
+    def finish(self, change: Change | None) -> None:
+        """It is over: libvirt's events are the VM's own again."""
+        self.phase = Phase.OVER
+        self.vm.migration = None
+        if change is not None:
+            self.vm.apply(change)
+        self.over.set()
+
+    def explain(self, failure: BaseException | None) -> VdsmCinderError:
+        """Why the VM stays, in words for an engine. failure: of libvirt's copying."""
+        action = f"VM {self.vm.id} was not migrated to host {self.address}"
+        if self.cancelled.is_set():
+            return MigrationFailed(f"{action}: the migration was cancelled")
+        if isinstance(failure, libvirt.libvirtError):
+            return faults.explain(failure, action, MigrationFailed, self.vm.domain.drives)
+        if isinstance(failure, VdsmCinderError):
+            return MigrationFailed(f"{action}: {failure.message}")
+        return MigrationFailed(f"{action}: libvirt ended the migration and does not tell why")
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that may outlast the VM's stay on this host."""
+        self.travel.spawn(work)
+
+    def _tell(self, progress: Progress) -> None:
+        self.progress = progress
+        self.travel.on_progress(self.vm, progress)
+
+
+def _seen(call: asyncio.Task[None]) -> None:
+    """Nobody waits for this call any more; how it ended has been found out otherwise."""
+    if not call.cancelled():
+        call.exception()

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether this host can run a VM that another host offers: asked before anything moves.
+
+virt/migrations.py calls check() for VM.migrationCreate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from vdsmcinder.errors import MigrationFailed, OutOfMemory
+from vdsmcinder.virt import faults
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.xmldoc import parse
+
+_INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
+# What QEMU takes beside the memory that the guest sees.
+_OVERHEAD_MIB = 128
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this host has to offer. available_mib: memory that VMs could be given now."""
+
+    connection: Connection
+    secrets: Secrets
+    available_mib: Callable[[], int]
+
+    async def check(self, domain: Domain, xml: str, announced: Collection[Domain]) -> None:
+        """Raise for what this host lacks to run the VM; its disks are virt/preflight.py's.
+
+        announced: VMs that are to come as well and have not got their memory yet.
+        Raises OutOfMemory (14); MigrationFailed (12), with missingSecrets where those are missing.
+        """
+        try:
+            await self.connection.call(_check_machine, self.connection.handle, xml)
+        except libvirt.libvirtError as e:
+            raise faults.explain(
+                e,
+                f"this host cannot run VM {domain.uuid}",
+                MigrationFailed,
+                remedy="migrate it to a host that is like its own",
+            ) from e
+        _check_memory(domain, self.available_mib(), announced)
+        missing = await self.secrets.missing(sorted(domain.secret_uuids))
+        if missing:
+            raise MigrationFailed(
+                f"VM {domain.uuid} needs secrets that are not registered on this host: "
+                f"{', '.join(missing)}; register them with Host.registerSecrets and migrate again",
+                missingSecrets=missing,
+            )
+
+
+def _check_memory(domain: Domain, available_mib: int, announced: Collection[Domain]) -> None:
+    promised = sum(other.memory_mib + _OVERHEAD_MIB for other in announced)
+    free = available_mib - promised
+    if domain.memory_mib + _OVERHEAD_MIB > free:
+        raise OutOfMemory(
+            f"VM {domain.uuid} needs {domain.memory_mib} MiB, but this host has "
+            f"{max(free, 0)} MiB left; stop other VMs here, or choose another host",
+            availableMiB=max(free, 0),
+        )
+
+
+# What follows runs in the connection's thread pool.
+
+
+def _check_machine(handle: libvirt.virConnect, xml: str) -> None:
+    """Raise libvirt.libvirtError or MigrationFailed for a machine that cannot be run here."""
+    root = parse(xml, "domain xml")
+    kind = root.find("os/type")
+    arch, machine = (None, None) if kind is None else (kind.get("arch"), kind.get("machine"))
+    hypervisor = root.get("type")
+    # Raises for an emulator, an architecture, a machine or KVM that is not there.
+    handle.getDomainCapabilities(root.findtext("devices/emulator"), arch, machine, hypervisor)
+    cpu = root.find("cpu")
+    if cpu is None or cpu.get("mode", "custom") != "custom" or cpu.find("model") is None:
+        return
+    if _compare(handle, root, arch, machine, cpu) == _INCOMPATIBLE:
+        raise MigrationFailed(
+            f"the processor of this host lacks what VM {root.findtext('uuid')} has been given: "
+            f"{cpu.findtext('model')} with its features; migrate it to a host whose processor is "
+            "at least like its own"
+        )
+
+
+def _compare(
+    handle: libvirt.virConnect, root: Any, arch: str | None, machine: str | None, cpu: Any
+) -> int:
+    document = etree.tostring(cpu, encoding="unicode")
+    emulator, hypervisor = root.findtext("devices/emulator"), root.get("type")
+    try:
+        return int(handle.compareHypervisorCPU(emulator, arch, machine, hypervisor, document))
+    except libvirt.libvirtError as e:
+        # Of other architectures libvirt does not know; it will find out when QEMU starts.
+        if e.get_error_code() in (
+            libvirt.VIR_ERR_NO_SUPPORT,
+            libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+        ):
+            return int(libvirt.VIR_CPU_COMPARE_SUPERSET)
+        raise

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What migrations work with, and what they count.
+
+virt/migrations.py makes one Travel for all of them; metrics.py reads the counts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from vdsmcinder.config import Migration as MigrationOptions
+from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.migration import Dial, Progress
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.vm import VM
+
+
+class Direction(enum.Enum):
+    """Which way a VM went."""
+
+    OUT = "out"
+    IN = "in"
+
+
+@dataclass
+class Counts:
+    """Migrations that are over, by direction and outcome; what those that left this host took."""
+
+    over: Counter[tuple[Direction, str]] = field(default_factory=Counter)
+    bytes_sent: int = 0
+    downtime_ms: int = 0
+    time_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Travel:
+    """host_name: this host, for the other's log. on_progress: called while a VM leaves.
+
+    spawn: has work done that is not a VM's own.
+    """
+
+    connection: Connection
+    secrets: Secrets
+    options: MigrationOptions
+    dial: Dial
+    host_name: str
+    on_progress: Callable[[VM, Progress], None]
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    counts: Counts
