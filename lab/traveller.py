@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM whose guest writes records while it migrates between two hosts of the lab.
+
+Tests, the suite of faults, the demo and the benchmark have one; what its guest was told is on disk
+can be compared with what its image holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from lab.base import LabError
+from lab.console import GuestConsole
+from lab.domains import pty_console
+from lab.engine import Engine, new_id
+from lab.records import Comparison, compare
+from vdsmcinder.client.session import RemoteError
+
+DISK_MIB = 64
+NO_SUCH_VM = 1
+
+
+class Traveller:
+    """One VM, and the engines of the daemons between which it goes.
+
+    engines: each with a daemon of its own; the key is registered with all of them under the same
+    uuid. here: the one whose host it is on. Use it as an async context manager: its guest obeys
+    then, and at the end nothing is left of it on any host.
+    """
+
+    def __init__(self, engines: Sequence[Engine], **changes: Any) -> None:
+        self.engines = list(engines)
+        self.here = self.engines[0]
+        self.id = new_id()
+        self.image = f"volume-{new_id()}"
+        self.run = 0
+        self.records = 0
+        self._changes = changes
+        self._console: GuestConsole | None = None
+
+    async def __aenter__(self) -> Traveller:
+        lab, engine = self.here.lab, self.here
+        await asyncio.to_thread(lab.ceph.create_image, self.image, DISK_MIB)
+        boot = lab.guest
+        params = engine.flat(
+            self.id,
+            engine.disk(self.image),
+            kernel=str(boot.kernel),
+            initrd=str(boot.initrd),
+            kernelArgs=boot.kernel_args,
+            **self._changes,
+        )
+        await engine.run(params)
+        self.look_at(engine)
+        await asyncio.to_thread(self.console.wait_ready, 120)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._console is not None:
+            self._console.close()
+        for engine in self.engines:
+            with contextlib.suppress(RemoteError):
+                await engine.destroy(self.id)
+        ceph = self.here.lab.ceph
+        if not await asyncio.to_thread(ceph.watchers, self.image):
+            await asyncio.to_thread(ceph.remove_image, self.image)
+
+    @property
+    def there(self) -> Engine:
+        """The engine of the other host, of two."""
+        (other,) = (engine for engine in self.engines if engine is not self.here)
+        return other
+
+    @property
+    def console(self) -> GuestConsole:
+        """The guest's console on the host that it is on."""
+        assert self._console is not None, "look_at() comes first"
+        return self._console
+
+    def look_at(self, engine: Engine) -> None:
+        """Read the guest's console on that engine's host from now on."""
+        if self._console is not None:
+            self._note()
+            self._console.close()
+        self.here = engine
+        host = engine.daemon.host
+        self._console = pty_console(host, host.virsh("ttyconsole", self.id))
+
+    # Writing
+
+    async def begin(self) -> None:
+        """Have the guest write a run of its own; returns when the first record is on disk."""
+        self.run, self.records = random.randrange(1, 10**6), 0
+        await asyncio.to_thread(self.console.send, f"hammer vda {self.run}")
+        await self.writes_on(1)
+
+    def acknowledged(self) -> int:
+        """How many records of this run the guest said are on disk, as far as it was heard."""
+        with contextlib.suppress(LabError):
+            self.console.wait_for("^(?!)", 0)
+        self._note()
+        return self.records
+
+    def _note(self) -> None:
+        assert self._console is not None
+        found = re.findall(r"^lab: hammer vda (\d+)\r?\n", self._console.transcript, re.MULTILINE)
+        self.records = max([self.records, *(int(number) + 1 for number in found[-1:])])
+
+    async def writes_on(self, more: int, timeout_s: float = 60) -> None:
+        """Return when the guest has written so many records more."""
+        wanted, until_s = self.acknowledged() + more, time.monotonic() + timeout_s
+        while self.acknowledged() < wanted:
+            if time.monotonic() > until_s:
+                raise LabError(f"the guest did not write {more} more records in {timeout_s:g} s")
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> Comparison:
+        """Have the guest stop writing; what the image holds of what it was told is on disk."""
+        match = await asyncio.to_thread(self.console.ask, "stop", r"^hammered vda (\d+)$")
+        self.records = int(match[1])
+        ceph = self.here.lab.ceph
+        return await asyncio.to_thread(compare, ceph, self.image, self.run, self.records)
+
+    # Going
+
+    def destination(self, engine: Engine | None = None) -> str:
+        """The other host as VM.migrate takes it."""
+        daemon = (engine or self.there).daemon
+        return f"{daemon.host.name}:{daemon.port}"
+
+    async def migrate(self, **params: Any) -> None:
+        """VM.migrate to the other host; returns when that has accepted the VM."""
+        wanted = {"vmId": self.id, "dst": self.destination(), "dstparams": "", **params}
+        await self.here.call("VM.migrate", vmID=self.id, params=wanted)
+
+    async def arrives(self, timeout_s: float = 120) -> int:
+        """Return when it is Up there and Down here, and forgotten here; the downtime in ms."""
+        left, engine = self.here, self.there
+        await engine.wait_status(self.id, "Up", timeout_s)
+        told = await left.wait_status(self.id, "Down", timeout_s)
+        if told["exitReason"] != 4:
+            raise LabError(f"the VM left {left.daemon.host.name} otherwise: {told}")
+        status = await left.call("VM.getMigrationStatus", vmID=self.id)
+        await left.destroy(self.id)
+        self.look_at(engine)
+        downtime_ms: int = status["downtime"]
+        return downtime_ms
+
+    async def go(self, **params: Any) -> int:
+        """Migrate to the other host and be there; the downtime in ms."""
+        await self.migrate(**params)
+        return await self.arrives()
