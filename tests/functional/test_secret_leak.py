@@ -2,7 +2,8 @@
 """No key shows anywhere: a daemon goes through its verbs and errors, and all it left is searched.
 
 Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_secret_leak.py`.
-test_systemd.py does the same for keys that systemd keeps while the daemon restarts.
+test_systemd.py does the same for keys that systemd keeps while the daemon restarts,
+test_migration.py for those that one host hands to another.
 """
 
 from __future__ import annotations
@@ -238,8 +239,9 @@ async def go_through_the_guest(vm):
 
 
 def served():
-    """The verbs that the schema says are served."""
-    return {name for name, verb in CONTRACT.verbs.items() if verb.served}
+    """The verbs that the schema says are served, but for those of test_migration.py."""
+    names = {name for name, verb in CONTRACT.verbs.items() if verb.served}
+    return {name for name in names if "migrat" not in name.lower()}
 
 
 def succeeded(metrics):
