@@ -262,9 +262,10 @@ class Ceph:
         choices=("enforce", "warn", "off"),
     )
     timeout_s: float = option(
-        3.0,
+        10.0,
         """Deadline of one request to a Ceph cluster, and of all checks before a VM starts, in
-        seconds.""",
+        seconds. Monitors that elect a leader, and OSDs that have just come back, take some; a
+        cluster of which no monitor can be reached is given up after 2.5 s.""",
         minimum=1,
     )
     worker_idle_s: float = option(

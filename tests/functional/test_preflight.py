@@ -263,7 +263,9 @@ async def test_modes(lab, vm):
 
 async def test_workers_are_few_and_go_with_the_daemon(lab):
     host = lab.hosts["host2"]
-    with HostDaemon(host, lab.pki, {**BESIDE, "ceph": {"worker_idle_s": 1}}, "workers") as daemon:
+    with HostDaemon(
+        host, lab.pki, {**BESIDE, "ceph": {"worker_idle_s": 1, "timeout_s": 3}}, "workers"
+    ) as daemon:
         async with Engine(lab, daemon) as engine:
             await engine.register_key()
             outside = daemon.process.pid_outside

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.monitors import in_words, survey
+from vdsmcinder.ceph.monitors import all_silent, in_words, survey
 
 
 @asynccontextmanager
@@ -75,3 +75,11 @@ async def test_what_is_no_monitor_is_told_from_one(words):
     async with saying(words) as port:
         reasons = await survey([MonitorHost("127.0.0.1", port)], 5)
     assert list(reasons.values()) == ["not a Ceph monitor"]
+
+
+def test_a_cluster_is_silent_when_none_of_its_monitors_answers():
+    one, two = MonitorHost("10.0.0.1", 3300), MonitorHost("10.0.0.2", 3300)
+    assert all_silent({one: "connection refused", two: "no answer within 2.5 s"})
+    assert not all_silent({one: "connection refused", two: None})
+    # Of one that a configuration file names nothing is known.
+    assert not all_silent({})

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from vdsmcinder.ceph.faults import CephFault, Kind
 from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.monitors import Survey, survey
+from vdsmcinder.ceph.monitors import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, monitor_text
 
 log = logging.getLogger(__name__)
@@ -171,26 +171,22 @@ class ClusterMonitor:
         except CephFault as e:
             found = e.monitors
             if found is None:
-                found = await survey(_addresses(known), self._survey_s)
-                if found and all(found.values()):
+                found = await survey(_addresses(known), self._workers.timeout_s)
+                if all_silent(found):
                     e = CephFault(Kind.SILENT, monitors=found)
                 else:
                     e.monitors = found
             return _unreachable(known, found, e.cause(account.user))
         state = _read(account, vitals)
-        return _surveyed(state, await survey(_addresses(state), self._survey_s))
+        return _surveyed(state, await survey(_addresses(state), self._workers.timeout_s))
 
     async def _from_outside(self, known: ClusterState) -> ClusterState:
         """Without a key only the monitors can be looked at."""
-        found = await survey(known.account.hosts, self._survey_s)
-        if found and all(found.values()):
+        found = await survey(known.account.hosts, self._workers.timeout_s)
+        if all_silent(found):
             trouble = CephFault(Kind.SILENT, monitors=found).cause(known.account.user)
             return _unreachable(known, found, trouble)
         return _surveyed(replace(known, trouble=None, checked_s=time.monotonic()), found)
-
-    @property
-    def _survey_s(self) -> float:
-        return self._workers.timeout_s - 0.5
 
 
 def _read(account: Account, vitals: Mapping[str, Any]) -> ClusterState:

@@ -22,14 +22,23 @@ DEFAULT_PORTS = (3300, 6789)
 BANNER = b"ceph v"
 
 
+# A monitor that is well says its first words at once, however busy its cluster is.
+_SILENT_AFTER_S = 2.5
+
 # For each monitor why it does not answer; None for one that does.
 Survey = Mapping[MonitorHost, Optional[str]]
 
 
-async def survey(monitors: Sequence[MonitorHost], timeout_s: float) -> Survey:
-    """Try all monitors at once; takes timeout_s if any of them is silent."""
+async def survey(monitors: Sequence[MonitorHost], deadline_s: float) -> Survey:
+    """Try all monitors at once; within deadline_s, and soon even if any of them is silent."""
+    timeout_s = min(deadline_s, _SILENT_AFTER_S)
     reasons = await asyncio.gather(*(_attempt(monitor, timeout_s) for monitor in monitors))
     return dict(zip(monitors, reasons))
+
+
+def all_silent(found: Survey) -> bool:
+    """Whether no monitor answers; False where none is known, as with a configuration file."""
+    return bool(found) and None not in found.values()
 
 
 def in_words(found: Survey) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.ceph.faults import DOWN, CephFault, Kind
-from vdsmcinder.ceph.monitors import Survey, survey
+from vdsmcinder.ceph.monitors import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 # Clusters that answer do so sooner; only for others are their monitors tried one by one.
 _SURVEY_AFTER_S = 0.1
-# A client that has just ended, or looks at the image for a moment, may still be seen.
+# A client that has just ended, or looks at the image for a moment, may still be seen for so long;
+_PASSING_S = 1.5
+# meanwhile it is looked for as often.
 _RETRY_S = 0.2
 _AUTOMATIC = "auto "  # librbd's own locks; those that people take with 'rbd lock add' differ
 
@@ -118,7 +120,7 @@ class Preflight:
         claims: Claims,
         failure: type[VdsmCinderError],
     ) -> None:
-        until_s = time.monotonic() + self._options.timeout_s / 2
+        until_s = time.monotonic() + _PASSING_S
         while True:
             faults = await self._look(disks, vm_id, claims)
             passing = all(f.kind in (Kind.IN_USE, Kind.CLAIMED) for f in faults.values())
@@ -180,8 +182,8 @@ class Preflight:
             ", ".join(disk.words for disk in disks),
             account.user,
         )
-        found = await survey(account.hosts, self._survey_s)
-        if found and None not in found.values():
+        found = await survey(account.hosts, self._options.timeout_s)
+        if all_silent(found):
             return dict.fromkeys(disks, CephFault(Kind.SILENT, monitors=found))
         return {}
 
@@ -195,7 +197,7 @@ class Preflight:
         surveying = asyncio.ensure_future(self._survey(account))
         try:
             await asyncio.wait({asking, surveying}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done() and _all_silent(surveying.result()):
+            if not asking.done() and all_silent(surveying.result()):
                 raise CephFault(Kind.SILENT, monitors=surveying.result())
             answers: list[dict[str, Any]] = await asking
             return answers
@@ -215,7 +217,7 @@ class Preflight:
         """The fault with what the cluster's monitors do; the next callers meet it at once."""
         if fault.monitors is None:
             fault.monitors = await surveying
-            if _all_silent(fault.monitors):
+            if all_silent(fault.monitors):
                 fault = CephFault(Kind.SILENT, monitors=fault.monitors)
         if fault.kind is Kind.SILENT:
             self._workers.found_down(account, fault)
@@ -223,11 +225,7 @@ class Preflight:
 
     async def _survey(self, account: Account) -> Survey:
         await asyncio.sleep(_SURVEY_AFTER_S)
-        return await survey(account.hosts, self._survey_s)
-
-    @property
-    def _survey_s(self) -> float:
-        return self._options.timeout_s - 0.5
+        return await survey(account.hosts, self._options.timeout_s)
 
 
 def _is_exclusive(drive: Drive, source: NetworkSource) -> bool:
