@@ -36,6 +36,8 @@ def _download(directory: Path, step: Step) -> None:
     step.progress(f"fetching {', '.join(names)} and what it depends on")
     (directory / "partial").mkdir()
     options = ["--yes", "--quiet", "--no-install-recommends", "--download-only"]
+    # Two hundred files are many: one that does not come at once is asked for again.
+    options += ["-o", "Acquire::Retries=5"]
     # Nothing is installed, so nobody else's installing has to be waited for.
     places = ["-o", f"Dir::Cache::archives={directory}", "-o", "Debug::NoLocking=1"]
     try:
