@@ -119,6 +119,7 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     try:
         with vm.commanded():
             await vm.services.connection.on_domain(vm.id, _destroy, attempts, timeout_s=timeout_s)
+            await vm.end_is_told()
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:

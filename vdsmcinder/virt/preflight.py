@@ -260,8 +260,3 @@ def _judge(disk: CephDisk, found: Mapping[str, Any]) -> None:
 
 def _monitors(fault: CephFault) -> dict[str, Any]:
     return {"monitors": [m.name for m in fault.monitors]} if fault.monitors else {}
-
-
-def _all_silent(found: Survey) -> bool:
-    """Whether no monitor answers; of those that a file of Ceph's names it is not known."""
-    return bool(found) and all(found.values())

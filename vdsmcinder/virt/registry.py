@@ -332,6 +332,8 @@ class Registry:
             log.warning("%s was started again by somebody else", vm.name)
             vm.spawn(self._recover())
             return
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+            vm.process_began()
         change = lifecycle.from_event(event, detail)
         if change is not None:
             vm.happened(change)

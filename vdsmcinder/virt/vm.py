@@ -36,7 +36,7 @@ from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Migration
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.status import Exit, PauseCode, Status, after
+from vdsmcinder.virt.status import Cause, Exit, PauseCode, Status, after
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 # How long a call waits for a QEMU process that does not answer to do so after all, in seconds.
 STUCK_GRACE_S = 3.0
+# How long libvirt may take to tell of what it was called to do, in seconds.
+EVENT_S = 2.0
 # Calls that may wait for one QEMU process at once.
 CALLS_AT_ONCE = 2
 
@@ -106,6 +108,7 @@ class VM:
         self.doomed = False
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
+        self._end_was_told = asyncio.Event()
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self._monitor_answers = True
         self._commands: list[logs.Cause] = []
@@ -183,12 +186,27 @@ class VM:
 
         While it migrates, its migration looks by itself.
         """
+        if change.cause is Cause.STOPPED:
+            self._end_was_told.set()
         if self.migration is not None:
             return
         if self.starting:
             self._held_back = change
         else:
             self.apply(change)
+
+    def process_began(self) -> None:
+        """What libvirt told before it started the VM was of another of that uuid."""
+        self._held_back = None
+
+    async def end_is_told(self) -> None:
+        """Return when libvirt has told of the VM's end, or it takes oddly long to do so.
+
+        It tells so on another connection than it is called on, and a VM that is created anew with
+        the same uuid would be taken for the one that ended.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._end_was_told.wait(), EVENT_S)
 
     def gone(self) -> None:
         """libvirt does not know the domain any more."""
