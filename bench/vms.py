@@ -210,4 +210,7 @@ class Plugging:
         def gone() -> bool:
             return image not in domain.XMLDesc()
 
-        await asyncio.to_thread(wait_until, gone, "the guest to let go of its disk", 30)
+        await asyncio.to_thread(wait_until, gone, "the guest to let go of its disk", 60)
+        # The daemon hears of it a moment later.
+        while image in str(await self._stage.engine.call("VM.getInfo", vmID=self._vm_id)):
+            pass
