@@ -405,7 +405,11 @@ async def test_a_drive_that_cannot_be_takes_one_line(text, told):
 # Completion
 
 
-@pytest.mark.parametrize("shell", [s for s in ("bash", "zsh") if shutil.which(s)])
+# How each is started without the user's own files, and made ready for completion.
+SHELLS = {"bash": ("--norc", ":"), "zsh": ("-f", "autoload -U compinit; compinit -D")}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 async def test_completion_scripts_are_sound(shell):
     script = await execute(CLIENT, "completion", shell)
     assert script.code == OK
@@ -414,11 +418,12 @@ async def test_completion_scripts_are_sound(shell):
 
 
 @contextmanager
-def bash():
-    """An interactive bash on a terminal of its own; what it shows is read from the descriptor."""
+def interactive(shell):
+    """A shell on a terminal of its own; what it shows is read from the descriptor."""
+    argv = [shell, SHELLS[shell][0], "-i"]
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve("/bin/bash", ["bash", "--norc", "-i"], {**CLEAN_ENVIRONMENT, "TERM": "dumb"})
+        os.execvpe(shell, argv, {**CLEAN_ENVIRONMENT, "TERM": "dumb"})
     try:
         yield terminal
     finally:
@@ -437,16 +442,18 @@ def type_in(terminal, text, expected):
         shown += os.read(terminal, 4096).decode()
 
 
-async def test_bash_completes_at_a_terminal(daemon, tmp_path, web):
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_shell_completes_at_a_terminal(shell, daemon, tmp_path, web):
     script = tmp_path / "completion"
     command = " ".join(daemon.command('"$@"'))
     script.write_text(
-        f"{(await execute(CLIENT, 'completion', 'bash')).out}\nvdsm-cinder() {{ {command}; }}\n"
+        f"{(await execute(CLIENT, 'completion', shell)).out}\nvdsm-cinder() {{ {command}; }}\n"
     )
 
     def session():
-        with bash() as terminal:
-            type_in(terminal, f"stty cols 200; source {script}; echo rea''dy\n", "\nready")
+        with interactive(shell) as terminal:
+            ready = f"stty cols 200; {SHELLS[shell][1]}; source {script}; echo rea''dy\n"
+            type_in(terminal, ready, "\nready")
             type_in(terminal, "vdsm-cinder call VM.hotplugD\t", "VM.hotplugDisk ")
             type_in(terminal, f"vmID={web.id[:8]}\t", f"vmID={web.id} ")
             type_in(terminal, "par\t", "params=")
