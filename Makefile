@@ -63,7 +63,7 @@ faults: $(READY)  ## faults while a guest writes and an engine calls; writes doc
 soak: $(READY)  ## VMs and disks come and go, for LAB=600 seconds in the lab; writes docs/faults.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.soak --lab $(or $(LAB),600) --write
 
-lab: $(READY)  ## start the lab and say how to talk to it
+lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it
 	$(BIN)/python -m lab up
 
 lab-down: $(READY)  ## stop the lab and leave nothing

@@ -50,6 +50,7 @@ shift
 dpkg-query --show "$@" >/dev/null
 """,
 }
+CLONE = f"{HOME}/vdsm-cinder"
 # As the reader's own network would have them.
 NAMES = {
     "host1.example.com": address_of(EL),
@@ -167,7 +168,8 @@ class Walk:
             self._copy(host, package, f"{HOME}/{package.name}")
         self._copy(host, self._lab.guest.boot_image, f"{HOME}/guest.img")
         # A clone of the repository, as root has one.
-        host.run(["ln", "-s", REPOSITORY, f"{HOME}/vdsm-cinder"])
+        if str(REPOSITORY) != CLONE:
+            host.run(["ln", "-s", REPOSITORY, CLONE])
 
     @property
     def _monitors(self):
