@@ -66,18 +66,25 @@ class Plugs:
         self._lock = threading.Lock()
         self._libvirts = {name: getattr(libvirt.virDomain, name) for name in _PATCHED}
         self._register = libvirt.virConnect.domainEventRegisterAny
+        self._open, self._parse = libvirt.open, etree.fromstring
 
     def install(self) -> None:
         """Have libvirt-python plug, in this process."""
         for name in _PATCHED:
             setattr(libvirt.virDomain, name, self._method(getattr(self, name)))
         libvirt.virConnect.domainEventRegisterAny = self._method(self.domainEventRegisterAny)
+        # While lxml parses, a hook of its own in libxml2 takes every parser for one of lxml's, and
+        # the driver parses its file when it is opened: the two at once end the process.
+        alone = threading.Lock()
+        libvirt.open = _holding(alone, self._open)
+        etree.fromstring = _holding(alone, self._parse)
 
     def uninstall(self) -> None:
         """Leave libvirt-python as it was."""
         for name, method in self._libvirts.items():
             setattr(libvirt.virDomain, name, method)
         libvirt.virConnect.domainEventRegisterAny = self._register
+        libvirt.open, etree.fromstring = self._open, self._parse
 
     @staticmethod
     def _method(ours: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,6 +150,14 @@ class Plugs:
         with self._lock:
             self._plugged.pop(dom.UUIDString(), None)
         return ended
+
+
+def _holding(lock: threading.Lock, function: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return function(*args, **kwargs)
+
+    return called
 
 
 def _target(element: etree._Element) -> str | None:
