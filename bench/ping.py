@@ -26,6 +26,8 @@ from lab.steps import Step
 
 ROUNDS = 12
 TURN_S = 0.35
+# Handshakes and the check of all replies come on top of the turns, on a machine that may be busy.
+LOAD_TIMEOUT_S = 300
 HALF = 0.5
 # Of the case that engines come closest to.
 BUSY = (4, 8)
@@ -105,7 +107,7 @@ def _load(case: Case, host: Host, pki: Pki, pids: dict[int, int]) -> dict[int, l
         argv += ["--server", port, pids[port]]
     argv += ["--connections", case.connections, "--in-flight", case.in_flight]
     argv += ["--rounds", ROUNDS, "--seconds", TURN_S, *_tls(pki, "engine", case.tls)]
-    answer = json.loads(run_command(argv, cwd=REPOSITORY))
+    answer = json.loads(run_command(argv, timeout_s=LOAD_TIMEOUT_S, cwd=REPOSITORY))
     return {int(port): [Load(**load) for load in loads] for port, loads in answer.items()}
 
 
