@@ -43,6 +43,7 @@ from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
 from vdsmcinder.virt import clusters
 from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.keyring import Keyring
 from vdsmcinder.virt.migration import Progress
@@ -200,6 +201,7 @@ class Daemon:
 
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
         capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
+        checks = DiskChecks(self._ceph, self._secrets, settings.vms.cinder_secret_uuid)
         host = HostVerbs(
             self._registry,
             self._secrets,
@@ -208,11 +210,12 @@ class Daemon:
             self._host,
             self._clusters,
             self._stats,
+            checks,
         )
         rules = Rules(
             lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
         )
-        verbs = handlers(Host=host, VM=VmVerbs(self._registry, self._migrations))
+        verbs = handlers(Host=host, VM=VmVerbs(self._registry, self._migrations, checks))
         return Dispatcher(schema.load(), verbs, rules, settings.rpc.max_queue)
 
     @property

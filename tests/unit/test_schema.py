@@ -69,6 +69,9 @@ VERBS = {
 }
 
 
+OURS = {"Host.getSecrets", "Host.checkDisk", "VM.checkDisks"}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_of_the_contract_is_declared(verb):
     assert [p.name for p in CONTRACT.verbs[verb].params] == VERBS[verb].split()

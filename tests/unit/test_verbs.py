@@ -84,9 +84,9 @@ def secrets():
 def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
     nothing = SimpleNamespace()
-    host = HostVerbs(registry, secrets, nothing, nothing, nothing, nothing, EncodedStats())
+    host = HostVerbs(registry, secrets, *[nothing] * 4, EncodedStats(), nothing)
     migrations = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
-    verbs = handlers(Host=host, VM=VmVerbs(registry, migrations))
+    verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 
     async def called(verb, *params):

@@ -8,16 +8,17 @@ libvirt or the kernel is a coroutine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
-from vdsmcinder.rpc import wire, wire_host, wire_iotune
+from vdsmcinder.rpc import wire, wire_ceph, wire_host, wire_iotune
 from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets import Secrets
@@ -38,6 +39,7 @@ class HostVerbs:
         sampler: HostSampler,
         ceph: ClusterMonitor,
         stats: EncodedStats,
+        checks: DiskChecks,
     ) -> None:
         self._registry = registry
         self._secrets = secrets
@@ -46,6 +48,7 @@ class HostVerbs:
         self._sampler = sampler
         self._ceph = ceph
         self._stats = stats
+        self._checks = checks
 
     def ping(self) -> bool:
         return True
@@ -111,6 +114,9 @@ class HostVerbs:
             {"uuid": s.uuid, "usageType": s.usage_type.wire_name, "usageID": s.usage_id}
             for s in await self._secrets.registered()
         ]
+
+    async def checkDisk(self, drive: Mapping[str, Any]) -> dict[str, Any]:
+        return wire_ceph.disk_check(await self._checks.of_description(drive))
 
     def _chosen(self, vm_ids: Sequence[str]) -> list[VM]:
         """The VMs of those ids, or all for none; ids of no VM are passed over."""

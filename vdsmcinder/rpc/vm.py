@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.errors import UpdateDeviceFailed
-from vdsmcinder.rpc import wire, wire_iotune, wire_migration, wire_stats
+from vdsmcinder.rpc import wire, wire_ceph, wire_iotune, wire_migration, wire_stats
 from vdsmcinder.virt import (
     disks,
     guest_agent,
@@ -24,6 +24,7 @@ from vdsmcinder.virt import (
     screenshot,
     ticket,
 )
+from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secret import Secret
@@ -33,10 +34,11 @@ from vdsmcinder.virt.ticket import Ticket
 class VmVerbs:
     """What concerns one VM. Each raises NoSuchVM (1) for an id that is not of a VM here."""
 
-    def __init__(self, registry: Registry, migrations: Migrations) -> None:
+    def __init__(self, registry: Registry, migrations: Migrations, checks: DiskChecks) -> None:
         self._registry = registry
         self._departures = migrations.departures
         self._arrivals = migrations.arrivals
+        self._checks = checks
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         return wire.definition(await self._registry.create(vm_id, params))
@@ -80,6 +82,10 @@ class VmVerbs:
 
     def getInfo(self, vm_id: str) -> dict[str, Any]:
         return wire.definition(self._registry.get(vm_id))
+
+    async def checkDisks(self, vm_id: str) -> list[dict[str, Any]]:
+        checks = await self._checks.of_vm(self._registry.get(vm_id))
+        return [wire_ceph.disk_check(check) for check in checks]
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)

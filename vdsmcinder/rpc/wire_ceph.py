@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Ceph clusters that running VMs use as the wire has them (types CephCluster and others).
+"""Ceph clusters that running VMs use, and checks of disks on them, as the wire has them.
 
-wire_host.py puts them into HostStats, daemon.py into events.
+Types CephCluster, DiskCheck and others: wire_host.py puts clusters into HostStats, daemon.py into
+events; host.py and vm.py answer with checks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from vdsmcinder.ceph.monitor import ClusterState, MonitorState
 from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.virt.disk_checks import DiskCheck
 
 
 def clusters(states: Collection[ClusterState]) -> list[dict[str, Any]]:
@@ -33,6 +35,23 @@ def status(state: ClusterState) -> tuple[str, dict[str, Any]]:
     if state.trouble is not None:
         told["reason"] = state.trouble
     return f"|ceph|cluster_status|{state.name}", {state.name: told}
+
+
+def disk_check(check: DiskCheck) -> dict[str, Any]:
+    """A check of a disk as DiskCheck."""
+    return {
+        "disk": check.drive.name,
+        "image": check.drive.source.location,
+        "steps": [
+            {
+                "step": found.check,
+                "state": found.state.value,
+                "message": found.message,
+                **({"remedy": found.remedy} if found.remedy else {}),
+            }
+            for found in check.findings
+        ],
+    }
 
 
 def _cluster(state: ClusterState) -> dict[str, Any]:

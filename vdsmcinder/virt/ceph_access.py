@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a disk to Ceph: which account it uses, with which key, and how its faults are told.
 
-preflight.py and resize.py ask Ceph about disks with it, clusters.py watches clusters.
+preflight.py, resize.py and disk_checks.py ask Ceph about disks with it, clusters.py watches
+clusters.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from vdsmcinder.ceph.diagnosis import Patient
 from vdsmcinder.ceph.faults import CephFault
 from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.image_use import ImageUse
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.source import NetworkSource
@@ -22,6 +26,18 @@ def account(source: NetworkSource) -> Account:
     # In whatever order and with whatever transport they are named, they are the same monitors.
     hosts = tuple(sorted({MonitorHost(host.name, host.port) for host in source.hosts}, key=str))
     return Account(hosts, source.config_file, source.auth.username if source.auth else None)
+
+
+def use(drive: Drive, source: NetworkSource, *, elsewhere: bool = False) -> ImageUse:
+    """How the drive uses its image. elsewhere: the VM runs, so that somebody has it open."""
+    alone = not (drive.shared or drive.readonly or source.snapshot is not None)
+    return ImageUse(source.path, source.snapshot, alone and not elsewhere, drive.readonly)
+
+
+def patient(drive: Drive, source: NetworkSource, *, open_here: bool) -> Patient:
+    """The disk as ceph/diagnosis.py looks at it. open_here: its VM runs on this host."""
+    secret = source.auth.secret_uuid if source.auth else None
+    return Patient(account(source), use(drive, source), secret, open_here)
 
 
 def key(source: NetworkSource, secrets: Secrets) -> Secret | None:

@@ -12,29 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import Any
 
 from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.image_use import Claim
 from vdsmcinder.ceph.workers import Account, Workers
 from vdsmcinder.virt.secret import Secret
 
 log = logging.getLogger(__name__)
 
-DURATION_S = 30
 RENEW_S = 10.0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """cookie: tells one claimant's claims from another's. owner: for whom it is, in words."""
-
-    cookie: str
-    owner: str
-
-    def params(self) -> dict[str, Any]:
-        """As ceph/worker.py takes it."""
-        return {"cookie": self.cookie, "owner": self.owner, "duration_s": DURATION_S}
 
 
 class Claims:

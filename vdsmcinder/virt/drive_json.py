@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A disk described in JSON, by an engine or by Cinder, as the XML that libvirt gets for it.
 
-`vdsm-cinder drive-xml` prints it, so that an operator sees what a description comes to.
+`vdsm-cinder drive-xml` prints it, so that an operator sees what a description comes to, and
+`vdsm-cinder doctor` looks at the disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.errors import InvalidParameter
@@ -14,11 +16,18 @@ from vdsmcinder.virt.xmldoc import to_text
 
 
 def drive_xml(description: Any, default_secret: str | None = None) -> str:
-    """The <disk> element, indented.
+    """The <disk> element of what described() takes, indented.
 
-    description: parsed JSON; an engine's device description, or a connection info of Cinder's,
-    bare or in the `connection_info` that its API wraps it in. default_secret: what an answer of
-    Cinder's without secret_uuid means. Raises what Drive raises.
+    default_secret: what an answer of Cinder's without secret_uuid means. Raises what Drive raises.
+    """
+    return to_text(Drive.from_params(described(description), (), default_secret).getXML())
+
+
+def described(description: Any) -> Mapping[str, Any]:
+    """The device description that parsed JSON holds: one of an engine's, or a connection info of
+    Cinder's, bare or in the `connection_info` that its API wraps it in.
+
+    Raises InvalidParameter for what is no object.
     """
     if not isinstance(description, dict):
         raise InvalidParameter(
@@ -26,5 +35,5 @@ def drive_xml(description: Any, default_secret: str | None = None) -> str:
             field="description",
         )
     if "driver_volume_type" in description or "connection_info" in description:
-        description = {"connectionInfo": description}
-    return to_text(Drive.from_params(description, (), default_secret).getXML())
+        return {"connectionInfo": description}
+    return description

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.ceph.faults import DOWN, CephFault, Kind
+from vdsmcinder.ceph.image_use import Claim, ImageUse
 from vdsmcinder.ceph.monitors import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt import ceph_access
-from vdsmcinder.virt.claims import Claim, Claims
+from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.secrets import Secrets
@@ -37,16 +38,15 @@ _SURVEY_AFTER_S = 0.1
 _PASSING_S = 1.5
 # meanwhile it is looked for as often.
 _RETRY_S = 0.2
-_AUTOMATIC = "auto "  # librbd's own locks; those that people take with 'rbd lock add' differ
 
 
 @dataclass(frozen=True)
 class CephDisk:
-    """A disk on Ceph. exclusive: nobody else may have its image open."""
+    """A disk on Ceph."""
 
     drive: Drive
     source: NetworkSource
-    exclusive: bool
+    use: ImageUse
 
     @property
     def words(self) -> str:
@@ -78,7 +78,7 @@ class Preflight:
         Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of a drive answers.
         """
         disks = [
-            CephDisk(d, d.source, _is_exclusive(d, d.source) and not migrating)
+            CephDisk(d, d.source, ceph_access.use(d, d.source, elsewhere=migrating))
             for d in drives
             if isinstance(d.source, NetworkSource)
         ]
@@ -156,7 +156,7 @@ class Preflight:
         if key is None and account.user is not None:
             return await self._without_key(account, disks)
         claim = Claim(vm_id, f"VM {vm_id} on {platform.node()}")
-        images = [_question(disk, claim) for disk in disks]
+        images = [disk.use.question(claim) for disk in disks]
         try:
             answers = await self._ask(account, key, images)
         except CephFault as e:
@@ -165,11 +165,14 @@ class Preflight:
         for disk, answer in zip(disks, answers):
             try:
                 found = result(answer)
-                if disk.exclusive:
+                if disk.use.exclusive:
                     claims.add(account, key, disk.source.path, claim)
-                _judge(disk, found)
             except CephFault as e:
                 faults[disk] = e
+                continue
+            fault = disk.use.held_elsewhere(found) or disk.use.unfit(found)
+            if fault is not None:
+                faults[disk] = fault
         return faults
 
     async def _without_key(
@@ -226,36 +229,6 @@ class Preflight:
     async def _survey(self, account: Account) -> Survey:
         await asyncio.sleep(_SURVEY_AFTER_S)
         return await survey(account.hosts, self._options.timeout_s)
-
-
-def _is_exclusive(drive: Drive, source: NetworkSource) -> bool:
-    return not (drive.shared or drive.readonly or source.snapshot is not None)
-
-
-def _question(disk: CephDisk, claim: Claim) -> dict[str, Any]:
-    """What ceph/worker.py's _inspect() takes."""
-    return {
-        "path": disk.source.path,
-        "snapshot": disk.source.snapshot,
-        "claim": claim.params() if disk.exclusive else None,
-    }
-
-
-def _judge(disk: CephDisk, found: Mapping[str, Any]) -> None:
-    """Raise CephFault for an image that the disk cannot use."""
-    if found["watchers"] and disk.exclusive:
-        clients = ", ".join(f"client.{w['client']} at {w['address']}" for w in found["watchers"])
-        raise CephFault(Kind.IN_USE, clients)
-    locks = [lock for lock in found["locks"] if not lock["cookie"].startswith(_AUTOMATIC)]
-    if locks and disk.exclusive:
-        holders = ", ".join(f"{k['cookie']!r} by {k['client']} at {k['address']}" for k in locks)
-        raise CephFault(Kind.LOCKED, holders)
-    if disk.drive.readonly:
-        return
-    if found["unknown"]:
-        raise CephFault(Kind.FEATURES, f"{found['unknown']:#x}")
-    if not found["primary"]:
-        raise CephFault(Kind.SECONDARY)
 
 
 def _monitors(fault: CephFault) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks of disks on Ceph that an operator asks for, with the keys that this daemon was given.
+
+rpc/host.py and rpc/vm.py call it for Host.checkDisk and VM.checkDisks; `vdsm-cinder doctor` prints
+what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import libvirt
+
+from vdsmcinder.ceph.diagnosis import SECRET, Patient, diagnose
+from vdsmcinder.ceph.findings import Finding
+from vdsmcinder.ceph.workers import Workers
+from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
+from vdsmcinder.virt import ceph_access
+from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.vm import VM
+
+
+@dataclass(frozen=True)
+class DiskCheck:
+    """A disk on Ceph and what was found of it, step by step."""
+
+    drive: Drive
+    findings: list[Finding]
+
+
+class DiskChecks:
+    """default_secret: what a connection info of Cinder's means that names none; see config.py."""
+
+    def __init__(self, workers: Workers, secrets: Secrets, default_secret: str) -> None:
+        self._workers = workers
+        self._secrets = secrets
+        self._default_secret = default_secret or None
+
+    async def of_description(self, params: Mapping[str, Any]) -> DiskCheck:
+        """Check a disk as an engine would describe it, for a VM that is yet to start.
+
+        Raises UnsupportedDrive (36) for one that is not on Ceph, and what Drive raises.
+        """
+        drive = Drive.from_params(params, (), self._default_secret)
+        if not isinstance(drive.source, NetworkSource):
+            raise UnsupportedDrive(
+                f"disk {drive.name} ({drive.source.path}) is not on Ceph; give one that is",
+                disk=drive.name,
+            )
+        return await self._check(drive, drive.source, open_here=False)
+
+    async def of_vm(self, vm: VM) -> list[DiskCheck]:
+        """Check those of the VM's disks that are on Ceph, all at once."""
+        checks = [
+            self._check(drive, drive.source, open_here=vm.running)
+            for drive in vm.domain.drives
+            if isinstance(drive.source, NetworkSource)
+        ]
+        return await asyncio.gather(*checks)
+
+    async def _check(self, drive: Drive, source: NetworkSource, *, open_here: bool) -> DiskCheck:
+        patient = ceph_access.patient(drive, source, open_here=open_here)
+        secret = await self._secret(patient)
+        key = ceph_access.key(source, self._secrets)
+        return DiskCheck(drive, [secret, *await diagnose(patient, self._workers, key)])
+
+    async def _secret(self, patient: Patient) -> Finding:
+        uuid = patient.secret
+        if uuid is None:
+            return SECRET.ok("the disk names none")
+        try:
+            missing = await self._secrets.missing([uuid])
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            return SECRET.unknown(f"libvirt does not tell whether it has {uuid}: {e}")
+        if missing:
+            return SECRET.wrong(f"{uuid} is not registered on this host", patient.register)
+        if self._secrets.value(uuid) is None:
+            return SECRET.warning(
+                f"libvirt has {uuid}, but this daemon was not given it since it started",
+                patient.register,
+            )
+        return SECRET.ok(f"{uuid} is registered")
