@@ -187,6 +187,43 @@ def test_the_pages_for_monitoring_need_nothing_that_is_not_installed(active):
     assert "\nvdsm_cinder_ready 1.0\n" in metrics
 
 
+BROKEN = (
+    ("systemctl stop vdsm-cinderd", "daemon", "it does not run"),
+    ("chmod 400 {key}; chgrp root {key}", "certificates", "may not read {key}: Permission denied"),
+    ("systemctl stop libvirtd libvirtd.socket", "libvirt", "cannot be reached"),
+    ("rm --force {rules}; systemctl restart polkit", "libvirt", "refuses the daemon's user"),
+)
+FILES = {
+    "key": "/etc/pki/vdsm/keys/vdsmkey.pem",
+    "rules": "/usr/share/polkit-1/rules.d/50-vdsm-* /etc/polkit-1/rules.d/50-vdsm-*",
+}
+
+
+def test_the_doctor_names_what_was_broken_and_the_command_that_mends_it(active):
+    assert examined(active) == {}
+    for breaking, check, message in BROKEN:
+        active.host.run(["sh", "-c", breaking.format(**FILES)])
+        found = examined(active)[check]
+        assert message.format(**FILES) in found["message"]
+        if "{rules}" in breaking:
+            assert found["remedy"] == "make install"
+            active.upgrade()
+        else:
+            active.host.run(["sh", "-c", found["remedy"]])
+        wait_until(lambda: examined(active) == {}, "the doctor to find nothing any more", 30)
+
+
+def examined(daemon):
+    """What the doctor finds that is not ok, by the check's name; his exit code has to fit."""
+    told = daemon.host.run(["sh", "-c", "vdsm-cinder doctor --json; echo $?"])
+    report, code = told.splitlines()
+    found = json.loads(report)["checks"]
+    assert len(found) >= 9
+    bad = {finding["check"]: finding for finding in found if finding["state"] != "ok"}
+    assert (code == "0") is (not bad), told
+    return bad
+
+
 def test_systemd_finds_little_that_it_could_still_do(active):
     rated = active.host.run(["systemd-analyze", "security", "--no-pager", SERVICE])
     score = float(rated.partition("exposure level for vdsm-cinderd.service: ")[2].split()[0])

@@ -11,12 +11,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vdsmcinder import __version__
 from vdsmcinder.client import commands, pki_words, tables
 from vdsmcinder.client.faults import INTERRUPTED, OK, USAGE, CommandFailed
-from vdsmcinder.config import Listen
+from vdsmcinder.config import DEFAULT_PATH, Listen
 
 EPILOG = """\
 exit codes:
@@ -26,9 +27,12 @@ exit codes:
   3    the daemon cannot be reached
   4    pki show: a certificate expires soon
   5    pki show: a certificate has expired, or is not valid yet
+  6    doctor: nothing is wrong, but there are warnings, or not all could be checked
+  7    doctor: something is wrong
   130  interrupted
 
 examples:
+  vdsm-cinder doctor
   vdsm-cinder vms
   vdsm-cinder call VM.create vmID=6a1c52a8-3e0d-4b6e-9a4f-0d6f3c1b2a47 vmParams=@web.json
   vdsm-cinder call VM.create --help
@@ -115,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_listings(add)
     _add_calls(add)
     _add_secrets(add)
+    _add_doctor(add)
     pki_words.add(sub, _Parser, _help_formatter)
     completion = add("completion", commands.completion, "print a completion script", "bash|zsh")
     # The scripts themselves ask for ids and names.
@@ -195,6 +200,32 @@ def _add_secrets(add: Add) -> None:
         "unregister-secret", commands.unregister_secret, "take keys from libvirt", "UUID..."
     )
     unregister.add_argument("uuids", metavar="UUID", nargs="+", help="ids of secrets")
+
+
+def _add_doctor(add: Add) -> None:
+    doctor = add("doctor", commands.doctor, "check all that VMs on Ceph need of this host", "[VM]")
+    doctor.add_argument(
+        "vm",
+        metavar="VM",
+        nargs="?",
+        help="check its disks too: its id, the beginning of its id, or its name",
+    )
+    doctor.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="check this disk too: a device description or Cinder's connection info, as JSON",
+    )
+    doctor.add_argument(
+        "--keyring",
+        metavar="FILE",
+        help="open the disks with the key in it, in place of the one that the daemon has",
+    )
+    doctor.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"the daemon's configuration ({DEFAULT_PATH})",
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -217,6 +217,19 @@ def pki(args: argparse.Namespace) -> None:
     certificates.ACTIONS[args.action](args)
 
 
+def doctor(args: argparse.Namespace) -> None:
+    """Check this host, and disks."""
+    if args.host is not None:
+        raise UsageError("doctor looks at this machine; run it on that host, without --host")
+    try:
+        # Half of the daemon's code, which no other command needs.
+        from vdsmcinder.client import doctor as examining  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        package = f"python3-{e.name}"
+        raise CommandFailed(f"doctor needs the Python module {e.name}; install {package}") from e
+    examining.doctor(args)
+
+
 def completion(args: argparse.Namespace) -> None:
     """Print the script that completes our words, or what it asks for while the operator types."""
     if args.what in ("ids", "names"):

@@ -69,7 +69,7 @@ _vdsm_cinder() {
             fi
             ;;
         verbs) COMPREPLY=($(compgen -W "@verbs@" -- "$cur")) ;;
-        disks)
+        disks | doctor)
             local IFS=$'\n'
             COMPREPLY=($(compgen -W "$(vdsm-cinder completion names 2>/dev/null)" -- "$cur"))
             ;;

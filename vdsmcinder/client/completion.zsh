@@ -62,7 +62,7 @@ _vdsm_cinder() {
             fi
             ;;
         verbs) compadd -- @verbs@ ;;
-        disks) compadd -- ${(f)"$(vdsm-cinder completion names 2>/dev/null)"} ;;
+        disks | doctor) compadd -- ${(f)"$(vdsm-cinder completion names 2>/dev/null)"} ;;
         drive-xml | register-secret) _files ;;
         completion) compadd -- bash zsh ;;
     esac

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-OK, REFUSED, USAGE, UNREACHABLE, EXPIRES_SOON, EXPIRED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, REFUSED, USAGE, UNREACHABLE, EXPIRES_SOON, EXPIRED = 0, 1, 2, 3, 4, 5
+UNSURE, UNWELL, INTERRUPTED = 6, 7, 130
 
 
 class CommandFailed(Exception):

@@ -51,12 +51,12 @@ def secret_info(
         "uuid": uuid,
         "usageType": usage_type,
         "usageID": usage_id or f"ovirt/{uuid}",
-        "password": _ceph_key(key) if usage_type == "ceph" else _encoded(key),
+        "password": ceph_key(key) if usage_type == "ceph" else _encoded(key),
     }
     return info if description is None else {**info, "description": description}
 
 
-def _ceph_key(text: str) -> str:
+def ceph_key(text: str) -> str:
     """The key out of a keyring with one entry, or as it stands: it is base64 of the bytes that
     libvirt wants, which is what the verb takes."""
     keys = _KEYRING_KEY.findall(text)

@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_S = 10.0
 # so long, in seconds, and asks again after each pause.
 RECOVERY_TIMEOUT_S = 5.0
 RECOVERY_PAUSE_S = 0.1
+_DONE = (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT)
+_HEALTH = (http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class RemoteError(CommandFailed):
@@ -111,6 +113,12 @@ class Session:
             raise RemoteError(error["code"], error["message"], error.get("data") or {})
         return reply.get("result")
 
+    def health(self) -> Any:
+        """What GET /health answers, also of a daemon that is not ready. Raises Unreachable."""
+        asked = self._request("GET", "/health", self._timeout_s, None, {}, _HEALTH)
+        with asked as response:
+            return self._parse(response.read())
+
     def events(self) -> Iterator[Mapping[str, Any]]:
         """Events from now on, as JSON-RPC notifications, until the daemon ends.
 
@@ -132,8 +140,14 @@ class Session:
             ) from None
 
     @contextlib.contextmanager
-    def _request(
-        self, method: str, path: str, timeout_s: float, body: str | None, headers: dict[str, str]
+    def _request(  # noqa: PLR0917 - what makes up a request, and what may come back
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: str | None,
+        headers: dict[str, str],
+        expected: Container[int] = _DONE,
     ) -> Iterator[http.client.HTTPResponse]:
         connection = self._dial(min(timeout_s, CONNECT_TIMEOUT_S))
         try:
@@ -141,7 +155,7 @@ class Session:
             connection.sock.settimeout(timeout_s)
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            self._check(response)
+            self._check(response, expected)
             yield response
         except socket.timeout:
             raise Unreachable(
@@ -164,8 +178,8 @@ class Session:
         except OSError as e:
             raise Unreachable(self._explain(e)) from e
 
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        if response.status in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
+    def _check(self, response: http.client.HTTPResponse, expected: Container[int]) -> None:
+        if response.status in expected:
             return
         content = self._parse(response.read())
         raise CommandFailed(f"{self._name} refused: {content.get('error', response.reason)}")

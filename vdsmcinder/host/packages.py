@@ -86,11 +86,10 @@ class Packages:
 
 def installed(manager: PackageManager) -> dict[str, Version]:
     """Ask the package manager once for all packages; empty if it cannot be run."""
-    names = [name for names in PACKAGES.values() for name in names]
     try:
         # It exits 1 because of the names that this distribution does not have.
         answer = subprocess.run(
-            [*manager.query, *names],
+            [*manager.query, *names()],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=QUERY_TIMEOUT_S,
@@ -100,6 +99,11 @@ def installed(manager: PackageManager) -> dict[str, Version]:
         log.error("The versions of packages are not known, %s failed: %s", manager.query[0], e)
         return {}
     return parse(answer.stdout.decode(errors="replace"))
+
+
+def names() -> list[str]:
+    """All that distributions call the packages of PACKAGES."""
+    return [name for called in PACKAGES.values() for name in called]
 
 
 def parse(listing: str) -> dict[str, Version]:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The doctor's words: commands for each kind of system, what libvirt's refusals mean, how it ends.
+
+What it finds on real hosts is in tests/functional/test_doctor.py and test_systemd.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from vdsmcinder.ceph.findings import Check
+from vdsmcinder.client import cli, doctor, doctor_host, doctor_libvirt, system
+from vdsmcinder.client.doctor import Examination
+from vdsmcinder.config import Config, Listen
+from vdsmcinder.transport.certificates import Held, Owner
+
+CENTOS = 'ID="centos"\nID_LIKE="rhel fedora"\n'
+DEBIAN = "ID=debian\n"
+UBUNTU = "ID=ubuntu\nID_LIKE=debian\n"
+DRIVER = ("qemu-kvm-block-rbd", "qemu-block-extra")
+
+
+@pytest.fixture
+def os_release(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "OS_RELEASE", tmp_path / "os-release")
+    return tmp_path / "os-release"
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        (CENTOS, "dnf install qemu-kvm-block-rbd"),
+        (DEBIAN, "apt-get install qemu-block-extra"),
+        (UBUNTU, "apt-get install qemu-block-extra"),
+    ],
+)
+def test_packages_have_the_names_of_the_system(os_release, text, command):
+    os_release.write_text(text)
+    assert system.install(*DRIVER) == command
+
+
+def test_libvirt_is_the_one_that_the_host_has(tmp_path, monkeypatch):
+    etc, usr = tmp_path / "etc", tmp_path / "usr"
+    monkeypatch.setattr(system, "_UNITS", (etc, usr))
+    modular = "virtqemud virtsecretd virtstoraged"
+    assert system.libvirt_units() == modular
+    usr.mkdir()
+    (usr / "libvirtd.service").touch()
+    assert system.libvirt_units() == "libvirtd"
+    # EL has both, and enables the modular one.
+    (etc / "sockets.target.wants").mkdir(parents=True)
+    (etc / "sockets.target.wants/virtqemud.socket").touch()
+    assert system.libvirt_units() == modular
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "authentication unavailable: no polkit agent available to authenticate action",
+        "authentication failed: access denied by policy",
+        "Failed to connect socket to '/run/libvirt/virtqemud-sock': Permission denied",
+    ],
+)
+def test_a_user_whom_libvirt_does_not_let_in(os_release, tmp_path, monkeypatch, said):
+    os_release.write_text(CENTOS)
+    monkeypatch.setattr(doctor_libvirt, "POLKIT_RULES", (tmp_path / "rule",))
+    (found,) = asyncio.run(doctor_libvirt.libvirt(host(error=said)))
+    assert "refuses the daemon's user" in found.message
+    assert found.remedy == "dnf reinstall vdsm-cinder"
+    (tmp_path / "rule").touch()
+    (found,) = asyncio.run(doctor_libvirt.libvirt(host(error=said)))
+    assert found.remedy == "systemctl restart polkit"
+
+
+def host(**told):
+    """A host whose libvirt tells this."""
+
+    class Told(doctor_host.Host):
+        async def libvirt(self):
+            return told
+
+    return Told(Config(), "", "", "", None)
+
+
+def test_a_libvirt_of_which_a_part_does_not_answer():
+    told = {"version": 9_000_000, "kvm": "", "secrets": {"error": "no virtsecretd-sock"}}
+    (found,) = asyncio.run(doctor_libvirt.libvirt(host(**told)))
+    assert (found.state.value, "no virtsecretd-sock" in found.message) == ("wrong", True)
+    (found,) = asyncio.run(doctor_libvirt.secrets(host(**told)))
+    assert found.state.value == "not checked"
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "words"),
+    [(-1, "wrong", "has expired"), (29.6, "warning", "valid for 30 days"), (31, "ok", "31 days")],
+)
+def test_how_long_certificates_last(days, state, words):
+    held = Held(Owner.HOST, "cert.pem", "", time.time() + days * 86400 + 10)
+    found = doctor_host._of_held(held, Listen())
+    assert (found.state.value, words in found.message) == (state, True)
+    assert (found.remedy == "vdsm-cinder pki renew --reload") is (state != "ok")
+
+
+# How it ends
+
+
+def run(monkeypatch, capsys, *looks, words=()):
+    """The doctor with these checks alone: its exit code and what it printed."""
+    examinations = [Examination(f"check{n}", look, "slow") for n, look in enumerate(looks)]
+    monkeypatch.setattr(doctor, "_examinations", lambda wanted: examinations)
+    code = cli.main(["doctor", "--config", "/dev/null", *words])
+    return code, capsys.readouterr()
+
+
+def finds(how, *words):
+    async def look(host):
+        return [getattr(Check("thing"), how)(*words)]
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("looks", "code", "err"),
+    [
+        ([finds("ok", "good")], 0, ""),
+        ([finds("ok", "good"), finds("unknown", "dark")], 6, "not checked: thing"),
+        ([finds("warning", "odd", "do"), finds("ok", "good")], 6, "warning: thing"),
+        ([finds("warning", "odd", "do"), finds("wrong", "bad", "mend")], 7, "wrong: thing"),
+    ],
+)
+def test_the_exit_code_tells(monkeypatch, capsys, looks, code, err):
+    ended, printed = run(monkeypatch, capsys, *looks)
+    assert (ended, printed.err) == (code, f"vdsm-cinder: {err}\n" if err else "")
+
+
+def test_what_mends_it_stands_on_a_line_of_its_own(monkeypatch, capsys):
+    _, printed = run(monkeypatch, capsys, finds("wrong", "bad\033[2J", "rm x"))
+    first, second = printed.out.splitlines()
+    assert first.split() == ["wrong", "thing", "bad?[2J"]
+    assert second.strip() == "mend: rm x"
+
+
+def test_a_check_that_never_ends_is_given_up(monkeypatch, capsys):
+    async def hangs(host):
+        await system.run("sleep", "1000")
+
+    words = ("--timeout", "1.2", "--json")
+    began = time.monotonic()
+    code, printed = run(monkeypatch, capsys, hangs, finds("ok", "good"), words=words)
+    assert time.monotonic() - began < 10
+    first, second = json.loads(printed.out)["checks"]
+    assert (code, first["message"], first["remedy"]) == (7, "no answer within 1.2 s", "slow")
+    assert second["state"] == "ok"
+    assert printed.err.startswith("… check0, for 1 s\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("web", "--disk", "-"), "not both"),
+        (("--keyring", "-"), "name a VM, or give --disk"),
+        (("--disk", "-", "--keyring", "-"), "can be stdin"),
+        (("--host", "node7"), "without --host"),
+    ],
+)
+def test_words_that_do_not_fit(capsys, words, told):
+    assert cli.main(["doctor", *words]) == 2
+    assert told in capsys.readouterr().err
