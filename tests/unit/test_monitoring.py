@@ -25,6 +25,7 @@ DASHBOARD = json.loads((DIRECTORY / "grafana-dashboard.json").read_text(encoding
 OPERATOR = (REPOSITORY / "docs/operator.md").read_text(encoding="utf-8")
 
 NAME = re.compile(r"\b(?:vdsm_cinder|process)_\w+")
+LABELS = {"instance", "vm", "disk", "cluster", "monitor"}
 OF_PROMETHEUS = {"job", "instance"}
 
 
@@ -100,7 +101,7 @@ def test_alerts_say_what_is_wrong_and_the_page_what_to_do() -> None:
         assert set(alert["labels"]) == {"severity"}
         assert alert["annotations"]["summary"].endswith(".")
         variables = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
-        assert variables <= set(re.findall(r"\w+", alert["expr"])) | {"instance", "vm", "disk"}
+        assert variables <= set(re.findall(r"\w+", alert["expr"])) | LABELS
 
 
 async def test_the_page_names_metrics_that_there_are(tmp_path: Path) -> None:
