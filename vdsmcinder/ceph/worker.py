@@ -110,8 +110,12 @@ class Cluster:
         try:
             cluster.connect()
         except rados.Error as e:
+            kind = _CONNECTING.get(e.errno, "other")
+            # Then librados has asked DNS for them, which may not answer either.
+            if kind == "silent" and not cluster.conf_get("mon_host"):
+                kind = "no_monitors"
             cluster.shutdown()
-            raise Refused(_CONNECTING.get(e.errno, "other"), str(e)) from e
+            raise Refused(kind, str(e)) from e
         return cluster
 
     def monitors_answer(self) -> None:
