@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Callable
 
-from bench import disks, fanout, flood, footprint, getxml, many_vms, ping, report, vms
+from bench import disks, fanout, flood, footprint, getxml, many_vms, ping, preflight, report, vms
 from bench.report import Row
 from lab.base import LabError
 from lab.running import Lab
@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[Lab, Step], list[Row]]] = {
     "many_vms": many_vms.run,
     "footprint": footprint.run,
     "disks": disks.run,
+    "preflight": preflight.run,
 }
 
 

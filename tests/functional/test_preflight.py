@@ -13,7 +13,8 @@ import os
 import re
 import signal
 import struct
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,39 @@ async def test_a_cluster_that_is_silent_delays_nobody_else(engine, vm):
             if overtaken:
                 break
         assert overtaken, "the others waited for it"
+
+
+async def test_sixteen_disks_are_checked_within_three_seconds(engine):
+    """With a fault in the last of them, so that nothing but the checks takes time."""
+    with ExitStack() as images:
+        disks = [engine.disk(images.enter_context(new_image(engine, 8))) for _ in range(15)]
+        params = engine.flat(new_id(), *disks, engine.disk("volume-x"))
+        began = time.monotonic()
+        with refused(13, "disk vdp (volumes/volume-x): the image does not exist in its pool"):
+            await engine.create(params)
+        assert time.monotonic() - began < 3
+
+
+async def test_a_host_that_ceph_has_blocklisted(elsewhere, lab):
+    """As a host that was fenced is; and once it is let in again, the disk works."""
+    address = lab.hosts["host2"].address
+    with new_image(elsewhere) as image:
+        params = elsewhere.flat(new_id(), elsewhere.disk(image))
+        lab.ceph.ceph("osd", "blocklist", "add", address)
+        try:
+            with refused(9, "the Ceph cluster has blocklisted this host", "osd blocklist ls'"):
+                await elsewhere.create(params)
+        finally:
+            lab.ceph.ceph("osd", "blocklist", "rm", address)
+        async with running(elsewhere, params):
+            pass
+
+
+async def test_a_disk_without_monitors_on_a_host_without_ceph_conf(engine, vm):
+    data = {"name": "volumes/volume-x", "auth_username": "cinder", "secret_uuid": engine.secret_id}
+    disk = {"connectionInfo": {"driver_volume_type": "rbd", "data": data}}
+    with refused(45, "it names no monitors and this host has no ceph.conf", "the disk its hosts"):
+        await plug(engine, vm.id, disk)
 
 
 async def test_modes(lab, vm):

@@ -21,6 +21,7 @@ from lxml import etree
 
 from tests import pages
 from tests.pages import GENERATED, PAGES, REPOSITORY, BadPage, Block, Command, Kind, Place
+from vdsmcinder.ceph.faults import Kind as Kinds
 
 MAKE_TARGET = re.compile(r"^([a-z-]+):", re.M)
 
@@ -180,6 +181,17 @@ def test_the_operators_page_quotes_what_the_code_says() -> None:
     quoted = re.findall(r"^\| `([^`]+ [^`]+)` \|", section, re.M)
     assert len(quoted) > 10
     assert [words for words in quoted if words not in said] == []
+
+
+def test_the_page_on_storage_has_every_cause() -> None:
+    page = (REPOSITORY / "docs/storage.md").read_text(encoding="utf-8")
+    causes = dict(re.findall(r"^\| `([^`]+)`.*? \| (\d*) ?\| .+ \|$", page, re.M))
+    for kind in Kinds:
+        cause = kind.cause.format(user="cinder")
+        if kind is Kinds.SILENT:
+            cause = "no Ceph monitor can be reached from this host: "
+        (code,) = [code for told, code in causes.items() if told.startswith(cause)]
+        assert code == (str(kind.error.code) if kind.error else ""), cause
 
 
 def sentences() -> Iterator[str]:
