@@ -388,3 +388,4 @@ async def test_libvirt_that_hangs_or_is_gone(patient):
         host.start_libvirtd()
     found.tells("libvirt", "wrong", "cannot be reached: Failed to connect", "systemctl restart")
     found.tells("QEMU", "ok", "has its rbd driver", "")
+    wait_until(lambda: patient.daemon.health()["status"] == "ready", "the daemon to be well", 30)

@@ -18,7 +18,7 @@ from typing import Any
 from vdsmcinder.ceph.faults import CephFault, Kind
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.ceph.image_use import Claim, ImageUse, clients
-from vdsmcinder.ceph.monitors import Survey, in_words, survey
+from vdsmcinder.ceph.monitors import Survey, all_silent, in_words, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, result
 
 # Who looks at the image for a moment, as `rbd` does, is still seen then.
@@ -77,10 +77,18 @@ async def diagnose(patient: Patient, workers: Workers, key: Key | None) -> list[
     Takes no longer than two requests to Ceph may (config.py, ceph.timeout_s); never raises for
     what Ceph does.
     """
-    surveying = survey(patient.account.hosts, workers.timeout_s)
+    surveying = asyncio.ensure_future(survey(patient.account.hosts, workers.timeout_s))
     if key is None and patient.account.user is not None:
         return _without_key(patient, await surveying)
-    found, told = await asyncio.gather(surveying, _told(patient, workers, key))
+    telling = asyncio.ensure_future(_told(patient, workers, key))
+    try:
+        found = await surveying
+        if all_silent(found):
+            return _up_to(patient, found, CephFault(Kind.SILENT, monitors=found))
+        told = await telling
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
     if isinstance(told, CephFault):
         told.monitors = found
         return _up_to(patient, found, told)
@@ -123,7 +131,7 @@ async def _inspect(patient: Patient, workers: Workers, key: Key | None) -> dict[
 
 
 def _without_key(patient: Patient, found: Survey) -> list[Finding]:
-    if found and all(found.values()):
+    if all_silent(found):
         return _up_to(patient, found, CephFault(Kind.SILENT, monitors=found))
     missing = f"the key of Ceph user {patient.account.user} is not at hand"
     return [

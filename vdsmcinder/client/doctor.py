@@ -53,6 +53,7 @@ class Examination:
     name: str
     look: Callable[[Host], Awaitable[list[Finding]]]
     slow: str
+    deadline_s: float = DEADLINE_S
 
 
 def doctor(args: argparse.Namespace) -> None:
@@ -83,7 +84,8 @@ def _examinations(wanted: Wanted | None) -> list[Examination]:
     ]
     if wanted is not None:
         look = functools.partial(doctor_disks.disks, asked=wanted)
-        found.append(Examination("disk", look, "see the cluster with 'ceph status'"))
+        see = "see the cluster with 'ceph status'"
+        found.append(Examination("disk", look, see, doctor_disks.DEADLINE_S))
     return found
 
 
@@ -91,12 +93,11 @@ async def _examine(args: argparse.Namespace, wanted: Wanted | None) -> list[Find
     settings, origin, trouble = doctor_host.settings_of(args.config)
     is_named = args.socket != Listen.unix_socket
     socket = args.socket if is_named else settings.listen.unix_socket
-    deadline_s = min(DEADLINE_S, args.timeout)
     # Several checks need it, and each is to have time left when it does not come.
-    asking = doctor_host.ask_libvirt(settings.libvirt.uri, 0.7 * deadline_s)
+    asking = doctor_host.ask_libvirt(settings.libvirt.uri, 0.7 * min(DEADLINE_S, args.timeout))
     host = Host(settings, origin, trouble, socket, asyncio.ensure_future(asking))
     examinations = _examinations(wanted)
-    looks = [asyncio.create_task(_within(e, host, deadline_s)) for e in examinations]
+    looks = [asyncio.create_task(_within(e, host, args.timeout)) for e in examinations]
     found: list[Finding] = []
     for examination, look in zip(examinations, looks):
         await _patiently(examination.name, look)
@@ -107,8 +108,9 @@ async def _examine(args: argparse.Namespace, wanted: Wanted | None) -> list[Find
     return found
 
 
-async def _within(examination: Examination, host: Host, deadline_s: float) -> list[Finding]:
+async def _within(examination: Examination, host: Host, timeout_s: float) -> list[Finding]:
     check = Check(examination.name)
+    deadline_s = min(examination.deadline_s, timeout_s)
     try:
         return await asyncio.wait_for(examination.look(host), deadline_s)
     except asyncio.TimeoutError:

@@ -30,6 +30,8 @@ from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.source import NetworkSource
 
 DISK = Check("disk")
+# Ceph may take ceph.timeout_s for each of several looks, of which the daemon tells when it is done.
+ANSWER_S, DEADLINE_S = 35.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ async def disks(host: Host, asked: Wanted) -> list[Finding]:
 
 
 def _by_daemon(host: Host, asked: Wanted) -> Iterator[Finding]:
+    session = host.session(ANSWER_S)
     if asked.description is not None:
-        checks = [host.session.call("Host.checkDisk", {"drive": asked.description})]
+        checks = [session.call("Host.checkDisk", {"drive": asked.description})]
     else:
-        vm_id = vms.find(host.session, asked.vm or "")
-        checks = host.session.call("VM.checkDisks", {"vmID": vm_id})
+        vm_id = vms.find(session, asked.vm or "")
+        checks = session.call("VM.checkDisks", {"vmID": vm_id})
     for check in checks:
         for step in check["steps"]:
             name = _name(check["disk"], step["step"])

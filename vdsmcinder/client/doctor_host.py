@@ -55,10 +55,9 @@ class Host:
         """What libvirt tells; {error} if it does not."""
         return await asyncio.shield(self.asking)
 
-    @property
-    def session(self) -> Session:
+    def session(self, timeout_s: float = ANSWER_S) -> Session:
         """For calls of the daemon's verbs; to be made in a thread."""
-        return over_unix(self.socket, ANSWER_S)
+        return over_unix(self.socket, timeout_s)
 
 
 def settings_of(path: Path | None) -> tuple[Config, str, str]:
@@ -101,7 +100,7 @@ async def configuration(host: Host) -> list[Finding]:
 async def daemon(host: Host) -> list[Finding]:
     """Whether it answers, and what it says of itself."""
     try:
-        health = await system.in_thread(host.session.health)
+        health = await system.in_thread(host.session().health)
     except Unreachable as e:
         return [await _silent_daemon(str(e))]
     except CommandFailed as e:
