@@ -9,6 +9,8 @@ SYSCONFDIR := /etc
 BUNDLED := build/bundled
 # Goes behind the packages' release number, for instance .el9.
 DIST :=
+# The end of the names of packages as they are built now; others may lie beside them.
+BUILT = -$(VERSION)-1$(or $(DIST),$(shell rpm --eval '%{?dist}'))
 
 SOURCES := dist/vdsm-cinder-$(VERSION).tar.gz
 BUNDLE := dist/vdsm-cinder-bundled-$(VERSION).tar.gz
@@ -51,11 +53,11 @@ sources: $(BUNDLED) $(if $(DEBIAN),$(READY))
 
 srpm: sources  ## the source package, in dist/
 	@$(RPMBUILD) -bs --nodeps vdsm-cinder.spec
-	@ls dist/*-$(VERSION)-*$(DIST).src.rpm
+	@ls dist/*$(BUILT).src.rpm
 
 rpm: sources  ## the source and binary packages, in dist/
 	@$(RPMBUILD) -ba $(if $(DEBIAN),--nodeps) vdsm-cinder.spec
-	@ls dist/*-$(VERSION)-*$(DIST).*.rpm
+	@ls dist/*$(BUILT).src.rpm dist/*$(BUILT).noarch.rpm
 
 rpmlint: rpm  ## what rpmlint says of the packages
-	cd dist && rpmlint --config ../packaging/rpmlint.toml ../vdsm-cinder.spec *-$(VERSION)-*.rpm
+	cd dist && rpmlint --config ../packaging/rpmlint.toml ../vdsm-cinder.spec *$(BUILT).src.rpm *$(BUILT).noarch.rpm
