@@ -8,6 +8,8 @@ daemon.py builds the one Supervision. Without systemd above it everything here d
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import time
@@ -32,6 +34,9 @@ class Supervision:
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
         self._interval_s = interval_s()
+        # Given up for a message when no other file descriptor is left: a daemon that has too many
+        # clients still turns, and a restart would cut off all of them.
+        self._spare: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._reporting: asyncio.Task[None] | None = None
 
     def ready(self) -> None:
@@ -57,12 +62,31 @@ class Supervision:
         """Return when nothing of it is left."""
         if self._reporting is not None:
             await asyncio.gather(self._reporting, return_exceptions=True)
+        self._give_up_spare()
 
     async def _report(self) -> None:
         # On the loop on purpose: a loop that is stuck feeds no watchdog.
         while True:
-            _tell(f"WATCHDOG=1\nSTATUS={self._status()}")
+            self._tell_at_any_price(f"WATCHDOG=1\nSTATUS={self._status()}")
             await asyncio.sleep(self._interval_s)
+
+    def _tell_at_any_price(self, state: str) -> None:
+        try:
+            notify(state)
+        except OSError as e:
+            if e.errno not in (errno.EMFILE, errno.ENFILE):
+                _log_failure(state, e)
+                return
+            self._give_up_spare()
+            _tell(state)
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_up_spare(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
 
 def interval_s() -> float:
@@ -78,4 +102,8 @@ def _tell(state: str) -> None:
     try:
         notify(state)
     except OSError as e:
-        log.warning("the service manager could not be told %s: %s", state.partition("\n")[0], e)
+        _log_failure(state, e)
+
+
+def _log_failure(state: str, error: OSError) -> None:
+    log.warning("the service manager could not be told %s: %s", state.partition("\n")[0], error)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -69,6 +70,28 @@ async def supervised(text: list[str]) -> AsyncIterator[Supervision]:
     yield reports
     reports.stopping()
     await reports.close()
+
+
+async def test_feeds_the_watchdog_when_no_file_descriptor_is_left(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "INTERVAL_S", 0.05)
+    async with supervised(["1 VM"]):
+        assert await heard(manager) == ["READY=1"]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The lowest that is free, and so the first that would be taken.
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            for _ in range(3):
+                assert (await heard(manager))[0] == "WATCHDOG=1"
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_tells_of_its_start_its_changes_and_its_end(
