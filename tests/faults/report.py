@@ -39,7 +39,8 @@ def terminal(outcomes: Sequence[Outcome]) -> str:
 def markdown(outcomes: Sequence[Outcome], machine: Machine) -> str:
     """The same with all columns, for the page."""
     lines = [table(HEAD, [_cells(outcome) for outcome in outcomes]), "", *_verdict(outcomes, "- ")]
-    return "\n".join([*lines, "", measured_on(machine)])
+    # What failed may name the clone that it was run in, which is nobody else's.
+    return "\n".join([*lines, "", measured_on(machine)]).replace(str(REPOSITORY), ".")
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
