@@ -32,17 +32,17 @@ def main() -> int:
         return 1
     print(report.terminal(outcomes))
     if arguments.write:
-        _write(outcomes, machine)
+        _write(outcomes, machine, arguments.patience)
     return 0 if all(outcome.held for outcome in outcomes) else 1
 
 
-def _write(outcomes: Sequence[Outcome], machine: Machine) -> None:
+def _write(outcomes: Sequence[Outcome], machine: Machine, patience: float) -> None:
     """Write the sections of the page whose rows have all been run."""
     for section in sorted({row.section for row in ROWS}):
         wanted = [row.name for row in ROWS if row.section == section]
         found = [outcome for outcome in outcomes if outcome.row.name in wanted]
         if len(found) == len(wanted):
-            report.write_section(section, report.markdown(found, machine))
+            report.write_section(section, report.markdown(found, machine, patience))
 
 
 async def _run(lab: Lab, rows: list[Row], patience: float) -> list[Outcome]:

@@ -36,9 +36,11 @@ def terminal(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([columns(HEAD[:TERMINAL_COLUMNS], rows), "", *_verdict(outcomes)])
 
 
-def markdown(outcomes: Sequence[Outcome], machine: Machine) -> str:
-    """The same with all columns, for the page."""
+def markdown(outcomes: Sequence[Outcome], machine: Machine, patience: float) -> str:
+    """The same with all columns, for the page. patience: as run_row() has it."""
     lines = [table(HEAD, [_cells(outcome) for outcome in outcomes]), "", *_verdict(outcomes, "- ")]
+    if patience > 1:
+        lines += ["", f"Rows were given {patience:g} times as long as the table does."]
     # What failed may name the clone that it was run in, which is nobody else's.
     return "\n".join([*lines, "", measured_on(machine)]).replace(str(REPOSITORY), ".")
 

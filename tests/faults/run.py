@@ -92,7 +92,7 @@ async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
         await row.prepare(scene)
     except FAILURES as e:
         outcome.broken.append(f"before the fault: {e}")
-        await row.heal(scene)
+        await _heal(scene, outcome)
         return outcome
     writer, before = scene.writing, scene.qemus()
     await asyncio.to_thread(writer.begin)
@@ -105,7 +105,7 @@ async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
         except FAILURES as e:
             outcome.broken.append(f"during the fault: {e}")
         finally:
-            await row.heal(scene)
+            await _heal(scene, outcome)
         healed_s = time.monotonic()
         await _after(scene, row, outcome, healed_s, patience)
         _look_back(scene, outcome, began_s, restarts)
@@ -114,6 +114,13 @@ async def run_row(scene: Scene, row: Row, patience: float = 1.0) -> Outcome:
         outcome.broken.append(f"the API was silent for {outcome.silent_s:.1f} s, not {limit_s:g}")
     await _compare(scene, outcome, before)
     return outcome
+
+
+async def _heal(scene: Scene, outcome: Outcome) -> None:
+    try:
+        await outcome.row.heal(scene)
+    except FAILURES as e:
+        outcome.broken.append(f"while it was undone: {e}")
 
 
 async def _during(

@@ -176,6 +176,7 @@ class Scene:
 
     async def remove_vms(self) -> None:
         """End every VM of the daemon's and forget it."""
+        await self.connect()
         for vm in await self.engine.call("Host.getVMList"):
             with contextlib.suppress(RemoteError):
                 await self.engine.destroy(vm["vmId"])

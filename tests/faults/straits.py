@@ -247,18 +247,19 @@ async def make_many(scene: Scene) -> None:
 
 
 async def kill_daemon_of_many(scene: Scene) -> None:
-    """kill -9; what it knows afterwards is counted from its start."""
+    """kill -9; returns when nothing of what it knew can be asked of it any more."""
     scene.daemon.process.send_signal(signal.SIGKILL)
-    scene.daemon.process.wait()
+    await asyncio.to_thread(scene.daemon.process.wait)
 
 
 async def many_are_known(scene: Scene) -> bool:
-    """Whether the daemon says that it is ready, and knows them all."""
-    return await scene.is_ready() and await _counted(scene, "Paused")
+    """Whether the daemon knows them all; the first HTTP client would keep it from its work."""
+    return await _counted(scene, "Paused")
 
 
 async def remove_many(scene: Scene) -> None:
     """Remove them again."""
+    await scene.connect()
     for vm in await scene.engine.call("Host.getVMList"):
         if vm["status"] == "Paused":
             await scene.engine.destroy(vm["vmId"])

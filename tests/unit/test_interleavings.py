@@ -157,7 +157,7 @@ def test_daemon_and_libvirt_agree(world):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=30,
+            max_examples=20,
             stateful_step_count=15,
             deadline=None,
             # What happens at once happens in another order the next time: nothing can be shrunk.
