@@ -34,7 +34,7 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc import schema, wire_ceph, wire_migration
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
-from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
+from vdsmcinder.rpc.events import Events, Told, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire_stats import EncodedStats
@@ -190,6 +190,8 @@ class Daemon:
             on_sample=self._stats.prepare,
         )
         self._events = Events()
+        # Who connects after a restart was not there to hear it.
+        self._events.greet_with(self._secrets_to_ask_for)
         self._expiry = Expiry(self._events, settings.listen.expiry_warning_days)
         self._access = Access(settings.access)
         self._dispatcher = self._make_dispatcher(settings)
@@ -278,6 +280,10 @@ class Daemon:
 
     def _migration_progress(self, vm: VM, progress: Progress) -> None:
         self._events.publish(*wire_migration.notice(vm.id, progress))
+
+    def _secrets_to_ask_for(self) -> list[Told]:
+        missing = list(self._missing.by_uuid)
+        return [secrets_missing(missing)] if missing else []
 
     def _vm_thawed(self, vm: VM, late: LateThaw) -> None:
         self._events.publish(*vm_thawed(vm, late))

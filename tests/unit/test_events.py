@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from vdsmcinder.rpc import schema
-from vdsmcinder.rpc.events import Events, vm_status, vm_thawed
+from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.status import Exit, ExitCode, ExitReason, PauseCode, Status
 
@@ -73,6 +73,21 @@ def test_a_subscriber_may_leave_while_it_is_told():
     events.publish("1", {})
     events.publish("2", {})
     assert [json.loads(body)["method"] for body in got] == ["1", "1", "2"]
+
+
+def test_a_subscriber_is_greeted_with_all_that_holds_on_once():
+    events, missing = Events(), ["key"]
+
+    def of_secrets():
+        return [secrets_missing(missing)] if missing else []
+
+    for greeting in (of_secrets, lambda: [("|host|x", {})], of_secrets):
+        events.greet_with(greeting)
+    told = [json.loads(body) for body in events.greeting()]
+    assert [event["method"] for event in told] == ["|host|secrets_missing", "|host|x"]
+    assert told[0]["params"]["uuids"] == ["key"]
+    missing.clear()
+    assert len(events.greeting()) == 1
 
 
 @pytest.mark.parametrize(

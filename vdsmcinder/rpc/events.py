@@ -32,7 +32,7 @@ class Events:
         self.published = 0
         # A dict for its order; a sink is a key of its own, even if it subscribes twice.
         self._sinks: dict[object, Sink] = {}
-        self._greeting: Callable[[], Iterable[Told]] = tuple
+        self._greetings: list[Callable[[], Iterable[Told]]] = []
 
     def publish(self, name: str, params: Mapping[str, Any]) -> None:
         """Send an event to all subscribers, stamped with notify_time.
@@ -51,12 +51,14 @@ class Events:
                 log.exception("event %s could not be passed on to a subscriber", name)
 
     def greet_with(self, greeting: Callable[[], Iterable[Told]]) -> None:
-        """Have clients that subscribe told first what greeting gives: events that hold on."""
-        self._greeting = greeting
+        """Have clients that subscribe told first what greeting gives, too: events that hold on."""
+        if greeting not in self._greetings:
+            self._greetings.append(greeting)
 
     def greeting(self) -> list[bytes]:
         """What a client that has subscribed just now is to be told, encoded; transports ask."""
-        return [_encoded(name, params) for name, params in self._greeting()]
+        told = (event for greeting in self._greetings for event in greeting())
+        return [_encoded(name, params) for name, params in told]
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
         """Have sink called with each event from now on, encoded as a JSON-RPC notification.
