@@ -53,9 +53,13 @@ async def _run(lab: Lab, rows: list[Row], patience: float) -> list[Outcome]:
         for row in rows:
             with steps.step(row.title) as step:
                 step.progress("preparing")
-                made = await stage.scene_for(row)
-                step.progress("under way")
-                outcomes.append(await run_row(made, row, patience))
+                try:
+                    made = await stage.scene_for(row)
+                    step.progress("under way")
+                    outcomes.append(await run_row(made, row, patience))
+                except Exception as e:
+                    # What the rows before have found is not to be lost for it.
+                    outcomes.append(Outcome(row, broken=[f"the suite itself failed: {e}"]))
                 stage.left(outcomes[-1])
     return outcomes
 

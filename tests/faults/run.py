@@ -7,6 +7,7 @@ __main__.py and test_short.py call run_row(); report.py prints what it found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ class Stage:
     async def scene_for(self, row: Row) -> Scene:
         """A scene that is whole, with the daemon that the row wants."""
         if self._scene is None or (row.options, row.environment) != self._daemon:
-            await self._stack.aclose()
+            with contextlib.suppress(*FAILURES):  # it was broken
+                await self._stack.aclose()
             made = scene(self._lab, row.options, row.environment)
             self._scene = await self._stack.enter_async_context(made)
             self._daemon = (row.options, row.environment)
