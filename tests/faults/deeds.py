@@ -10,10 +10,11 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import libvirt
 from lxml import etree
 
 from lab.engine import new_id, secret_params
@@ -26,7 +27,11 @@ TIMES = 10
 LONGER = 1.2
 KNOWN_S = 30.0
 BRIDGE = "faults0"
-STATES = {"running": "Up", "paused": "Paused", "shut off": "Down"}
+STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "Up",
+    libvirt.VIR_DOMAIN_PAUSED: "Paused",
+    libvirt.VIR_DOMAIN_SHUTOFF: "Down",
+}
 NO_SUCH_VM = 1
 FULL_KIB, HALF_KIB = 256 * 1024, 128 * 1024
 
@@ -115,7 +120,7 @@ def killing_during(deed: Deed) -> Callable[[Scene], Awaitable[None]]:
             await asyncio.sleep(random.uniform(0, lasts_s))
             scene.daemon.process.send_signal(signal.SIGKILL)
             await call
-            await scene.connect()
+            await until(lambda: _answers(scene), "the daemon to know its VMs", KNOWN_S)
             await until(lambda: _true(scene), "API and libvirt to agree about all VMs", KNOWN_S)
         await deed.ready(cast)
         await _quiet(cast)
@@ -133,6 +138,10 @@ async def _attempt(cast: Cast, deed: Deed) -> None:
         raise Late(f"{deed.verb} got neither an answer nor a closed connection") from e
 
 
+async def _answers(scene: Scene) -> bool:
+    return await scene.asked("Host.getVMList") is not None
+
+
 async def _true(scene: Scene) -> bool:
     """Whether the API tells of each VM what libvirt does, and each runs in at most one QEMU."""
     told = {}
@@ -145,12 +154,13 @@ async def _true(scene: Scene) -> bool:
 
 def _libvirts(scene: Scene) -> dict[str, tuple[str, set[str]]]:
     found = {}
-    for vm_id in scene.host.virsh("list", "--all", "--uuid").split():
-        state = scene.host.virsh("domstate", vm_id)
-        domain = etree.fromstring(scene.host.virsh("dumpxml", vm_id).encode())
-        sources = (s.get("name") or s.get("file") for s in domain.iterfind("devices/disk/source"))
-        disks = {source for source in sources if source} if state != "shut off" else set()
-        found[vm_id] = (STATES.get(state, state), disks)
+    with closing(libvirt.open(scene.host.uri)) as connection:
+        for domain in connection.listAllDomains():
+            status = STATES.get(domain.state()[0], "between")
+            root = etree.fromstring(domain.XMLDesc())
+            sources = (s.get("name") or s.get("file") for s in root.iterfind("devices/disk/source"))
+            disks = {source for source in sources if source}
+            found[domain.UUIDString()] = (status, disks if status != "Down" else set())
     return found
 
 

@@ -27,6 +27,7 @@ HEAD = (
     "what the engine was told",
 )
 # What the engine was told is for the page; a terminal has no room for it.
+HELD = "yes"
 TERMINAL_COLUMNS = len(HEAD) - 1
 
 
@@ -36,13 +37,47 @@ def terminal(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([columns(HEAD[:TERMINAL_COLUMNS], rows), "", *_verdict(outcomes)])
 
 
-def markdown(outcomes: Sequence[Outcome], machine: Machine, patience: float) -> str:
-    """The same with all columns, for the page. patience: as run_row() has it."""
-    lines = [table(HEAD, [_cells(outcome) for outcome in outcomes]), "", *_verdict(outcomes, "- ")]
+def update_section(
+    name: str,
+    titles: Sequence[str],
+    outcomes: Sequence[Outcome],
+    machine: Machine,
+    patience: float,
+) -> None:
+    """Write the outcomes into a section of the page, in place of those of the same faults.
+
+    titles: of the section's faults, in their order; what is of none of them goes. patience: as
+    run_row() has it.
+    """
+    rows, broken = _found_before(_section(name))
+    for outcome in outcomes:
+        title = outcome.row.title
+        rows[title] = _row(_cells(outcome))
+        broken[title] = [f"- {title}: {why}" for why in outcome.broken]
+    there = [title for title in titles if title in rows]
+    failures = [line for title in there for line in broken.get(title, [])]
+    held = sum(rows[title].split(" | ")[1] == HELD for title in there)
+    lines = [_row(HEAD), _row(["---"] * len(HEAD)), *(rows[title] for title in there)]
+    lines += ["", f"{held} of {len(titles)} rows held.", "", *failures]
+    if failures:
+        lines.append("")
     if patience > 1:
-        lines += ["", f"Rows were given {patience:g} times as long as the table does."]
+        lines += [f"Rows were given {patience:g} times as long as the table does.", ""]
+    content = "\n".join([*lines, measured_on(machine)])
     # What failed may name the clone that it was run in, which is nobody else's.
-    return "\n".join([*lines, "", measured_on(machine)]).replace(str(REPOSITORY), ".")
+    write_section(name, content.replace(str(REPOSITORY), "."))
+
+
+def _found_before(section: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The rows of a section, and what did not hold in them, by the title of the fault."""
+    lines = section.splitlines()
+    rows = {line[2:].partition(" | ")[0]: line for line in lines if line.startswith("| ")}
+    broken: dict[str, list[str]] = {}
+    for line in lines:
+        title = next((title for title in rows if line.startswith(f"- {title}: ")), None)
+        if title is not None:
+            broken.setdefault(title, []).append(line)
+    return rows, broken
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -65,6 +100,11 @@ def measured_on(machine: Machine) -> str:
     return "\n".join(map(_wrapped, told))
 
 
+def _section(name: str, page: Path = PAGE) -> str:
+    """What stands between the page's markers of that name."""
+    return page.read_text().partition(_marker(name, "begin"))[2].partition(_marker(name, "end"))[0]
+
+
 def write_section(name: str, content: str, page: Path = PAGE) -> None:
     """Replace what stands between the page's markers of that name."""
     before, begin, rest = page.read_text().partition(_marker(name, "begin"))
@@ -85,7 +125,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     records = outcome.records
     return (
         outcome.row.title,
-        "yes" if outcome.held else "NO",
+        HELD if outcome.held else "NO",
         str(records.acknowledged),
         str(len(records.lost)),
         str(len(outcome.lost_vms)),
@@ -96,10 +136,10 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def _verdict(outcomes: Sequence[Outcome], mark: str = "") -> list[str]:
+def _verdict(outcomes: Sequence[Outcome]) -> list[str]:
     held = sum(outcome.held for outcome in outcomes)
-    broken = [f"{mark}{o.row.title}: {why}" for o in outcomes for why in o.broken]
-    return [f"{held} of {len(outcomes)} rows held.", *([""] if broken and mark else []), *broken]
+    broken = [f"{o.row.title}: {why}" for o in outcomes for why in o.broken]
+    return [f"{held} of {len(outcomes)} rows held.", *broken]
 
 
 def _wrapped(text: str) -> str:

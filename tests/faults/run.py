@@ -23,6 +23,8 @@ from vdsmcinder.client.session import RemoteError
 # What a guest must have on disk before the fault and, where its writes go on, during it and after.
 RECORDS = 10
 RESUME_TIMEOUT_S = 90
+# Engines that are told that something is unavailable now call again.
+UNAVAILABLE, AGAIN_S = 40, 30
 FAILURES = (Late, LabError, OSError, RemoteError, asyncio.TimeoutError)
 NOTHING = Comparison(0, (), ())
 
@@ -167,9 +169,20 @@ async def _after(
         if row.end == "Up":
             await _records(scene, RECORDS, RESUME_TIMEOUT_S)
             await asyncio.to_thread(scene.writing.stop)
-            await scene.plug_and_unplug()
+            await until(lambda: _plugged_and_unplugged(scene), "a disk to be plugged", AGAIN_S)
     except FAILURES as e:
         outcome.broken.append(f"afterwards: {e}")
+
+
+async def _plugged_and_unplugged(scene: Scene) -> bool:
+    """False where the daemon says to call again, as when not all of a cluster is back yet."""
+    try:
+        await scene.plug_and_unplug()
+    except RemoteError as e:
+        if e.code != UNAVAILABLE:
+            raise
+        return False
+    return True
 
 
 async def _records(scene: Scene, more: int, timeout_s: float) -> None:

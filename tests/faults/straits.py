@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 import contextlib
+import itertools
 import resource
 import signal
 import ssl
@@ -103,7 +104,7 @@ async def create_is_refused(scene: Scene) -> bool:
 async def exhaust_files(scene: Scene) -> None:
     """Let the daemon open nothing more."""
     pid = scene.daemon.process.pid_outside
-    _limit(pid, resource.RLIMIT_NOFILE, _highest_file(pid) + 1)
+    _limit(pid, resource.RLIMIT_NOFILE, _lowest_free_file(pid))
 
 
 async def allow_files(scene: Scene) -> None:
@@ -133,8 +134,9 @@ async def memory_is_short(scene: Scene) -> bool:
     return set(await asyncio.gather(*calls)) != {"answered"}
 
 
-def _highest_file(pid: int) -> int:
-    return max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
+def _lowest_free_file(pid: int) -> int:
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in itertools.count() if number not in taken)
 
 
 def _size_bytes(pid: int) -> int:
