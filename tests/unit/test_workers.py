@@ -34,7 +34,9 @@ for line in sys.stdin:
         continue
     if request["op"] == "die":
         os._exit(1)
-    if request["op"] == "fail":
+    if request["op"] == "slow":
+        told = {"result": [{"result": 1}, {"error": {"kind": "slow", "text": "ETIMEDOUT"}}]}
+    elif request["op"] == "fail":
         told = {"error": {"kind": "no_pool", "text": "ENOENT"}}
     else:
         told = {"result": {"pid": os.getpid(), "access": access, "args": request["args"]}}
@@ -135,6 +137,15 @@ async def test_faults_are_told_and_cost_no_process(program):
         async with refused(Kind.NO_POOL):
             await workers.ask(ACCOUNT, KEY, "fail")
         assert (await workers.ask(ACCOUNT, KEY, "look"))["pid"] == before["pid"]
+
+
+async def test_a_client_whose_osds_did_not_answer_is_replaced(program):
+    """It may look for them where they are not any more."""
+    async with asking(program) as workers:
+        before = await workers.ask(ACCOUNT, KEY, "look")
+        assert len(await workers.ask(ACCOUNT, KEY, "slow")) == 2
+        assert (await workers.ask(ACCOUNT, KEY, "look"))["pid"] != before["pid"]
+        assert not lives(before["pid"])
 
 
 async def test_a_process_that_died_is_replaced(program):

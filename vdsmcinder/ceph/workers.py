@@ -195,7 +195,7 @@ class _Desk:
     async def _request(self, op: str, args: dict[str, Any], timeout_s: float) -> Any:
         process = await self._running()
         try:
-            return await asyncio.wait_for(process.request(op, args), timeout_s)
+            found = await asyncio.wait_for(process.request(op, args), timeout_s)
         except asyncio.TimeoutError:
             await process.kill()
             raise CephFault(Kind.OVERRUN, f"no answer within {timeout_s:g} s") from None
@@ -203,7 +203,21 @@ class _Desk:
             if e.kind is Kind.BLOCKLISTED:
                 # For as long as this client lives; a new one may be let in.
                 await process.kill()
+            elif e.kind is Kind.SLOW:
+                await self._renew(process)
             raise
+        if _any_slow(found):
+            await self._renew(process)
+        return found
+
+    async def _renew(self, process: _Process) -> None:
+        """Have the next request made by a new client.
+
+        One whose requests end before librados takes their OSD for laggy (objecter_timeout, 10 s)
+        asks for no new map, and goes on looking for the OSD where it was before it was restarted.
+        """
+        if not process.busy:
+            await process.kill()
 
     async def _running(self) -> _Process:
         async with self._starting:
@@ -363,6 +377,13 @@ def result(answer: dict[str, Any]) -> Any:
     if error is not None:
         raise CephFault(KINDS[error["kind"]], error["text"])
     return answer["result"]
+
+
+def _any_slow(found: Any) -> bool:
+    """Whether the OSDs of one of several images did not answer."""
+    answers = found if isinstance(found, list) else ()
+    errors = (a.get("error") for a in answers if isinstance(a, dict))
+    return any(KINDS.get(error["kind"]) is Kind.SLOW for error in errors if error)
 
 
 def _access(account: Account, key: Key | None, timeout_s: float) -> dict[str, Any]:
