@@ -17,7 +17,7 @@ from lxml import etree
 Removed = Callable[[Any, libvirt.virDomain, str, Any], None]
 _PATCHED = (
     *("attachDeviceFlags", "detachDeviceAlias", "XMLDesc"),
-    *("destroyFlags", "destroy", "undefineFlags"),
+    *("destroyFlags", "destroy", "shutdown", "undefineFlags"),
 )
 
 # A domain as VM.create takes it, with nothing in it but what the driver needs.
@@ -136,14 +136,16 @@ class Plugs:
     def destroyFlags(self, dom: libvirt.virDomain, flags: int = 0) -> int:
         return self._end(dom, "destroyFlags", flags)
 
+    def shutdown(self, dom: libvirt.virDomain) -> int:
+        return self._end(dom, "shutdown")
+
     def destroy(self, dom: libvirt.virDomain) -> int:
         return self._end(dom, "destroy")
 
     def undefineFlags(self, dom: libvirt.virDomain, flags: int = 0) -> int:
         # Its domains have no NVRAM, and it refuses to hear of it.
         flags &= ~libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-        undefined: int = self._libvirts["undefineFlags"](dom, flags)
-        return undefined
+        return self._end(dom, "undefineFlags", flags)
 
     def _end(self, dom: libvirt.virDomain, how: str, *args: Any) -> int:
         ended: int = self._libvirts[how](dom, *args)

@@ -83,10 +83,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Course:
-    """What came of one kind of pair on one kind of host. first: after so many of them."""
+    """What came of one kind of pair on one kind of host; it was counted first after `warm`."""
 
     what: str
     where: str
+    warm: int
     pairs: int
     took_s: float
     first: Counts
@@ -173,7 +174,8 @@ class Soak:
         took_s = time.monotonic() - began
         if first is None:
             raise LabError(f"{done} pairs in {took_s:.0f} s are too few: give it more time")
-        return Course(what, self._where, done, took_s, first, await asyncio.to_thread(self._count))
+        last = await asyncio.to_thread(self._count)
+        return Course(what, self._where, self._length.first, done, took_s, first, last)
 
 
 async def on_test_driver(length: Length, steps: Steps) -> list[Course]:
@@ -287,7 +289,7 @@ def _cells(course: Course) -> tuple[str, ...]:
     return (
         course.what,
         course.where,
-        f"{course.pairs:,}",
+        f"{course.warm:,} → {course.pairs:,}",
         f"{course.took_s / course.pairs * 1000:.1f} ms",
         f"{first.resident_mb:.1f} → {last.resident_mb:.1f} MB",
         f"{first.threads} → {last.threads}",
@@ -317,12 +319,12 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace, steps: Steps) -> list[Course]:
-    length = Length(arguments.plugs, arguments.creates, FIRST)
+    length = Length(arguments.plugs, arguments.creates, arguments.first)
     courses = await on_test_driver(length, steps)
     if arguments.lab:
         # Half of the time for each kind; the second gets what the first has left of it.
         most_s = arguments.lab / 2
-        courses += await in_lab(Length(PLUGS, CREATES, FIRST, most_s), steps)
+        courses += await in_lab(Length(PLUGS, CREATES, arguments.first, most_s), steps)
     return courses
 
 
@@ -330,6 +332,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--plugs", type=int, default=PLUGS, metavar="N", help="pairs of hot-plugs")
     parser.add_argument("--creates", type=int, default=CREATES, metavar="N", help="and of creates")
+    parser.add_argument(
+        "--first", type=int, default=FIRST, metavar="N", help="count for the first time after N"
+    )
     parser.add_argument(
         "--lab", type=float, metavar="SECONDS", help="go on for so long in the lab that runs"
     )
