@@ -96,11 +96,13 @@ def started_at(host):
         lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
         callback = connection.domainEventRegisterAny(None, lifecycle, note, None)
         listener.start()
-        yield times
-        connection.domainEventDeregisterAny(callback)
-    done.set()
-    listener.join()
-    libvirt.virEventRemoveTimeout(timer)
+        try:
+            yield times
+        finally:
+            connection.domainEventDeregisterAny(callback)
+            done.set()
+            listener.join()
+            libvirt.virEventRemoveTimeout(timer)
 
 
 class TestCreate:
