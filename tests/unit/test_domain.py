@@ -135,3 +135,12 @@ def test_metadata_with_values() -> None:
     read = Domain.from_xml(LIVE[:start] + element + LIVE[end:]).metadata
     assert (read.exit_code, read.exit_message) == (0, "a < b")
     assert read.custom == {"tier": "gold"}
+
+
+def test_our_metadata_as_libvirt_gives_it_back_is_replaced_and_removed():
+    """Without the prefix that it was defined with."""
+    given = '<vm>\n  <vdsmCinder version="1"/>\n  <held>true</held>\n</vm>'
+    replaced = metadata.with_values(given, {"held": "false"})
+    assert "true" not in replaced
+    assert "false" in replaced
+    assert "held" not in metadata.with_values(given, {"held": ""})

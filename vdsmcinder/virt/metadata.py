@@ -201,11 +201,16 @@ def with_values(element: str, values: Mapping[str, str]) -> str:
     """Our element with further values, for virDomain.setMetadata.
 
     element: as virDomain.metadata(VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE) returns it. values: text
-    by name of child (exitCode, exitReason, exitMessage, ...), replacing what was there.
+    by name of child (exitCode, exitReason, exitMessage, ...), replacing what was there; empty text
+    removes it.
     """
     vm = parse(element, "metadata of the VM")
+    # By their local names: libvirt gives children without the prefix that they were defined with.
+    for child in [child for child in vm if _local(child) in values]:
+        vm.remove(child)
     for name, value in values.items():
-        set_value(vm, name, value)
+        if value:
+            set_value(vm, name, value)
     return etree.tostring(vm, encoding="unicode")
 
 
