@@ -7,6 +7,7 @@ daemon.py gives connect() to virt/migrations.py, for VMs that leave this host.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from typing import Any
 
@@ -47,8 +48,10 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
             host=str(address),
         ) from e
     except OSError as e:
+        # asyncio puts words of its own in place of the system's.
+        why = os.strerror(e.errno) if e.errno is not None and e.errno > 0 else reason(e)
         raise PeerUnreachable(
-            f"host {address} cannot be reached ({reason(e)}); check that vdsm-cinderd runs there, "
+            f"host {address} cannot be reached ({why}); check that vdsm-cinderd runs there, "
             "and that its CA signed this host's certificate, for clients too",
             host=str(address),
         ) from e

@@ -164,6 +164,15 @@ class Incoming:
         self._travel.counts.over[Direction.IN, "failed"] += 1
         log.warning("%s did not arrive from %s: %s", self.vm.name, self.source, why)
         self.vm.apply(self.vm.wanted_exit or lifecycle.DID_NOT_ARRIVE)
+        if self.came:
+            self._travel.spawn(self._undefine())
+
+    async def _undefine(self) -> None:
+        """What came last may have been made persistent; nobody is to start it by mistake."""
+        try:
+            await self.vm.services.connection.on_domain(self.vm.id, _forget)
+        except (libvirt.libvirtError, ResourceUnavailable) as e:
+            log.debug("no domain is left of %s: %s", self.vm.name, e)
 
     def _let_go(self) -> None:
         if self._expiry is not None:
@@ -203,6 +212,11 @@ def _remove(domain: libvirt.virDomain) -> None:
         if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
             raise
     if domain.isPersistent():
+        _forget(domain)
+
+
+def _forget(domain: libvirt.virDomain) -> None:
+    if not domain.isActive():
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
 

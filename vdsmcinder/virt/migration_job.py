@@ -26,7 +26,7 @@ _TLS_DIRECTORIES = ("/etc/pki/libvirt-migrate", "/etc/pki/qemu")
 # What displays listen on that every host has.
 _EVERYWHERE = re.compile(r"|0\.0\.0\.0|::|127\..*|::1|localhost")
 # libvirt takes no 0 for 'no limit'; this is what it has in its place, in MiB/s.
-_NO_LIMIT_MIB_S = 2**31 - 1
+_NO_LIMIT_MIB_S = 2**63 // 2**20 - 1
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Outgoing:
         self.cancelled = asyncio.Event()
         self._peer: Peer | None = None
         self._convergence: Convergence | None = None
+        self._bandwidth_mib_s: int | None = None
         self._began_s = time.monotonic()
         self._least_s = time.monotonic()
 
@@ -130,11 +131,15 @@ class Outgoing:
         await self._stop()
 
     async def _stop(self) -> None:
+        """Have it end; returns when it has, or has not within the time of a call of libvirt's."""
         self.cancelled.set()
-        if self.phase is Phase.COPYING:
-            await self._abort()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.travel.connection.call_timeout_s)
+        until_s = time.monotonic() + self.travel.connection.call_timeout_s
+        while not self.over.is_set() and time.monotonic() < until_s:
+            # Again and again: libvirt forgets what it was told before it has begun.
+            if self.phase is Phase.COPYING:
+                await self._abort()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.over.wait(), LOOK_S)
 
     def _too_late(self) -> MigrationNotCancelled:
         return MigrationNotCancelled(
@@ -156,6 +161,13 @@ class Outgoing:
         """
         if self.phase is not Phase.COPYING:
             raise NoMigration(f"VM {self.vm.id} {self.phase.value}: it has no data to limit now")
+        # What libvirt is told before it copies gives way to what it began with.
+        self._bandwidth_mib_s = mib_s
+        if self.progress.transferred:
+            await self._limit()
+
+    async def _limit(self) -> None:
+        mib_s, self._bandwidth_mib_s = self._bandwidth_mib_s, None
         await self.vm.command(
             migration_job.set_speed, mib_s, doing="limited in migrating", failure=MigrationFailed
         )
@@ -253,6 +265,8 @@ class Outgoing:
             if found.remaining < self.progress.remaining or not self.progress.remaining:
                 self._least_s = time.monotonic()
             self.progress = replace(found, post_copy=self.progress.post_copy)
+            if self._bandwidth_mib_s is not None and found.transferred:
+                await self._limit()
             if time.monotonic() - told_s >= self.travel.options.progress_interval_s:
                 told_s = time.monotonic()
                 self.travel.on_progress(self.vm, self.progress)

@@ -73,7 +73,8 @@ class Preflight:
         """Raise for the first drive that cannot work on this host now.
 
         failure: what to raise for faults without a class of their own (the verb's own code).
-        migrating: the VM runs on another host, which may have the images open.
+        migrating: the VM runs on another host, which has the images open; so may a QEMU that an
+        earlier try left here, until Ceph has noticed that it is gone.
         Returns claims of the images, to be released when QEMU has opened them or will not.
         Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of a drive answers.
         """

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What two daemons say to each other about a VM that migrates: one writes, the other reads it."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from vdsmcinder.errors import (
+    ImageNotFound,
+    InvalidParameter,
+    MigrationFailed,
+    MissingParameter,
+    SecretMalformed,
+    VMExists,
+)
+from vdsmcinder.rpc import schema, wire_migration
+from vdsmcinder.virt.migration import (
+    Acceptance,
+    Handover,
+    Offer,
+    PeerRefused,
+    Progress,
+    Verdict,
+    error_of,
+)
+from vdsmcinder.virt.secret import Secret, SecretSpec, UsageType
+
+VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
+MIGRATION = "0b4f9c52-11d0-4b8e-8f5d-1c7e0a9d3b62"
+KEY = b"a key that nobody may see"
+CONTRACT = schema.load()
+SPEC = SecretSpec(MIGRATION, UsageType.CEPH, f"ovirt/{MIGRATION}", Secret(KEY), "of the pool")
+OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", (SPEC,), 3)
+
+
+def test_an_offer_is_read_as_it_was_written() -> None:
+    written = wire_migration.write_offer(OFFER)
+    CONTRACT.verbs["VM.migrationCreate"].values(written)
+    read = wire_migration.read_offer(written["vmID"], written["params"], written["incomingLimit"])
+    assert read.secrets[0].value.reveal() == KEY
+    shown = (read.vm_id, read.migration_id, read.handover, read.xml, read.source, read.limit)
+    assert shown == (VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", 3)
+
+
+def test_an_offer_shows_no_key() -> None:
+    assert KEY.decode() not in repr(OFFER)
+    assert base64.b64encode(KEY).decode() not in repr(OFFER)
+
+
+def test_a_host_that_does_not_say_cannot_encrypt() -> None:
+    assert wire_migration.read_acceptance({"migrationPort": 0}) == Acceptance(encryption=False)
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_verdict_is_read_as_it_was_written(verdict: Verdict) -> None:
+    written = wire_migration.write_verdict(VM, MIGRATION, verdict)
+    CONTRACT.verbs["VM.migrationConclude"].values(written)
+    assert wire_migration.read_verdict(VM, written["params"]) == (MIGRATION, verdict)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ({"migrationId": ""}, MissingParameter, "migrationId is missing"),
+        ({"handover": "soon"}, InvalidParameter, "handover is 'soon'; expected one of confirmed"),
+        ({"xml": ""}, MissingParameter, "xml is missing"),
+        ({"secrets": [{"uuid": "x"}]}, SecretMalformed, r"secrets\[0\]\.uuid is not a UUID"),
+    ],
+)
+def test_an_offer_that_is_none(params: dict[str, object], error: type, words: str) -> None:
+    given = {**wire_migration.write_offer(OFFER)["params"], **params}
+    with pytest.raises(error, match=words):
+        wire_migration.read_offer(VM, given, None)
+
+
+def test_status_and_notice_fit_the_contract() -> None:
+    stats = CONTRACT.verbs["VM.getMigrationStatus"].result
+    for done in (True, False):
+        stats.check(wire_migration.status(VM, Progress(42, downtime_ms=90), done=done), "result")
+    name, told = wire_migration.notice(VM, Progress(100, post_copy=True, downtime_ms=90))
+    assert name == f"|virt|VM_migration_status|{VM}"
+    assert told == {VM: {"progress": 100, "postcopy": True, "downtime": 90}}
+
+
+def test_the_other_host_s_code_is_the_answer_s() -> None:
+    refused = error_of(PeerRefused(13, "no such image", {"disk": "vda"}), "it stays", VMExists)
+    assert (type(refused), refused.message) == (ImageNotFound, "it stays: no such image")
+    assert refused.data == {"disk": "vda"}
+    assert type(error_of(PeerRefused(-32601, "", {}), "", MigrationFailed)) is MigrationFailed
