@@ -347,6 +347,7 @@ class Daemon:
             self._secrets,
             self._host,
             self._clusters,
+            self._migrations,
         )
         return Exporter(sources)
 

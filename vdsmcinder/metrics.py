@@ -33,6 +33,7 @@ from vdsmcinder.tally import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.pages import Page
 from vdsmcinder.virt.connection import Connection
+from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.stats import DiskSample, NicSample, VmSample
@@ -92,6 +93,7 @@ class Sources:
     secrets: Secrets
     host: HostSampler
     ceph: ClusterMonitor
+    migrations: Migrations
 
 
 class Exporter:
@@ -115,6 +117,7 @@ class Exporter:
             *_libvirt(s.connection, s.secrets),
             *_host(s.host),
             *_ceph(s.ceph.clusters),
+            *_migrations(s.migrations),
         ]
         vms = [_VmNow.of(vm) for vm in s.registry.vms()]
         return await asyncio.to_thread(self._write, metrics, vms)
@@ -267,6 +270,22 @@ def _ceph(clusters: Collection[ClusterState]) -> Iterator[Metric]:
     yield _gauge(
         "ceph_pool_available_bytes", "What can still be written to it.", free, *labels, "pool"
     )
+
+
+def _migrations(migrations: Migrations) -> Iterator[Metric]:
+    counts = migrations.counts
+    over = {(way.value, outcome): n for (way, outcome), n in counts.over.items()}
+    yield _counter(
+        "migrations", "Migrations that are over, by outcome.", over, "direction", "outcome"
+    )
+    waiting = {(): migrations.departures.waiting}
+    yield _gauge("migrations_waiting", "VMs that wait for their turn to leave.", waiting)
+    for name, about, value in (
+        ("bytes", "Memory sent by VMs that left.", counts.bytes_sent),
+        ("seconds", "How long VMs took to leave.", counts.time_ms / 1000),
+        ("downtime_seconds", "How long VMs that left stood still.", counts.downtime_ms / 1000),
+    ):
+        yield _counter(f"migration_{name}", about, {(): value})
 
 
 def _vms(vms: Sequence[_VmNow]) -> Iterator[Metric]:
