@@ -127,8 +127,11 @@ class Traveller:
         """Have the guest stop writing; what the image holds of what it was told is on disk."""
         match = await asyncio.to_thread(self.console.ask, "stop", r"^hammered vda (\d+)$")
         self.records = int(match[1])
-        ceph = self.here.lab.ceph
-        return await asyncio.to_thread(compare, ceph, self.image, self.run, self.records)
+        return await asyncio.to_thread(self.judge, self.records)
+
+    def judge(self, acknowledged: int) -> Comparison:
+        """What the image holds of so many records."""
+        return compare(self.here.lab.ceph, self.image, self.run, acknowledged)
 
     # Going
 
@@ -144,16 +147,27 @@ class Traveller:
 
     async def arrives(self, timeout_s: float = 120) -> int:
         """Return when it is Up there and Down here, and forgotten here; the downtime in ms."""
-        left, engine = self.here, self.there
-        await engine.wait_status(self.id, "Up", timeout_s)
-        told = await left.wait_status(self.id, "Down", timeout_s)
-        if told["exitReason"] != 4:
-            raise LabError(f"the VM left {left.daemon.host.name} otherwise: {told}")
+        left, engine, until_s = self.here, self.there, time.monotonic() + timeout_s
+        while not await self._has_moved(left, engine):
+            if time.monotonic() > until_s:
+                raise LabError(f"the VM did not arrive within {timeout_s:g} s")
+            await asyncio.sleep(0.02)
         status = await left.call("VM.getMigrationStatus", vmID=self.id)
         await left.destroy(self.id)
         self.look_at(engine)
         downtime_ms: int = status["downtime"]
         return downtime_ms
+
+    async def _has_moved(self, left: Engine, engine: Engine) -> bool:
+        (stats,) = await left.call("VM.getStats", vmID=self.id)
+        if stats["status"] == "Up":
+            raise LabError(f"the VM stays on {left.daemon.host.name}")
+        if stats["status"] != "Down":
+            return False
+        if stats["exitReason"] != 4:
+            raise LabError(f"the VM left {left.daemon.host.name} otherwise: {stats}")
+        (stats,) = await engine.call("VM.getStats", vmID=self.id)
+        return bool(stats["status"] == "Up")
 
     async def go(self, **params: Any) -> int:
         """Migrate to the other host and be there; the downtime in ms."""

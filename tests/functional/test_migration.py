@@ -6,31 +6,58 @@ tests/faults/migration.py has what fails meanwhile; `make migrations` moves a VM
 
 from __future__ import annotations
 
+import re
+from contextlib import asynccontextmanager
+
 import pytest
 
+from lab.engine import new_id, secret_params
 from lab.traveller import Traveller
 from tests.functional.helpers import (
+    OPTIONS,
+    destroyed_at_last,
     engine_on,
+    eventually,
+    new_image,
     recorded_events,
+    refused,
+    running,
     session_fixture,
     status,
     told,
 )
+from tests.functional.leaks import Directory, shown
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TRIPS = 3
+TRIPS = 4
 NOBODY = "11111111-2222-4333-8444-555555555555"
-# So slow that the copying is under way for as long as a test wants.
-SLOW = {"maxBandwidth": 1}
+# MiB/s: so slow that the copying is under way for as long as a test wants.
+SLOW = 1
+HUGE_MIB = 10_000_000
+# What no emulated processor has.
+CPU = "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/></cpu>"
+# Of a second daemon on host2.
+BESIDE = 54401
+
+
+@asynccontextmanager
+async def host2(lab, engine, name, migration, **sections):
+    """An engine of a daemon on host2 with these options of migrations, and the same key."""
+    how = {"libvirt_uri": "qemu+tcp://{host}/system", **migration}
+    async with engine_on(
+        lab, lab.hosts["host2"], name, {**OPTIONS, "migration": how, **sections}
+    ) as other:
+        other.secret_id = engine.secret_id
+        await other.register_key()
+        yield other
 
 
 @session_fixture("module")
 async def elsewhere(lab, engine):
-    """An engine of the daemon on host2, with the same key."""
-    async with engine_on(lab, lab.hosts["host2"], "migration") as other:
-        other.secret_id = engine.secret_id
-        await other.register_key()
+    """An engine of the daemon on host2."""
+    limits = {"incoming_limit": 1, "queue_limit": 0, "hand_over_secrets": True}
+    async with host2(lab, engine, "migration", migration=limits) as other:
         yield other
 
 
@@ -41,40 +68,45 @@ async def traveller(engine, elsewhere):
         yield vm
 
 
-@pytest.fixture
-async def writing(traveller):
-    """The VM while its guest writes; nothing of that may be lost."""
+def migrating(vm, **params):
+    """The parameters that move the VM to the other host."""
+    return {"vmId": vm.id, "dst": vm.destination(), "dstparams": "", **params}
+
+
+async def call(vm, verb, **params):
+    """Call a verb of VM.* on it, on the host that it is on."""
+    return await vm.here.call(f"VM.{verb}", vmID=vm.id, **params)
+
+
+async def is_home(vm):
+    """The VM is Up where it was, and the other host knows nothing of it any more."""
+
+    async def forgotten():
+        return vm.id not in await vm.there.call("Host.getVMList", onlyUUID=True)
+
+    await eventually(forgotten, "the other host to forget the VM")
+    assert await status(vm.here, vm.id) == "Up"
+    assert vm.id not in vm.there.daemon.host.virsh("list", "--all", "--uuid")
+
+
+async def test_back_and_forth_while_it_writes(traveller):
     await traveller.begin()
-    yield traveller
-    await traveller.writes_on(5)
+    hosts = []
+    for _ in range(TRIPS):
+        before = traveller.acknowledged()
+        assert await traveller.go() > 0
+        hosts.append(traveller.here.daemon.host.name)
+        await traveller.writes_on(3)
+        assert traveller.acknowledged() > before
+        await is_home(traveller)
     found = await traveller.stop()
     assert (found.lost, found.strange) == ((), ())
-
-
-async def cancelled(vm):
-    """End a migration; the VM is where it was."""
-    await vm.here.call("VM.migrateCancel", vmID=vm.id)
-    assert await status(vm.here, vm.id) == "Up"
-
-
-async def test_back_and_forth_while_it_writes(writing):
-    hosts = [writing.here.daemon.host.name]
-    for _ in range(TRIPS + 1):
-        before = writing.acknowledged()
-        downtime_ms = await writing.go()
-        hosts.append(writing.here.daemon.host.name)
-        assert downtime_ms > 0
-        await writing.writes_on(3)
-        assert writing.acknowledged() > before
-        assert await status(writing.here, writing.id) == "Up"
-        assert writing.id not in await writing.there.call("Host.getVMList", onlyUUID=True)
-        assert writing.id not in writing.there.daemon.host.virsh("list", "--all", "--uuid")
-    assert hosts == ["host1", "host2"] * 2 + ["host1"]
+    assert hosts == ["host2", "host1"] * (TRIPS // 2)
 
 
 async def test_what_both_engines_are_told(traveller):
     async with recorded_events(traveller.here) as left, recorded_events(traveller.there) as came:
-        await traveller.go(**{"maxBandwidth": 64})
+        await traveller.go(maxBandwidth=64)
     assert told(left, traveller.id) == ["Migration Source", "Down"]
     statuses = told(came, traveller.id)
     assert statuses[:2] == ["Migration Destination", "Up"]
@@ -87,3 +119,221 @@ async def test_what_both_engines_are_told(traveller):
     assert progress[-1]["downtime"] > 0
     assert not any(notice["postcopy"] for notice in progress)
     await traveller.go()
+
+
+async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(traveller):
+    await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+    assert await status(traveller.here, traveller.id) == "Migration Source"
+    assert await status(traveller.there, traveller.id) == "Migration Destination"
+    disk = {"vmId": traveller.id, "drive": traveller.here.disk(traveller.image)}
+    for verb, params in (
+        ("pause", {}),
+        ("reset", {}),
+        ("hotplugDisk", {"params": disk}),
+        ("setNumberOfCpus", {"numberOfCpus": 1}),
+        ("shutdown", {"delay": 0, "message": ""}),
+        ("migrate", {"params": migrating(traveller)}),
+    ):
+        with refused(51, f"VM {traveller.id} migrates to host2:", "VM.migrateCancel"):
+            await call(traveller, verb, **params)
+    with refused(51, "comes from host1"):
+        await traveller.there.call("VM.pause", vmID=traveller.id)
+    with refused(81, "only the host that it leaves"):
+        await traveller.there.call("VM.migrateCancel", vmID=traveller.id)
+    assert (await call(traveller, "getMigrationStatus"))["status"] == "in_progress"
+    assert await call(traveller, "migrateCancel")
+    assert await status(traveller.here, traveller.id) == "Up"
+    with refused(12, "the migration was cancelled"):
+        await call(traveller, "getMigrationStatus")
+    with refused(81, "does not migrate"):
+        await call(traveller, "migrateCancel")
+    await is_home(traveller)
+
+
+async def test_a_migration_that_crawls_is_hurried(traveller):
+    await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+    with refused(91, "maxBandwidth is -1"):
+        await call(traveller, "migrateChangeParams", params={"maxBandwidth": -1})
+    await eventually(lambda: is_copying(traveller), "libvirt to copy")
+    assert await call(traveller, "migrateChangeParams", params={"maxBandwidth": 0})
+    await traveller.arrives()
+    await traveller.go()
+
+
+async def is_copying(vm):
+    return "Outgoing migration" in vm.here.daemon.host.virsh("domjobinfo", vm.id)
+
+
+async def test_a_schedule_ends_what_does_not_converge(traveller):
+    stalling = [{"limit": -1, "action": {"name": "abort", "params": []}}]
+    init = [{"name": "setDowntime", "params": ["1"]}]
+    schedule = {"init": init, "stalling": stalling}
+    # What a guest that writes has to be copied again takes longer than 1 ms.
+    await traveller.begin()
+    params = migrating(traveller, maxBandwidth=16, convergenceSchedule=schedule)
+    await call(traveller, "migrate", params=params)
+    await eventually(lambda: stays(traveller), "the migration to end")
+    with refused(12, "was not migrated to host host2:"):
+        await call(traveller, "getMigrationStatus")
+    assert (await traveller.stop()).lost == ()
+    await is_home(traveller)
+
+
+async def stays(vm):
+    return await status(vm.here, vm.id) == "Up"
+
+
+async def test_one_comes_at_a_time_and_the_other_waits(traveller, engine, elsewhere):
+    """The limit of host2 is 1; a second VM waits on host1, and its wait can be cancelled."""
+    await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+    with new_image(engine) as image:
+        async with running(engine, engine.flat(new_id(), engine.disk(image))) as second:
+            params = {**migrating(traveller), "vmId": second}
+            assert await engine.call("VM.migrate", vmID=second, params=params)
+            assert await status(engine, second) == "Migration Source"
+            assert second not in await elsewhere.call("Host.getVMList", onlyUUID=True)
+            await engine.call("VM.migrateCancel", vmID=second)
+            assert await status(engine, second) == "Up"
+            assert await engine.call("VM.migrate", vmID=second, params=params)
+            await call(traveller, "migrateCancel")
+            await elsewhere.wait_status(second, "Up")
+            await engine.wait_status(second, "Down")
+            await elsewhere.destroy(second)
+    await is_home(traveller)
+
+
+async def test_more_than_may_wait_are_refused(engine, elsewhere):
+    """Of host2's VMs none may wait for another to leave."""
+    with new_image(elsewhere) as first, new_image(elsewhere) as second:
+        async with idle(elsewhere, first) as going, idle(elsewhere, second) as other:
+            where = {"dst": f"host1:{engine.daemon.port}", "dstparams": "", "outgoingLimit": 1}
+            slow = {"vmId": going, **where, "maxBandwidth": SLOW}
+            await elsewhere.call("VM.migrate", vmID=going, params=slow)
+            with refused(82, "1 VMs leave this host and 0 wait", "migration.queue_limit"):
+                await elsewhere.call("VM.migrate", vmID=other, params={"vmId": other, **where})
+            assert await status(elsewhere, other) == "Up"
+            await elsewhere.call("VM.migrateCancel", vmID=going)
+
+
+def idle(engine, image):
+    """A VM with a disk and nothing to boot."""
+    return running(engine, engine.flat(new_id(), engine.disk(image)))
+
+
+async def test_a_key_is_handed_over_where_that_is_wanted(lab, engine, elsewhere):
+    """From host2, which may; its VM's key is not known to host1, and shows nowhere."""
+    secret = secret_params(new_id(), lab.ceph.key)
+    auth = {"type": "ceph", "username": lab.ceph.user, "uuid": secret["uuid"]}
+    await elsewhere.call("Host.registerSecrets", secrets=[secret])
+    with new_image(elsewhere) as image:
+        params = elsewhere.flat(new_id(), elsewhere.disk(image, auth=auth))
+        async with running(elsewhere, params) as vm_id, destroyed_at_last(engine, vm_id):
+            where = {"vmId": vm_id, "dst": f"host1:{engine.daemon.port}", "dstparams": ""}
+            await elsewhere.call("VM.migrate", vmID=vm_id, params=where)
+            await engine.wait_status(vm_id, "Up")
+            registered = [one["uuid"] for one in await engine.call("Host.getSecrets")]
+            assert secret["uuid"] in registered
+    for other in (engine, elsewhere):
+        await other.call("Host.unregisterSecrets", uuids=[secret["uuid"]])
+        logs = {
+            **Directory(other.daemon.directory).content(),
+            **Directory(other.daemon.host.log).content(),
+        }
+        assert not shown(lab.ceph.key, logs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"dst": ""}, 11, ("dst is missing",)),
+        ({"dst": "host2:1"}, 10, ("host host2:1 cannot be reached", "Connection refused")),
+        ({"dst": "nowhere:54321"}, 10, ("host nowhere:54321 cannot be reached",)),
+        ({"mode": "file"}, 75, ("mode is 'file'",)),
+        ({"encrypted": True}, 12, ("has no certificates for that",)),
+        ({"convergenceSchedule": {"init": [{"name": "hurry"}]}}, 91, ("name is 'hurry'",)),
+    ],
+)
+async def test_what_cannot_be_is_refused(traveller, changes, code, words):
+    with refused(code, *words):
+        await call(traveller, "migrate", params=migrating(traveller, **changes))
+    await is_home(traveller)
+
+
+async def test_an_unknown_vm(engine):
+    params = {"vmId": NOBODY, "dst": "host2", "dstparams": ""}
+    with refused(1, f"no VM {NOBODY}"):
+        await engine.call("VM.migrate", vmID=NOBODY, params=params)
+
+
+async def test_a_paused_vm_stays(traveller):
+    await call(traveller, "pause")
+    with refused(75, "is Paused, and only VMs that are Up migrate"):
+        await call(traveller, "migrate", params=migrating(traveller))
+    await call(traveller, "cont")
+
+
+async def test_a_host_without_the_secret(traveller, elsewhere):
+    await elsewhere.call("Host.registerSecrets", secrets=[], clear=True)
+    try:
+        with refused(12, "host host2:54321 refuses it", elsewhere.secret_id, "not registered"):
+            await call(traveller, "migrate", params=migrating(traveller))
+    finally:
+        await elsewhere.register_key()
+    await is_home(traveller)
+
+
+async def test_a_host_that_has_not_the_memory(elsewhere, traveller):
+    document = (await traveller.here.call("Host.dumpxmls", vmList=[traveller.id]))[traveller.id]
+    huge = document.replace("<memory unit='KiB'>262144<", f"<memory unit='MiB'>{HUGE_MIB}<")
+    assert huge != document
+    with refused(14, f"needs {HUGE_MIB} MiB", "choose another host"):
+        await elsewhere.call("VM.migrationCreate", **offer(traveller, huge))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "becomes", "words"),
+    [
+        ("machine='[^']*'", "machine='pc-from-the-future'", ("'pc-from-the-future' is not supp",)),
+        ("(?s)<cpu .*</cpu>", CPU, ("the processor of this host lacks", "qemu64")),
+    ],
+)
+async def test_a_host_of_another_kind(elsewhere, traveller, pattern, becomes, words):
+    document = (await traveller.here.call("Host.dumpxmls", vmList=[traveller.id]))[traveller.id]
+    other = re.sub(pattern, becomes, document)
+    assert other != document
+    with refused(12, *words):
+        await elsewhere.call("VM.migrationCreate", **offer(traveller, other))
+
+
+def offer(vm, document):
+    """The parameters with which another host's daemon announces a VM."""
+    params = {"vmId": vm.id, "xml": document, "migrationId": new_id(), "source": "a test"}
+    return {"vmID": vm.id, "params": {**params, "handover": "confirmed"}}
+
+
+async def test_a_vm_that_is_announced_and_does_not_come(lab, engine, traveller):
+    document = (await traveller.here.call("Host.dumpxmls", vmList=[traveller.id]))[traveller.id]
+    announced = offer(traveller, document)
+    verdict = {"migrationId": announced["params"]["migrationId"], "verdict": "drop"}
+    beside = {"listen": {"port": BESIDE}}
+    async with host2(lab, engine, "brief", {"arrival_timeout_s": 1}, **beside) as other:
+        await other.call("VM.migrationCreate", **announced)
+        assert await status(other, traveller.id) == "Migration Destination"
+        ended = await other.wait_status(traveller.id, "Down")
+        assert (ended["exitCode"], ended["exitReason"]) == (1, 8)
+        # It is in nobody's way, and goes when its source is heard of.
+        await other.call("VM.migrationCreate", **announced)
+        await other.call("VM.migrationConclude", vmID=traveller.id, params=verdict)
+        assert await other.call("Host.getVMList") == []
+        with refused(1, "did not come to this host"):
+            run = {**verdict, "verdict": "run"}
+            await other.call("VM.migrationConclude", vmID=traveller.id, params=run)
+
+
+async def test_a_vm_that_runs_is_not_dropped(traveller):
+    params = {"migrationId": new_id(), "verdict": "drop"}
+    with refused(4, "runs on this host and is Up"):
+        await call(traveller, "migrationConclude", params=params)
+    document = (await traveller.here.call("Host.dumpxmls", vmList=[traveller.id]))[traveller.id]
+    with refused(4, "exists on this host already and is Up"):
+        await traveller.here.call("VM.migrationCreate", **offer(traveller, document))
