@@ -30,13 +30,15 @@ DIRECTORY = "/run/vdsm-cinder-demo"
 class Show:
     """A demo. module: the one that main() is called from; opening: its first line.
 
-    play: the engine's part; returns the lines that tell what it proved.
+    play: the engine's part; returns the lines that tell what it proved. hosts: how many there are;
+    the daemon of the first runs when the play begins.
     """
 
     module: str
     opening: str
     play: Callable[[Lab, HostDaemon, Steps], Awaitable[list[str]]]
     with_cinder: bool = False
+    hosts: int = 1
 
     def main(self) -> int:
         """Run it; 0 if everything that it shows came true."""
@@ -48,7 +50,7 @@ class Show:
     def _stage(self, steps: Steps) -> int:
         """Start the lab, have the play run inside its network, end the lab."""
         print(self.opening)
-        lab = up(1, steps, with_cinder=self.with_cinder)
+        lab = up(self.hosts, steps, with_cinder=self.with_cinder)
         play = [sys.executable, "-m", self.module, "play"]
         code = 1
         try:
