@@ -11,7 +11,19 @@ import sys
 from collections.abc import Mapping
 from typing import Callable
 
-from bench import disks, fanout, flood, footprint, getxml, many_vms, ping, preflight, report, vms
+from bench import (
+    disks,
+    fanout,
+    flood,
+    footprint,
+    getxml,
+    many_vms,
+    migrate,
+    ping,
+    preflight,
+    report,
+    vms,
+)
 from bench.report import Row
 from lab.base import LabError
 from lab.running import Lab
@@ -27,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Lab, Step], list[Row]]] = {
     "footprint": footprint.run,
     "disks": disks.run,
     "preflight": preflight.run,
+    "migrate": migrate.run,
 }
 
 
