@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from crea
 demo-cinder: $(READY)  ## the same with a real Cinder: volumes attached, extended, snapshotted, booted
 	@$(BIN)/python -m lab.demo_cinder
 
+demo-migrate: $(READY)  ## a VM that writes goes from host to host, and a daemon is killed under way
+	@$(BIN)/python -m lab.demo_migrate
+
 bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench
 
@@ -62,6 +65,10 @@ faults: $(READY)  ## faults while a guest writes and an engine calls; writes doc
 
 soak: $(READY)  ## VMs and disks come and go, for LAB=600 seconds in the lab; writes docs/faults.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.soak --lab $(or $(LAB),600) --write
+
+migrations: $(READY)  ## a VM that writes migrates twenty times, then while things fail; docs/faults.md
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --trips 20
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --write
 
 lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it
 	$(BIN)/python -m lab up
