@@ -58,9 +58,12 @@ def update_section(
     failures = [line for title in there for line in broken.get(title, [])]
     held = sum(rows[title].split(" | ")[1] == HELD for title in there)
     lines = [_row(HEAD), _row(["---"] * len(HEAD)), *(rows[title] for title in there)]
-    lines += ["", f"{held} of {len(titles)} rows held.", "", *failures]
+    lines += ["", f"{held} of {len(there)} rows held.", ""]
     if failures:
-        lines.append("")
+        lines += [*failures, ""]
+    missing = [title for title in titles if title not in rows]
+    if missing:
+        lines += [f"Not run: {'; '.join(missing)}.", ""]
     if patience > 1:
         lines += [f"Rows were given {patience:g} times as long as the table does.", ""]
     content = "\n".join([*lines, measured_on(machine)])

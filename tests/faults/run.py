@@ -208,15 +208,22 @@ def _said(scene: Scene, began_s: float) -> str:
     names = {scene.writing.id: "VM", scene.bystander: "other VM"}
     last = dict.fromkeys(names, "Up")
     words: list[str] = []
+    others = 0
     for heard in scene.calling.events(began_s):
         if heard.event["method"] == MISSING:
             words.append("a secret is missing")
         for vm_id, told in heard.event["params"].items():
-            if isinstance(told, dict) and told.get("status", "Up") != last.get(vm_id, "Up"):
+            if not isinstance(told, dict) or "status" not in told:
+                continue
+            if vm_id not in names:
+                others += 1
+            elif told["status"] != last[vm_id]:
                 last[vm_id] = told["status"]
                 reason = told.get("exitReason", told.get("pauseCode"))
                 more = "" if reason is None else f" ({reason})"
-                words.append(f"{names.get(vm_id, 'another VM')} {told['status']}{more}")
+                words.append(f"{names[vm_id]} {told['status']}{more}")
+    if others:
+        words.append(f"{others} events of VMs besides")
     counted = [f"{n} {what}" for what, n in scene.calling.outcomes(began_s).most_common()]
     return "; ".join([*words, ", ".join(counted)])
 

@@ -216,10 +216,10 @@ async def on_test_driver(length: Length, steps: Steps) -> list[Course]:
 
 
 async def in_lab(length: Length, steps: Steps) -> list[Course]:
-    """Real VMs on host2 of the lab that runs, and real disks, which a guest sees come and go."""
+    """Real VMs on host1 of the lab that runs, and real disks, which a guest sees come and go."""
     lab, courses = Lab.attach(), []
     options = {"log": {"level": "INFO"}}
-    host = lab.hosts["host2"]
+    host = lab.hosts["host1"]
     async with AsyncExitStack() as stack:
         made = HostDaemon(host, lab.pki, options, "soak", program=(PYTHON, "-m", *PROGRAM))
         running = stack.enter_context(made)
