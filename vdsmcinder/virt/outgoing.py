@@ -52,8 +52,9 @@ class Outgoing:
     """One migration away from this host.
 
     stopped_s: when the guest was stopped to be handed over (monotonic clock), None if it was not as
-    far as is known. ended: what libvirt tells of its QEMU's end. qemu: done when its QEMU process
-    has ended; None where that cannot be watched. failure: why the VM stayed, once it is over.
+    far as is known. may_run_there: it was, or may have been. ended: what libvirt tells of its
+    QEMU's end. qemu: done when its QEMU process has ended; None where that cannot be watched.
+    failure: why the VM stayed, once it is over.
     """
 
     def __init__(self, vm: VM, mark: MigrationMark, address: Address, travel: Travel) -> None:
@@ -66,6 +67,7 @@ class Outgoing:
         self.phase = Phase.WAITING
         self.progress = Progress()
         self.stopped_s: float | None = None
+        self.may_run_there = False
         self.ended: Change | None = None
         self.qemu: asyncio.Future[None] | None = None
         self.failure: VdsmCinderError | None = None
@@ -99,6 +101,7 @@ class Outgoing:
     def lifecycle(self, event: int, detail: int) -> None:
         if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail in _HANDED_OVER:
             self.stopped_s = self.stopped_s or time.monotonic()
+            self.may_run_there = True
             if detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY:
                 self._tell(replace(self.progress, post_copy=True))
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
@@ -213,7 +216,7 @@ class Outgoing:
         """Take up one that was under way when the daemon ended."""
         self.phase = Phase.COPYING
         # If it was stopped for the handover, that was told while nobody listened.
-        self.stopped_s = time.monotonic()
+        self.may_run_there = True
         self._watch_qemu()
         await self._settled(None)
 

@@ -54,7 +54,7 @@ async def settle(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
             return await _departed(going, copying, failure)
         if now.post_copy:
             return await _post_copy_failed(going, failure)
-        if going.handover is Handover.LIBVIRT and going.stopped_s is not None:
+        if going.handover is Handover.LIBVIRT and going.may_run_there:
             return await _contested(going, failure)
         if await _stays(going, now, failure):
             return None
