@@ -88,12 +88,11 @@ class Play:
         assert isinstance(source, HostDaemon)
         with self._steps.step("the source's daemon is killed under way, and started again") as step:
             await self._vm.migrate(maxBandwidth=SLOW_MIB_S)
+            await self._vm.copying()
             source.kill()
             await asyncio.to_thread(source.start)
             await self._vm.here.connect()
             step.progress("it has found the migration, and goes on with it")
-            # libvirt went on meanwhile; either the daemon met it under way or its outcome.
-            source.host.virsh("list")
             return await self._vm.arrives()
 
 

@@ -145,12 +145,25 @@ class Traveller:
         wanted = {"vmId": self.id, "dst": self.destination(), "dstparams": "", **params}
         await self.here.call("VM.migrate", vmID=self.id, params=wanted)
 
+    async def copying(self, timeout_s: float = 30) -> None:
+        """Return when libvirt copies its memory: the daemon could die now and libvirt go on."""
+        host, until_s = self.here.daemon.host, time.monotonic() + timeout_s
+        while True:
+            said = await asyncio.to_thread(host.virsh, "domjobinfo", self.id)
+            if "Outgoing migration" in said and "Memory processed" in said:
+                return
+            if time.monotonic() > until_s:
+                raise LabError(f"libvirt did not begin to copy within {timeout_s:g} s: {said}")
+            await asyncio.sleep(0.02)
+
     async def arrives(self, timeout_s: float = 120) -> int:
         """Return when it is Up there and Down here, and forgotten here; the downtime in ms."""
         left, engine, until_s = self.here, self.there, time.monotonic() + timeout_s
         while not await self._has_moved(left, engine):
             if time.monotonic() > until_s:
                 raise LabError(f"the VM did not arrive within {timeout_s:g} s")
+            # A console that nobody reads makes QEMU's serial port stand, on the other host too.
+            self.acknowledged()
             await asyncio.sleep(0.02)
         status = await left.call("VM.getMigrationStatus", vmID=self.id)
         await left.destroy(self.id)

@@ -151,12 +151,7 @@ class Road:
     async def copying(self) -> None:
         """Return when libvirt copies the VM's memory."""
         await self.answered()
-
-        async def under_way() -> bool:
-            said = await virsh(self.source.host, "domjobinfo", self.vm.id)
-            return "Outgoing migration" in said and "Memory processed" in said
-
-        await until(under_way, "libvirt to copy", 30)
+        await self.vm.copying()
 
     async def hurry(self) -> None:
         """Have the rest of the copying done as fast as it goes."""
@@ -218,6 +213,8 @@ class Road:
             now = await self.statuses()
             if not self.seen or self.seen[-1] != now:
                 self.seen.append(now)
+            # A console that nobody reads makes QEMU's serial port stand, on the other host too.
+            self.vm.acknowledged()
             await asyncio.sleep(LOOK_S)
 
 
