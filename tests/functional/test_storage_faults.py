@@ -104,7 +104,13 @@ async def all_written(engine, vm, run: int) -> None:
 async def paused(engine, vm, code, disk) -> None:
     """Wait until the engine is told; statistics and definition tell the same."""
     told = await engine.wait_status(vm.id, "Paused")
-    (stats,) = await ask(engine, "VM.getStats", vmID=vm.id)
+
+    async def sampled():
+        (stats,) = await ask(engine, "VM.getStats", vmID=vm.id)
+        return stats["status"] == "Paused" and stats
+
+    # The event may be of a test before, in which the VM was tried in vain.
+    stats = await eventually(sampled, "the VM to be paused")
     info = await ask(engine, "VM.getInfo", vmID=vm.id)
     for source in (told, stats, info):
         assert (source["status"], source["pauseCode"]) == ("Paused", code)
