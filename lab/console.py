@@ -98,7 +98,9 @@ class PtyWire:
         pass
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 class GuestConsole:
