@@ -95,7 +95,10 @@ class Ceph:
         self._end("osd.0", signal.SIGKILL)
 
     def freeze_osd(self) -> None:
-        """Stop the OSD where it stands: guests' I/O hangs until `thaw_osd`."""
+        """Stop the OSD where it stands: guests' I/O hangs until `thaw_osd`.
+
+        For less than 15 s: its leases to read run out then, and alone it does not get new ones.
+        """
         self.namespace.freeze(self._pid("osd.0"))
 
     def thaw_osd(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -104,10 +105,14 @@ class PtyWire:
 
 
 class GuestConsole:
-    """A guest's serial console, read forwards: a line that `wait_for` passed is not found again."""
+    """A guest's serial console, read forwards: a line that `wait_for` passed is not found again.
+
+    One thread may wait for what the guest says while others hear() it.
+    """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._lock = threading.Lock()
         self._unread = ""
         self.transcript = ""
 
@@ -120,6 +125,11 @@ class GuestConsole:
     def close(self) -> None:
         """Let go of the console."""
         self._wire.close()
+
+    def hear(self) -> None:
+        """Take what the guest has said into the transcript; it can be waited for nevertheless."""
+        with self._lock:
+            self._read()
 
     def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
         """Return the match of a regular expression in the next of the guest's lines that has one.
@@ -175,13 +185,18 @@ class GuestConsole:
         except (LabError, OSError):
             return False
 
-    def _find(self, pattern: str) -> re.Match[str] | None:
+    def _read(self) -> None:
         fresh = self._wire.read().decode(errors="replace").replace("\r", "")
         self.transcript += fresh
         self._unread += fresh
-        while "\n" in self._unread:
-            line, _, self._unread = self._unread.partition("\n")
-            match = re.search(pattern, line[len("lab: ") :]) if line.startswith("lab: ") else None
-            if match:
-                return match
-        return None
+
+    def _find(self, pattern: str) -> re.Match[str] | None:
+        with self._lock:
+            self._read()
+            while "\n" in self._unread:
+                line, _, self._unread = self._unread.partition("\n")
+                said = line.startswith("lab: ")
+                match = re.search(pattern, line[len("lab: ") :]) if said else None
+                if match:
+                    return match
+            return None

@@ -105,14 +105,13 @@ class Traveller:
 
     def acknowledged(self) -> int:
         """How many records of this run the guest said are on disk, as far as it was heard."""
-        with contextlib.suppress(LabError):
-            self.console.wait_for("^(?!)", 0)
+        self.console.hear()
         self._note()
         return self.records
 
     def _note(self) -> None:
         assert self._console is not None
-        found = re.findall(r"^lab: hammer vda (\d+)\r?\n", self._console.transcript, re.MULTILINE)
+        found = re.findall(r"^lab: hammer vda (\d+)\n", self._console.transcript, re.MULTILINE)
         self.records = max([self.records, *(int(number) + 1 for number in found[-1:])])
 
     async def writes_on(self, more: int, timeout_s: float = 60) -> None:

@@ -42,6 +42,8 @@ NETWORK = "; check the monitors and the network to them, then call again"
 STRICT = {
     "libvirt": {"reconnect_max_s": 0.2, "call_timeout_s": 5},
     "vms": {"allow_emulation": False},
+    # So that no OSD stands for long.
+    "ceph": {"timeout_s": 3},
 }
 
 
