@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from lab.guest import pattern_checksum
 from tests.functional.guests import DISK_MIB, new_guest
-from tests.functional.helpers import refused
+from tests.functional.helpers import eventually, refused
+from vdsmcinder.client.session import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -80,14 +83,22 @@ async def test_a_key_that_the_daemon_was_not_given(engine, guest, lab):
 
 
 async def test_a_cluster_that_does_not_answer(guest, lab):
+    async def extend():
+        params = {"driveSpecs": {"name": "vda"}, "newSize": str(DISK_MIB * MIB)}
+        return await guest.call("diskSizeExtend", **params)
+
+    async def extended():
+        with contextlib.suppress(RemoteError):
+            return await extend()
+
     for name in ("a", "b", "c"):
         lab.ceph.freeze_mon(name)
     try:
         with refused(40, guest.image, "let nobody in", "; check the monitors and the network"):
-            spec = {"name": "vda"}
-            await guest.call("diskSizeExtend", driveSpecs=spec, newSize=str(DISK_MIB * MIB))
+            await extend()
         assert (await guest.stats())["status"] == "Up"
     finally:
         for name in ("a", "b", "c"):
             lab.ceph.thaw_mon(name)
         lab.ceph.wait_quorum(3)
+    assert await eventually(extended, "the daemon to hear of the cluster again")

@@ -189,6 +189,8 @@ async def go_through_the_verbs(engine, search, vm, wrong):
     for verb in ("getSecrets", "getVMList", "getVMFullList", "getAllVmStats", "dumpxmls"):
         await engine.call(f"Host.{verb}")
     await engine.call("Host.echo", message="hello")
+    await engine.call("Host.checkDisk", drive=engine.disk(vm.image))
+    await engine.call("VM.checkDisks", vmID=vm.id)
     for verb in ("getInfo", "getStats", "pause", "cont", "reset"):
         await engine.call(f"VM.{verb}", vmID=vm.id)
     with refused(4):
