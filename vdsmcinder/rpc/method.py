@@ -158,13 +158,14 @@ class Method:
             self._check(result)
         self.tally.add(OK, time.perf_counter_ns() - run.started_ns)
         if log.isEnabledFor(self._level):
+            ms = run.ms
             log.log(
                 self._level,
                 "%s%s ok in %.1f ms",
                 self.verb.name,
                 run.about,
-                run.ms,
-                extra=logs.ended(run.ms),
+                ms,
+                extra=logs.ended(ms),
             )
         return Success(result)
 
@@ -177,15 +178,16 @@ class Method:
 
     def _refuse(self, run: _Run, e: VdsmCinderError) -> Result:
         self.tally.add(str(e.code), run.ns)
+        ms = run.ms
         log.log(
             self._level,
             "%s%s failed with code %d in %.1f ms: %s",
             self.verb.name,
             run.about,
             e.code,
-            run.ms,
+            ms,
             e.message,
-            extra=logs.ended(run.ms, e.code),
+            extra=logs.ended(ms, e.code),
         )
         return Error(e.code, e.message, e.data)
 
