@@ -15,6 +15,7 @@ from bench.report import Machine
 from lab.base import LabError
 from lab.running import Lab
 from lab.steps import Steps
+from tests.faults import arguments as arguments_of
 from tests.faults import report
 from tests.faults.run import Outcome, Stage, run_row
 from tests.faults.table import ROWS, Row
@@ -72,31 +73,15 @@ def _chosen(arguments: argparse.Namespace) -> list[Row]:
 
 def _parse() -> argparse.Namespace:
     names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.faults",
-        description="Faults while a guest writes and an engine calls: what is lost, what is told.",
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(names)}"
+    parser = arguments_of.parser(
+        "python -m tests.faults",
+        "Faults while a guest writes and an engine calls: what is lost, what is told.",
+        names,
     )
     parser.add_argument("--short", action="store_true", help="the few that CI runs")
     sections = sorted({row.section for row in ROWS})
     parser.add_argument("--section", choices=sections, help="those of one section of the page")
-    parser.add_argument(
-        "--write", action="store_true", help="write what is found into docs/faults.md"
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=1.0,
-        metavar="N",
-        help="allow N times as long as the table does, on a machine that is busy (default: 1)",
-    )
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in names]
-    if unknown:
-        parser.error(f"there is no fault {unknown[0]}: they are {', '.join(names)}")
-    return arguments
+    return arguments_of.parse(parser, names)
 
 
 if __name__ == "__main__":

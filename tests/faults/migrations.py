@@ -20,6 +20,7 @@ from lab.base import LabError
 from lab.records import Comparison
 from lab.running import Lab
 from lab.steps import Steps
+from tests.faults import arguments as arguments_of
 from tests.faults import report
 from tests.faults.migration import ROWS, Row
 from tests.faults.road import ABSENT, Road, road
@@ -229,12 +230,10 @@ def _verdict(outcomes: list[Outcome], mark: str = "") -> list[str]:
 
 def _parse() -> argparse.Namespace:
     names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.migrations",
-        description="Faults while a VM that writes migrates: where it runs, and what is lost.",
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(names)}"
+    parser = arguments_of.parser(
+        "python -m tests.faults.migrations",
+        "Faults while a VM that writes migrates: where it runs, and what is lost.",
+        names,
     )
     parser.add_argument(
         "--trips",
@@ -244,19 +243,7 @@ def _parse() -> argparse.Namespace:
         metavar="N",
         help=f"no faults, but N migrations back and forth (default: {TRIPS})",
     )
-    parser.add_argument("--write", action="store_true", help="write the table to docs/faults.md")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=1.0,
-        metavar="N",
-        help="allow N times as long as the table does, on a machine that is busy (default: 1)",
-    )
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in names]
-    if unknown:
-        parser.error(f"there is no fault {unknown[0]}: they are {', '.join(names)}")
-    return arguments
+    return arguments_of.parse(parser, names)
 
 
 if __name__ == "__main__":
