@@ -70,8 +70,8 @@ migrations: $(READY)  ## a VM that writes migrates twenty times, then while thin
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --trips 20
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --write
 
-lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it
-	$(BIN)/python -m lab up
+lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it: HOSTS=1 hypervisors
+	$(BIN)/python -m lab up --hosts $(or $(HOSTS),1)
 
 lab-down: $(READY)  ## stop the lab and leave nothing
 	$(BIN)/python -m lab down
