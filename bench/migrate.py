@@ -51,8 +51,7 @@ def run(lab: Lab, step: Step) -> list[Row]:
 
 
 async def _run(lab: Lab, step: Step, handover: str) -> list[Row]:
-    how = {"libvirt_uri": "qemu+tcp://{host}/system", "handover": handover}
-    options = {**OPTIONS, "migration": how}
+    options = {**OPTIONS, "migration": {"handover": handover}}
     hosts = [lab.hosts["host1"], lab.hosts["host2"]]
     daemons = [HostDaemon(host, lab.pki, options, "bench") for host in hosts]
     ours, theirs = Trips(), Trips()
@@ -111,8 +110,8 @@ async def _by_daemon(vm: Traveller, there: Listener) -> float:
 async def _by_virsh(vm: Traveller, there: Listener) -> float:
     host, other = vm.here.daemon.host, vm.there.daemon.host
     there.open_when_it_is_there()
-    uri, data = f"qemu+tcp://{other.name}/system", f"tcp://{other.name}"
-    flags = ("--live", "--p2p", "--persistent", "--abort-on-error")
+    uri, data = f"qemu+tls://{other.name}/system", f"tcp://{other.name}"
+    flags = ("--live", "--p2p", "--persistent", "--abort-on-error", "--tls")
     await asyncio.to_thread(host.virsh, "migrate", *flags, vm.id, uri, data, timeout_s=120)
     sent = _sent_mib(host, vm.id)
     await vm.there.wait_status(vm.id, "Up", 60)

@@ -184,8 +184,6 @@ class HostDaemon:
                 "unix_socket": str(self.unix_socket),
             },
             "libvirt": {"uri": self.host.uri},
-            # Without certificates of libvirt's own; test_migration.py gives it some.
-            "migration": {"libvirt_uri": "qemu+tcp://{host}/system"},
             "vms": {"allow_emulation": True, "sample_interval_s": 1},
             "log": {"level": "DEBUG", "target": "stderr"},
         }

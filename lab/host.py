@@ -16,6 +16,7 @@ from typing import Any
 
 from lab.base import PREFIX, REPOSITORY, LabError, wait_until
 from lab.namespace import Namespace, NamespacedProcess, children, first_of, pid_inside
+from lab.pki import Pki
 
 BRIDGE = "lab0"
 KINDS = ("mount", "net", "pid", "uts", "ipc")
@@ -26,9 +27,8 @@ LIBVIRTD_CONF = """\
 host_uuid = "{uuid}"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
-listen_tls = 0
-listen_tcp = 1
-auth_tcp = "none"
+listen_tls = 1
+listen_tcp = 0
 listen_addr = "{address}"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
@@ -37,6 +37,10 @@ QEMU_CONF = """\
 security_driver = "none"
 cgroup_controllers = []
 """
+
+# Where libvirt looks for its own certificates, and for those of QEMU's data (docs/operator.md).
+LIBVIRT_PKI = "/etc/pki/libvirt"
+MIGRATION_PKI = "/etc/pki/libvirt-migrate"
 
 
 def address_of(name: str) -> str:
@@ -144,6 +148,7 @@ def make_host(lab: Namespace, lab_dir: Path, name: str, peers: Mapping[str, str]
     connect(lab, host)
     for path, content in settings(name, peers, LIBVIRTD_CONF).items():
         host.path(path).write_text(content)
+    certify(host, Pki(lab_dir / "pki"))
     host.run(["virtlogd", "--daemon"])
     host.start_libvirtd()
     return host
@@ -181,6 +186,26 @@ def connect(lab: Namespace, host: Host) -> None:
     host.run(["ip", "link", "set", "lo", "up"])
     host.run(["ip", "address", "add", f"{host.address}/24", "dev", "eth0"])
     host.run(["ip", "link", "set", "eth0", "up"])
+
+
+def certify(host: Host, pki: Pki) -> None:
+    """Give its libvirt the host's certificate, for libvirtd and for QEMU's data."""
+    mine = pki.identity(host.name)
+    links = {"/etc/pki/CA/cacert.pem": pki.ca}
+    for end in ("server", "client"):
+        links[f"{LIBVIRT_PKI}/{end}cert.pem"] = mine.cert
+        links[f"{LIBVIRT_PKI}/private/{end}key.pem"] = mine.key
+    for link, target in links.items():
+        host.path(link).parent.mkdir(parents=True, exist_ok=True)
+        host.path(link).unlink(missing_ok=True)
+        host.path(link).symlink_to(target)
+    # QEMU runs as a user of its own, who reads no private key of the daemon's.
+    host.path(MIGRATION_PKI).mkdir(exist_ok=True)
+    host.run(["install", "--mode", "0644", pki.ca, f"{MIGRATION_PKI}/ca-cert.pem"])
+    for end in ("server", "client"):
+        host.run(["install", "--mode", "0644", mine.cert, f"{MIGRATION_PKI}/{end}-cert.pem"])
+        key = f"{MIGRATION_PKI}/{end}-key.pem"
+        host.run(["install", "--mode", "0440", "--group", "kvm", mine.key, key])
 
 
 def settings(name: str, peers: Mapping[str, str], libvirtd_conf: str) -> dict[str, str]:

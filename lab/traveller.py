@@ -12,7 +12,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,17 +31,18 @@ class Traveller:
     """One VM, and the engines of the daemons between which it goes.
 
     engines: each with a daemon of its own; the key is registered with all of them under the same
-    uuid. here: the one whose host it is on. Use it as an async context manager: its guest obeys
-    then, and at the end nothing is left of it on any host.
+    uuid. more: devices beside its disk. here: the one whose host it is on. Use it as an async
+    context manager: its guest obeys then, and at the end nothing is left of it on any host.
     """
 
-    def __init__(self, engines: Sequence[Engine], **changes: Any) -> None:
+    def __init__(self, engines: Sequence[Engine], *more: Mapping[str, Any], **changes: Any) -> None:
         self.engines = list(engines)
         self.here = self.engines[0]
         self.id = new_id()
         self.image = f"volume-{new_id()}"
         self.run = 0
         self.records = 0
+        self._more = more
         self._changes = changes
         self._console: GuestConsole | None = None
 
@@ -52,6 +53,7 @@ class Traveller:
         params = engine.flat(
             self.id,
             engine.disk(self.image),
+            *self._more,
             kernel=str(boot.kernel),
             initrd=str(boot.initrd),
             kernelArgs=boot.kernel_args,

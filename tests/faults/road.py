@@ -28,7 +28,6 @@ FAST_MIB_S = 1024
 ABSENT = "absent"
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "migration": {
-        "libvirt_uri": "qemu+tcp://{host}/system",
         "arrival_timeout_s": 10,
         "progress_interval_s": 0.2,
     }

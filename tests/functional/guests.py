@@ -64,6 +64,12 @@ class Guest:
         return event["params"][self.id]
 
 
+def display(engine: Engine) -> dict[str, Any]:
+    """A VNC display on the address of the engine's host."""
+    where = {"displayIp": engine.daemon.host.address}
+    return {"type": "graphics", "device": "vnc", "specParams": where}
+
+
 @asynccontextmanager
 async def new_guest(engine: Engine, *more: Any, **changes: Any) -> AsyncIterator[Guest]:
     """A VM from a flat description whose guest obeys; gone at the end, and its image too.
@@ -77,11 +83,7 @@ async def new_guest(engine: Engine, *more: Any, **changes: Any) -> AsyncIterator
         vm_id,
         engine.disk(image),
         {"type": "disk", "device": "cdrom", "iface": "scsi", "index": "0", "path": ""},
-        {
-            "type": "graphics",
-            "device": "vnc",
-            "specParams": {"displayIp": engine.daemon.host.address},
-        },
+        display(engine),
         *more,
         kernel=str(boot.kernel),
         initrd=str(boot.initrd),

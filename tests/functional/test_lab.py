@@ -142,12 +142,16 @@ class TestCeph:
 
 class TestHost:
     def test_is_reached_from_the_engines_side(
-        self, running: Lab, connection: libvirt.virConnect
+        self, running: Lab, connection: libvirt.virConnect, tmp_path: Path
     ) -> None:
-        host = running.hosts["host1"]
+        host, engine = running.hosts["host1"], running.pki.engine
         assert connection.getHostname() == host.name
         assert f"<uuid>{host.uuid}</uuid>" in connection.getCapabilities()
-        with closing(libvirt.open(f"qemu+tcp://{host.address}/system")) as over_its_address:
+        files = {"cacert.pem": running.pki.ca, "clientcert.pem": engine.cert}
+        for name, target in {**files, "clientkey.pem": engine.key}.items():
+            (tmp_path / name).symlink_to(target)
+        uri = f"qemu+tls://{host.address}/system?pkipath={tmp_path}"
+        with closing(libvirt.open(uri)) as over_its_address:
             assert over_its_address.getHostname() == host.name
 
     def test_is_a_place_of_its_own(self, running: Lab) -> None:

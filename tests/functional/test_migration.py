@@ -6,13 +6,17 @@ tests/faults/migration.py has what fails meanwhile; `make migrations` moves a VM
 
 from __future__ import annotations
 
+import json
 import re
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
 from lab.engine import new_id, secret_params
+from lab.host import MIGRATION_PKI
 from lab.traveller import Traveller
+from tests.functional import vnc
+from tests.functional.guests import display
 from tests.functional.helpers import (
     OPTIONS,
     destroyed_at_last,
@@ -37,6 +41,7 @@ SLOW = 1
 HUGE_MIB = 10_000_000
 # What no emulated processor has.
 CPU = "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/></cpu>"
+DATA_PREFIX = "10.78.0"
 # Of a second daemon on host2.
 BESIDE = 54401
 
@@ -44,10 +49,8 @@ BESIDE = 54401
 @asynccontextmanager
 async def host2(lab, engine, name, migration, **sections):
     """An engine of a daemon on host2 with these options of migrations, and the same key."""
-    how = {"libvirt_uri": "qemu+tcp://{host}/system", **migration}
-    async with engine_on(
-        lab, lab.hosts["host2"], name, {**OPTIONS, "migration": how, **sections}
-    ) as other:
+    options = {**OPTIONS, "migration": migration, **sections}
+    async with engine_on(lab, lab.hosts["host2"], name, options) as other:
         other.secret_id = engine.secret_id
         await other.register_key()
         yield other
@@ -64,7 +67,7 @@ async def elsewhere(lab, engine):
 @session_fixture("module")
 async def traveller(engine, elsewhere):
     """A VM that is at home on host1 between the tests."""
-    async with Traveller((engine, elsewhere)) as vm:
+    async with Traveller((engine, elsewhere), display(engine)) as vm:
         yield vm
 
 
@@ -119,6 +122,69 @@ async def test_what_both_engines_are_told(traveller):
     assert progress[-1]["downtime"] > 0
     assert not any(notice["postcopy"] for notice in progress)
     await traveller.go()
+
+
+async def test_its_data_is_encrypted_and_takes_the_ways_it_is_given(traveller):
+    """By several connections on a network of its own, whose address no certificate names."""
+    source = traveller.here.daemon.host
+    with data_network(source, traveller.there.daemon.host) as there:
+        params = migrating(traveller, maxBandwidth=SLOW, parallel=3, dstqemu=there)
+        await call(traveller, "migrate", params=params)
+        await traveller.copying()
+        used = qemu_says(source, traveller.id, "query-migrate-parameters")
+        assert (used["tls-creds"], used["tls-hostname"]) == ("objlibvirt_migrate_tls0", "host2")
+        # One more is for what is not the guest's memory.
+        streams = ["ss", "-Htn", "state", "established", f"dst {there} and dport >= :49152"]
+        assert len(source.run(streams).splitlines()) == 1 + 3
+        await call(traveller, "migrateChangeParams", params={"maxBandwidth": 0})
+        await traveller.arrives()
+        await traveller.go()
+
+
+@contextmanager
+def data_network(*hosts):
+    """Give the hosts addresses on a network for migrations; yields the last one's."""
+    with ExitStack() as given:
+        for n, host in enumerate(hosts, 1):
+            address = [f"{DATA_PREFIX}.{n}/24", "dev", "eth0"]
+            host.run(["ip", "address", "add", *address])
+            given.callback(host.run, ["ip", "address", "del", *address])
+        yield f"{DATA_PREFIX}.{len(hosts)}"
+
+
+def qemu_says(host, vm_id, command):
+    """What the VM's QEMU answers to a command of its monitor (qemu-qmp-ref)."""
+    asked = json.dumps({"execute": command})
+    return json.loads(host.virsh("qemu-monitor-command", vm_id, asked))["return"]
+
+
+async def test_without_certificates_it_goes_in_the_clear_unless_that_is_forbidden(traveller):
+    certificate = traveller.there.daemon.host.path(f"{MIGRATION_PKI}/server-cert.pem")
+    aside = certificate.rename(certificate.with_suffix(".aside"))
+    try:
+        with refused(12, "host host2:54321 has no certificates for that"):
+            await call(traveller, "migrate", params=migrating(traveller, encrypted=True))
+        await is_home(traveller)
+        source = traveller.here.daemon.host
+        await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+        await traveller.copying()
+        assert qemu_says(source, traveller.id, "query-migrate-parameters")["tls-creds"] == ""
+        await call(traveller, "migrateCancel")
+        await is_home(traveller)
+    finally:
+        aside.rename(certificate)
+
+
+async def test_its_display_moves_along(traveller):
+    await call(traveller, "setTicket", password="secret01", ttl=120, existingConnAction="keep")
+    for _ in range(2):
+        await traveller.go()
+        (stats,) = await call(traveller, "getStats")
+        (shown,) = stats["displayInfo"]
+        assert shown["ipAddress"] == traveller.here.daemon.host.address
+        door = (shown["ipAddress"], int(shown["port"]))
+        assert vnc.opens(*door, "secret01")
+        assert not vnc.opens(*door, "secret02")
 
 
 async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(traveller):
@@ -249,7 +315,6 @@ async def test_a_key_is_handed_over_where_that_is_wanted(lab, engine, elsewhere)
         ({"dst": "host2:1"}, 10, ("host host2:1 cannot be reached", "Connection refused")),
         ({"dst": "nowhere:54321"}, 10, ("host nowhere:54321 cannot be reached",)),
         ({"mode": "file"}, 75, ("mode is 'file'",)),
-        ({"encrypted": True}, 12, ("has no certificates for that",)),
         ({"convergenceSchedule": {"init": [{"name": "hurry"}]}}, 91, ("name is 'hurry'",)),
     ],
 )

@@ -94,10 +94,13 @@ def test_flags(params: dict[str, Any], flag: int) -> None:
 
 
 def test_libvirt_s_parameters() -> None:
-    found = migration_job.params(request(dstqemu="2001:db8::2", maxBandwidth=52, parallel=2))
-    assert found == {
+    wanted = request(dstqemu="2001:db8::2", maxBandwidth=52, parallel=2)
+    assert migration_job.params(wanted, encrypted=True) == {
         libvirt.VIR_MIGRATE_PARAM_URI: "tcp://[2001:db8::2]",
+        libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION: "node2",
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: 52,
         libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: 2,
     }
-    assert migration_job.params(request()) == {libvirt.VIR_MIGRATE_PARAM_URI: "tcp://node2"}
+    assert migration_job.params(request(), encrypted=False) == {
+        libvirt.VIR_MIGRATE_PARAM_URI: "tcp://node2"
+    }

@@ -90,12 +90,15 @@ class Way:
     console_address: str
 
 
-def params(request: MigrationRequest) -> dict[str, Any]:
+def params(request: MigrationRequest, *, encrypted: bool) -> dict[str, Any]:
     """Typed parameters of virDomainMigrateToURI3."""
     host = request.data_host
     found: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
     }
+    if encrypted:
+        # Its certificate names the host as engines do, and not the address of a network of its own.
+        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = request.peer.host
     if request.max_bandwidth_mib_s:
         found[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = request.max_bandwidth_mib_s
     if request.connections:

@@ -236,7 +236,7 @@ class Outgoing:
         way = migration_job.Way(
             self.travel.options.libvirt_uri.format(host=self.address.url_host),
             migration_job.flags(request, self.handover, encrypted=encrypted),
-            migration_job.params(request),
+            migration_job.params(request, encrypted=encrypted),
             request.console_address or (await self.peer()).address,
         )
         connection = self.travel.connection
