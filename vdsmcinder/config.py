@@ -224,7 +224,8 @@ class Migration:
     max_downtime_ms: int = option(
         500,
         """How long a guest may stand still at the end of its migration, in ms, where an engine has
-        no convergence schedule.""",
+        no convergence schedule; it begins with a fifth of that, and each pass over a guest's memory
+        that was in vain adds another.""",
         minimum=1,
     )
     stall_timeout_s: float = option(

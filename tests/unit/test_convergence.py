@@ -25,14 +25,23 @@ def downtime(ms: int) -> Action:
     return Action(Deed.SET_DOWNTIME, ms)
 
 
-def test_without_one_the_downtime_is_the_configured() -> None:
-    plain = Schedule.from_fields(Fields({}, "migration"), 500)
-    assert plain == Schedule((downtime(500),))
-    assert not (plain.post_copy or plain.auto_converge)
+def test_without_one_the_downtime_rises_to_the_configured() -> None:
+    for given in ({}, {"convergenceSchedule": {"init": [], "stalling": []}}):
+        plain = Schedule.from_fields(Fields(given, "migration"), 500)
+        assert plain.init == (downtime(100),)
+        steps = Convergence(plain)
+        due = [action for pass_ in range(7) for action in steps.passed(pass_)]
+        assert due == [downtime(ms) for ms in (200, 300, 400, 500)]
+        assert not (plain.post_copy or plain.auto_converge)
+
+
+def test_the_shortest_downtime_is_a_millisecond() -> None:
+    assert Schedule.by_steps(1).init == (downtime(1),)
 
 
 def test_an_init_that_says_so_wins() -> None:
     assert schedule([action("setDowntime", "100")]).init == (downtime(100),)
+    assert schedule([action("autoConverge")]).init[0] == downtime(500)
 
 
 def test_each_step_waits_for_more_passes_than_its_limit() -> None:

@@ -16,6 +16,8 @@ from vdsmcinder.fields import Fields, choice, number
 _DOWNTIME_MS = number(1, 2_000_000)
 # Passes; -1 is for what is done as soon as all before it was done in vain.
 _LIMIT = number(-1, 2**31 - 1)
+# Without a schedule, the longest downtime is come to in so many steps, one for each pass.
+_STEPS = 5
 
 
 class Deed(enum.Enum):
@@ -86,13 +88,28 @@ class Schedule:
         """
         given = fields.section("convergenceSchedule")
         init = [Action.from_fields(action) for action in given.sections("init")]
-        if not any(action.deed is Deed.SET_DOWNTIME for action in init):
-            init.insert(0, Action(Deed.SET_DOWNTIME, max_downtime_ms))
         stalling = [
             Stalling(item.need("limit", _LIMIT), Action.from_fields(item.section("action")))
             for item in given.sections("stalling")
         ]
+        if not init and not stalling:
+            return cls.by_steps(max_downtime_ms)
+        if not any(action.deed is Deed.SET_DOWNTIME for action in init):
+            init.insert(0, Action(Deed.SET_DOWNTIME, max_downtime_ms))
         return cls(tuple(init), tuple(stalling))
+
+    @classmethod
+    def by_steps(cls, max_downtime_ms: int) -> Schedule:
+        """One that asks little of a guest which lets itself be moved with little.
+
+        QEMU uses what downtime it may: a guest that could be moved with a fifth of it would stand
+        still for all of it.
+        """
+        first, *later = (
+            Action(Deed.SET_DOWNTIME, max(max_downtime_ms * n // _STEPS, 1))
+            for n in range(1, _STEPS + 1)
+        )
+        return cls((first,), tuple(Stalling(n, action) for n, action in enumerate(later, 1)))
 
 
 class Convergence:

@@ -26,7 +26,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.virt import faults, lifecycle, migration_job, offering, process, settling, story
-from vdsmcinder.virt.convergence import Action, Convergence, Deed
+from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.metadata import MigrationMark
 from vdsmcinder.virt.migration import Handover, Peer, Phase, Progress
@@ -217,6 +217,8 @@ class Outgoing:
         self.phase = Phase.COPYING
         # If it was stopped for the handover, that was told while nobody listened.
         self.may_run_there = True
+        # The engine's schedule went with the daemon that knew it.
+        self._convergence = Convergence(Schedule.by_steps(self.travel.options.max_downtime_ms))
         self._watch_qemu()
         await self._settled(None)
 
