@@ -11,7 +11,10 @@ import re
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
+import rados
+import rbd
 
+from lab.base import ENGINE_ADDRESS
 from lab.engine import new_id, secret_params
 from lab.host import MIGRATION_PKI
 from lab.traveller import Traveller
@@ -345,6 +348,40 @@ async def test_a_host_without_the_secret(traveller, elsewhere):
     finally:
         await elsewhere.register_key()
     await is_home(traveller)
+
+
+async def test_an_image_that_a_third_has_open(lab, traveller):
+    words = (
+        "host host2:54321 refuses it",
+        f"(volumes/{traveller.image}): the image is open on more hosts than the one that",
+        f" at {lab.hosts['host1'].address}",
+        f" at {ENGINE_ADDRESS}",
+        "end what has it on the other",
+    )
+    with held_open(lab.ceph, traveller.image), refused(12, *words):
+        await call(traveller, "migrate", params=migrating(traveller))
+    await is_home(traveller)
+
+
+@contextmanager
+def held_open(ceph, image):
+    """Somebody where the engine is has it open, and does nothing with it."""
+    with ExitStack() as stack:
+        admin = stack.enter_context(rados.Rados(conffile=str(ceph.conf), rados_id="admin"))
+        stack.enter_context(rbd.Image(stack.enter_context(admin.open_ioctx(ceph.pool)), image))
+        yield
+
+
+async def test_an_image_that_was_locked_by_hand(lab, engine, elsewhere):
+    with new_image(engine) as image:
+        # With its exclusive lock there would be none for people to take.
+        lab.ceph.rbd("feature", "disable", image, "object-map", "exclusive-lock")
+        async with idle(engine, image) as vm_id:
+            lab.ceph.rbd("lock", "add", image, "backup")
+            where = {"dst": f"host2:{elsewhere.daemon.port}", "dstparams": ""}
+            with refused(12, f"(volumes/{image}): the image was locked by hand ('backup' by"):
+                await engine.call("VM.migrate", vmID=vm_id, params={"vmId": vm_id, **where})
+            assert await status(engine, vm_id) == "Up"
 
 
 async def test_a_host_that_has_not_the_memory(elsewhere, traveller):

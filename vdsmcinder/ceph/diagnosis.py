@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.faults import CephFault, Kind
+from vdsmcinder.ceph.faults import PASSING, CephFault, Kind
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.ceph.image_use import Claim, ImageUse, clients
 from vdsmcinder.ceph.monitors import Survey, all_silent, in_words, survey
@@ -46,9 +46,8 @@ _MET_AT: Mapping[Kind, Check] = {
     **dict.fromkeys((Kind.KEY, Kind.NO_KEY, Kind.NO_AUTH, Kind.BLOCKLISTED, Kind.ENDED), USER),
     **dict.fromkeys((Kind.NO_POOL, Kind.NO_NAMESPACE), POOL),
     Kind.FEATURES: FEATURES,
-    **dict.fromkeys((Kind.CLAIMED, Kind.IN_USE, Kind.LOCKED), USE),
+    **dict.fromkeys((*PASSING, Kind.LOCKED), USE),
 }
-_MAY_PASS = (Kind.CLAIMED, Kind.IN_USE)
 _NOT_REACHED = "what comes before it has to be mended first"
 
 
@@ -101,7 +100,7 @@ async def _told(patient: Patient, workers: Workers, key: Key | None) -> dict[str
         try:
             told = await _inspect(patient, workers, key)
         except CephFault as e:
-            if e.kind not in _MAY_PASS:
+            if e.kind not in PASSING:
                 return e
             outcome: dict[str, Any] | CephFault = e
         else:
@@ -192,7 +191,7 @@ def _features(patient: Patient, told: Mapping[str, Any]) -> Finding:
 
 
 def _users(patient: Patient, told: Mapping[str, Any]) -> Finding:
-    who = clients(told)
+    who = clients(told["watchers"])
     if patient.open_here:
         return _of_running(patient, told, who)
     fault = patient.use.held_elsewhere(told)

@@ -124,6 +124,13 @@ class Kind(enum.Enum):
         "lets go after 30 s",
         None,
     )
+    IN_USE_TOO = (
+        "in_use_too",
+        "the image is open on more hosts than the one that the VM is to come from",
+        "end what has it on the other, then call again; what a host that died holds, Ceph lets go "
+        "after 30 s",
+        None,
+    )
     LOCKED = (
         "locked",
         "the image was locked by hand",
@@ -154,6 +161,8 @@ class Kind(enum.Enum):
 
 
 KINDS = {kind.word: kind for kind in Kind}
+# These pass in a moment if it is but a client that looks at the image, or that ends.
+PASSING = frozenset({Kind.IN_USE, Kind.IN_USE_TOO, Kind.CLAIMED})
 # While one of these lasts, nobody gets anything from the cluster.
 DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 

@@ -6,7 +6,8 @@ virt/preflight.py looks before QEMU opens an image, ceph/diagnosis.py for an ope
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +34,33 @@ class Claim:
         return {"cookie": self.cookie, "owner": self.owner, "duration_s": CLAIM_S}
 
 
+class Others(enum.Enum):
+    """Who beside the disk's VM may have its image open; see ImageUse.held_elsewhere()."""
+
+    ANYBODY = "anybody: it is shared, or only read"
+    NOBODY = "nobody: the VM is not there yet"
+    SOURCE = "the host that the VM comes from"
+    SOURCE_AND_HERE = "that host, and this one, where a copy of the VM has just ended"
+    HERE = "this host, where the VM is already"
+
+
 @dataclass(frozen=True)
 class ImageUse:
-    """An image as a disk uses it. exclusive: nobody else may have it open."""
+    """An image as a disk uses it."""
 
     path: str
     snapshot: str | None
-    exclusive: bool
+    others: Others
     readonly: bool
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else may have it open, so that it is claimed before it is opened.
+
+        No claim is made for a VM that comes: whom a claim keeps away, the source does already,
+        which has the image open.
+        """
+        return self.others is Others.NOBODY
 
     def question(self, claim: Claim | None) -> dict[str, Any]:
         """What ceph/worker.py's _inspect() takes. claim: what an exclusive disk claims it with."""
@@ -49,15 +69,31 @@ class ImageUse:
 
     def held_elsewhere(self, found: Mapping[str, Any]) -> CephFault | None:
         """What _inspect() found of others that keep the disk from using the image."""
-        if not self.exclusive:
+        if self.others is Others.ANYBODY:
             return None
-        if found["watchers"]:
-            return CephFault(Kind.IN_USE, clients(found))
+        strangers = self._strangers(found["watchers"])
+        if strangers:
+            comes = self.others in (Others.SOURCE, Others.SOURCE_AND_HERE)
+            return CephFault(Kind.IN_USE_TOO if comes else Kind.IN_USE, clients(strangers))
         locks = [lock for lock in found["locks"] if not lock["cookie"].startswith(_AUTOMATIC)]
         if locks:
             holders = (f"{k['cookie']!r} by {k['client']} at {k['address']}" for k in locks)
             return CephFault(Kind.LOCKED, ", ".join(holders))
         return None
+
+    def _strangers(self, watchers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Those who have it open though they should not, with whom they cannot be told from.
+
+        Which host a VM comes from shows in no address: that of its storage network, which it had
+        when QEMU connected, need not be one that its daemon knows. That it is but one host does.
+        """
+        if self.others is Others.NOBODY:
+            return watchers
+        if self.others is not Others.SOURCE:
+            watchers = [w for w in watchers if not w["here"]]
+        if self.others is Others.HERE:
+            return watchers
+        return watchers if len({w["address"] for w in watchers}) > 1 else ()
 
     def unfit(self, found: Mapping[str, Any]) -> CephFault | None:
         """What _inspect() found of the image itself that keeps the disk from writing to it."""
@@ -68,6 +104,6 @@ class ImageUse:
         return None if found["primary"] else CephFault(Kind.SECONDARY)
 
 
-def clients(found: Mapping[str, Any]) -> str:
+def clients(watchers: Sequence[Mapping[str, Any]]) -> str:
     """Those that have an image open, in words."""
-    return ", ".join(f"client.{w['client']} at {w['address']}" for w in found["watchers"])
+    return ", ".join(f"client.{w['client']} at {w['address']}" for w in watchers)

@@ -118,6 +118,10 @@ class Cluster:
             raise Refused(kind, str(e)) from e
         return cluster
 
+    def here(self) -> str:
+        """This host's address as the cluster sees it."""
+        return address(self.connected().get_addrs())
+
     def monitors_answer(self) -> None:
         """Ask the monitors something: only those in a quorum answer, and who connects needs one."""
         self.mon("mon stat")
@@ -184,12 +188,16 @@ class Images:
             elif claim is not None:
                 _claim(ioctx, image, claim)
             found["size"] = image.size()
-            found["watchers"] = [
-                {"address": address(w["addr"]), "client": w["id"]} for w in image.watchers_list()
-            ]
+            found["watchers"] = self._watchers(image)
             found["locks"] = _locks(image)
             found["primary"] = _is_primary(image, found["features"])
             return found
+
+    def _watchers(self, image: rbd.Image) -> list[dict[str, Any]]:
+        """Who has the image open, and whether that is on this host."""
+        here = self._cluster.here()
+        found = [(address(w["addr"]), w["id"]) for w in image.watchers_list()]
+        return [{"address": a, "client": client, "here": a == here} for a, client in found]
 
     def renew(self, path: str, claim: Mapping[str, Any]) -> None:
         with self._opened(path) as (ioctx, image):

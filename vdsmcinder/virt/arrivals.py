@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Callable
 
+from vdsmcinder.ceph.image_use import Others
 from vdsmcinder.errors import (
     InvalidParameter,
     MigrationFailed,
@@ -30,6 +32,9 @@ from vdsmcinder.virt.vm import VM
 
 log = logging.getLogger(__name__)
 
+# What a QEMU that was killed had open is shown as open for 30 s, and OSDs may notice late.
+LINGER_S = 45.0
+
 
 class Arrivals:
     """All migrations to this host."""
@@ -47,6 +52,8 @@ class Arrivals:
         self._host = reception.Host(travel.connection, travel.secrets, available_mib)
         # One offer at a time, so that two do not count on the same memory.
         self._lock = asyncio.Lock()
+        self._ended_s: dict[str, float] = {}
+        self._began_s = time.monotonic()
 
     async def accept(self, offer: Offer) -> tuple[Acceptance, VM]:
         """Check that a VM can run here, and expect it.
@@ -66,15 +73,30 @@ class Arrivals:
             announced = [coming.vm.domain for coming in self._coming() if not coming.came]
             await self._host.check(domain, offer.xml, announced)
             claims = await self._preflight.check(
-                domain.drives, offer.vm_id, MigrationFailed, migrating=True
+                domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )
             vm = self._registry.expect(offer.vm_id, offer.xml)
-            coming = Incoming(vm, offer.migration_id, offer.handover, offer.source, self._travel)
-            vm.migration = coming
+            coming = self._incoming(vm, offer.migration_id, offer.handover, offer.source)
             vm.apply(lifecycle.ARRIVES)
             coming.expect(claims)
         log.info("%s is expected from %s", vm.name, offer.source)
         return Acceptance(migration_job.has_tls()), vm
+
+    def _incoming(self, vm: VM, migration_id: str, handover: Handover, source: str) -> Incoming:
+        coming = Incoming(vm, migration_id, handover, source, self._travel, self._copy_ended)
+        vm.migration = coming
+        return coming
+
+    def _copy_ended(self, vm_id: str) -> None:
+        self._ended_s[vm_id] = time.monotonic()
+
+    def _others(self, vm_id: str) -> Others:
+        """Who may have the images of a VM open that comes: what was killed here counts as open."""
+        now_s = time.monotonic()
+        self._ended_s = {k: at_s for k, at_s in self._ended_s.items() if now_s - at_s < LINGER_S}
+        # What ended here before the daemon began is not known.
+        lately = vm_id in self._ended_s or now_s - self._began_s < LINGER_S
+        return Others.SOURCE_AND_HERE if lately else Others.SOURCE
 
     async def _make_room(self, offer: Offer) -> None:
         known = self._registry.find(offer.vm_id)
@@ -135,9 +157,9 @@ class Arrivals:
 
     def found(self, vm: VM, mark: MigrationMark) -> None:
         """A VM was on its way to this host when the daemon ended."""
-        handover = Handover(mark.handover)
-        coming = Incoming(vm, mark.id, handover, "another host", self._travel)
-        vm.migration = coming
+        # Its name went with the daemon that was told it.
+        source = f"the host with UUID {mark.source}" if mark.source else "another host"
+        coming = self._incoming(vm, mark.id, Handover(mark.handover), source)
         coming.has_come()
         coming.recheck()
 

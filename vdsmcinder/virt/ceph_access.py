@@ -12,7 +12,7 @@ from typing import Any
 from vdsmcinder.ceph.diagnosis import Patient
 from vdsmcinder.ceph.faults import CephFault
 from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.image_use import ImageUse
+from vdsmcinder.ceph.image_use import ImageUse, Others
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.drive import Drive
@@ -28,10 +28,11 @@ def account(source: NetworkSource) -> Account:
     return Account(hosts, source.config_file, source.auth.username if source.auth else None)
 
 
-def use(drive: Drive, source: NetworkSource, *, elsewhere: bool = False) -> ImageUse:
-    """How the drive uses its image. elsewhere: the VM runs, so that somebody has it open."""
-    alone = not (drive.shared or drive.readonly or source.snapshot is not None)
-    return ImageUse(source.path, source.snapshot, alone and not elsewhere, drive.readonly)
+def use(drive: Drive, source: NetworkSource, others: Others = Others.NOBODY) -> ImageUse:
+    """How the drive uses its image. others: who may have it open if it is the VM's alone."""
+    if drive.shared or drive.readonly or source.snapshot is not None:
+        others = Others.ANYBODY
+    return ImageUse(source.path, source.snapshot, others, drive.readonly)
 
 
 def patient(drive: Drive, source: NetworkSource, *, open_here: bool) -> Patient:

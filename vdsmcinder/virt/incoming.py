@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Callable
 
 import libvirt
 
@@ -32,11 +33,18 @@ _NOT_ITS_OWN = "another migration of it has begun since"
 class Incoming:
     """One migration to this host.
 
-    source: where it comes from, in words. came: libvirt has a domain of it.
+    source: where it comes from, in words. came: libvirt has a domain of it. on_end: called with
+    the VM's id when a copy that had come has ended here.
     """
 
-    def __init__(
-        self, vm: VM, migration_id: str, handover: Handover, source: str, travel: Travel
+    def __init__(  # noqa: PLR0917 - one for each thing that it is
+        self,
+        vm: VM,
+        migration_id: str,
+        handover: Handover,
+        source: str,
+        travel: Travel,
+        on_end: Callable[[str], None],
     ) -> None:
         self.id = migration_id
         self.vm = vm
@@ -46,6 +54,7 @@ class Incoming:
         self.over = asyncio.Event()
         self.progress = Progress()
         self._travel = travel
+        self._on_end = on_end
         self._woken = asyncio.Event()
         self._claims: Claims | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -165,6 +174,7 @@ class Incoming:
         log.warning("%s did not arrive from %s: %s", self.vm.name, self.source, why)
         self.vm.apply(self.vm.wanted_exit or lifecycle.DID_NOT_ARRIVE)
         if self.came:
+            self._on_end(self.vm.id)
             self._travel.spawn(self._undefine())
 
     async def _undefine(self) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.faults import DOWN, CephFault, Kind
-from vdsmcinder.ceph.image_use import Claim, ImageUse
+from vdsmcinder.ceph.faults import DOWN, PASSING, CephFault, Kind
+from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
 from vdsmcinder.ceph.monitors import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
@@ -67,19 +67,17 @@ class Preflight:
         drives: Sequence[Drive],
         vm_id: str,
         failure: type[VdsmCinderError],
-        *,
-        migrating: bool = False,
+        others: Others = Others.NOBODY,
     ) -> Claims:
         """Raise for the first drive that cannot work on this host now.
 
         failure: what to raise for faults without a class of their own (the verb's own code).
-        migrating: the VM runs on another host, which has the images open; so may a QEMU that an
-        earlier try left here, until Ceph has noticed that it is gone.
+        others: who may have images open that are the VM's alone.
         Returns claims of the images, to be released when QEMU has opened them or will not.
         Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of a drive answers.
         """
         disks = [
-            CephDisk(d, d.source, ceph_access.use(d, d.source, elsewhere=migrating))
+            CephDisk(d, d.source, ceph_access.use(d, d.source, others))
             for d in drives
             if isinstance(d.source, NetworkSource)
         ]
@@ -124,7 +122,7 @@ class Preflight:
         until_s = time.monotonic() + _PASSING_S
         while True:
             faults = await self._look(disks, vm_id, claims)
-            passing = all(f.kind in (Kind.IN_USE, Kind.CLAIMED) for f in faults.values())
+            passing = all(f.kind in PASSING for f in faults.values())
             if not faults or not passing or time.monotonic() > until_s:
                 break
             await asyncio.sleep(_RETRY_S)
