@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import rados
@@ -21,9 +21,7 @@ from lab.traveller import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
 from tests.functional.helpers import (
-    OPTIONS,
     destroyed_at_last,
-    engine_on,
     eventually,
     new_image,
     recorded_events,
@@ -34,29 +32,18 @@ from tests.functional.helpers import (
     told,
 )
 from tests.functional.leaks import Directory, shown
+from tests.functional.two_hosts import SLOW, host2, idle
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TRIPS = 4
 NOBODY = "11111111-2222-4333-8444-555555555555"
-# MiB/s: so slow that the copying is under way for as long as a test wants.
-SLOW = 1
 HUGE_MIB = 10_000_000
 # What no emulated processor has.
 CPU = "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/></cpu>"
 DATA_PREFIX = "10.78.0"
 # Of a second daemon on host2.
 BESIDE = 54401
-
-
-@asynccontextmanager
-async def host2(lab, engine, name, migration, **sections):
-    """An engine of a daemon on host2 with these options of migrations, and the same key."""
-    options = {**OPTIONS, "migration": migration, **sections}
-    async with engine_on(lab, lab.hosts["host2"], name, options) as other:
-        other.secret_id = engine.secret_id
-        await other.register_key()
-        yield other
 
 
 @session_fixture("module")
@@ -282,11 +269,6 @@ async def test_more_than_may_wait_are_refused(engine, elsewhere):
                 await elsewhere.call("VM.migrate", vmID=other, params={"vmId": other, **where})
             assert await status(elsewhere, other) == "Up"
             await elsewhere.call("VM.migrateCancel", vmID=going)
-
-
-def idle(engine, image):
-    """A VM with a disk and nothing to boot."""
-    return running(engine, engine.flat(new_id(), engine.disk(image)))
 
 
 async def test_a_key_is_handed_over_where_that_is_wanted(lab, engine, elsewhere):

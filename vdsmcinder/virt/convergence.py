@@ -88,6 +88,8 @@ class Schedule:
         """
         given = fields.section("convergenceSchedule")
         init = [Action.from_fields(action) for action in given.sections("init")]
+        if any(action.deed is Deed.ABORT for action in init):
+            raise fields.invalid("convergenceSchedule", "init without abort, which is for stalling")
         stalling = [
             Stalling(item.need("limit", _LIMIT), Action.from_fields(item.section("action")))
             for item in given.sections("stalling")

@@ -19,6 +19,7 @@ from vdsmcinder.errors import (
     MigrationFailed,
     NoMigration,
     TooManyMigrations,
+    Unexpected,
     UnsupportedOperation,
     VdsmCinderError,
 )
@@ -69,12 +70,12 @@ class Departures:
         request = parse_migration(vm.id, params, self._travel.options)
         async with vm.lock:
             going = await self._begin(vm, request)
-        if len(self._running) >= request.outgoing_limit:
-            log.info("%s waits for its turn to migrate to %s", vm.name, request.peer)
-            self._queue.append((going, request))
-            return
-        self._running.add(going)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((going, request))
+        self._admit()
+        if not going.turn.is_set():
+            log.info("%s waits for its turn to migrate to %s", vm.name, request.peer)
+            _tell(accepted)
         self._travel.spawn(self._leave(going, request, accepted))
         await asyncio.shield(accepted)
 
@@ -125,17 +126,24 @@ class Departures:
     ) -> bool | None:
         """Whether its data is to be encrypted; None if it stays."""
         preparing = asyncio.create_task(self._prepare(going, request, accepted))
-        cancelled = asyncio.create_task(going.cancelled.wait())
-        await asyncio.wait({preparing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        cancelled.cancel()
-        if going.cancelled.is_set():
+        halted = asyncio.create_task(going.halted.wait())
+        await asyncio.wait({preparing, halted}, return_when=asyncio.FIRST_COMPLETED)
+        halted.cancel()
+        if going.halted.is_set():
             preparing.cancel()
         try:
-            return await preparing
-        except asyncio.CancelledError:
+            encrypted = await preparing
+            if not going.halted.is_set():
+                return encrypted
             error: VdsmCinderError = going.explain(None)
+        except asyncio.CancelledError:
+            error = going.explain(None)
         except VdsmCinderError as e:
             error = e
+        except Exception as e:
+            # Such as what no daemon answers: the VM must not be left between two hosts for it.
+            log.exception("%s could not be offered to %s", going.vm.name, going.address)
+            error = Unexpected(f"VM {going.vm.id} stays, for an error of this daemon's: {e!r}")
         await going.called_off(error)
         _tell(accepted, error)
         return None
@@ -143,6 +151,7 @@ class Departures:
     async def _prepare(
         self, going: Outgoing, request: MigrationRequest, accepted: asyncio.Future[None]
     ) -> bool:
+        await going.turn.wait()
         told = False
         while True:
             try:
@@ -159,8 +168,9 @@ class Departures:
         if going.failure is None:
             await going.hang_up()
         self._running.discard(going)
+        self._queue = deque(place for place in self._queue if place[0] is not going)
         outcome = "ok" if going.failure is None else "failed"
-        if going.cancelled.is_set() and going.failure is not None:
+        if going.cancelled and going.failure is not None:
             outcome = "cancelled"
         self._travel.counts.over[Direction.OUT, outcome] += 1
         self._admit()
@@ -168,27 +178,16 @@ class Departures:
     def _admit(self) -> None:
         """Let those go whose turn it is."""
         while self._queue and len(self._running) < self._queue[0][1].outgoing_limit:
-            going, request = self._queue.popleft()
+            going, _ = self._queue.popleft()
             self._running.add(going)
-            accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            # Its engine has been answered already; why it stays stands in the log and in status().
-            accepted.add_done_callback(lambda f: f.exception())
-            self._travel.spawn(self._leave(going, request, accepted))
+            going.turn.set()
 
     async def cancel(self, vm_id: str) -> None:
         """End a VM's migration; returns when it is known to stay.
 
         Raises NoSuchVM (1), NoMigration (81), MigrationNotCancelled (47).
         """
-        going = self._going(vm_id)
-        for place in self._queue:
-            if place[0] is going:
-                self._queue.remove(place)
-                going.cancelled.set()
-                await going.called_off(going.explain(None))
-                self._travel.counts.over[Direction.OUT, "cancelled"] += 1
-                return
-        await going.cancel()
+        await self._going(vm_id).cancel()
 
     async def change(self, vm_id: str, params: Mapping[str, Any]) -> None:
         """Change the limits of a migration. Raises NoMigration (81), InvalidParameter (91)."""

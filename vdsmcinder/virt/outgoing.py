@@ -54,7 +54,8 @@ class Outgoing:
     stopped_s: when the guest was stopped to be handed over (monotonic clock), None if it was not as
     far as is known. may_run_there: it was, or may have been. ended: what libvirt tells of its
     QEMU's end. qemu: done when its QEMU process has ended; None where that cannot be watched.
-    failure: why the VM stayed, once it is over.
+    turn: it may begin. halted: it is not to be copied, because it was cancelled or the VM does not
+    run any more. cancelled: by an engine. failure: why the VM stayed, once it is over.
     """
 
     def __init__(self, vm: VM, mark: MigrationMark, address: Address, travel: Travel) -> None:
@@ -73,7 +74,10 @@ class Outgoing:
         self.failure: VdsmCinderError | None = None
         self.over = asyncio.Event()
         self.woken = asyncio.Event()
-        self.cancelled = asyncio.Event()
+        self.turn = asyncio.Event()
+        self.halted = asyncio.Event()
+        self.cancelled = False
+        self._ended_for = ""
         self._peer: Peer | None = None
         self._convergence: Convergence | None = None
         self._bandwidth_mib_s: int | None = None
@@ -83,6 +87,11 @@ class Outgoing:
     @property
     def words(self) -> str:
         return f"migrates to {self.address}"
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether its QEMU process has ended, and not because it had been copied."""
+        return self.ended not in (None, lifecycle.MIGRATED_AWAY)
 
     async def peer(self) -> Peer:
         """The other host's daemon. Raises PeerUnreachable (10)."""
@@ -106,6 +115,10 @@ class Outgoing:
                 self._tell(replace(self.progress, post_copy=True))
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
             self.ended = lifecycle.from_event(event, detail)
+            self.halted.set()
+        elif event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            # What libvirt had copied would run there, whoever stopped it here.
+            self.halted.set()
         self.woken.set()
 
     def recheck(self) -> None:
@@ -135,7 +148,9 @@ class Outgoing:
 
     async def _stop(self) -> None:
         """Have it end; returns when it has, or has not within the time of a call of libvirt's."""
-        self.cancelled.set()
+        self.cancelled = True
+        self._ended_for = "the migration was cancelled"
+        self.halted.set()
         until_s = time.monotonic() + self.travel.connection.call_timeout_s
         while not self.over.is_set() and time.monotonic() < until_s:
             # Again and again: libvirt forgets what it was told before it has begun.
@@ -283,7 +298,10 @@ class Outgoing:
             return
         self._least_s = time.monotonic()
         log.warning("%s has not come nearer to %s for %g s", self.vm.name, self.address, limit_s)
-        self.cancelled.set()
+        self._ended_for = (
+            f"it had not come nearer for {limit_s:g} s (option migration.stall_timeout_s); see to "
+            "the network between the hosts, or have the guest write less"
+        )
         await self._abort()
 
     async def _do(self, action: Action) -> None:
@@ -296,6 +314,8 @@ class Outgoing:
         if action.deed not in calls:
             return
         log.info("%s: %s %s", self.vm.name, action.deed.value, action.downtime_ms or "")
+        if action.deed is Deed.ABORT:
+            self._ended_for = self._ended_for or "its convergence schedule ended it"
         try:
             await self.vm.call(*calls[action.deed])
         except (libvirt.libvirtError, ResourceUnavailable) as e:
@@ -343,12 +363,18 @@ class Outgoing:
     def explain(self, failure: BaseException | None) -> VdsmCinderError:
         """Why the VM stays, in words for an engine. failure: of libvirt's copying."""
         action = f"VM {self.vm.id} was not migrated to host {self.address}"
-        if self.cancelled.is_set():
-            return MigrationFailed(f"{action}: the migration was cancelled")
+        if self._ended_for:
+            return MigrationFailed(f"{action}: {self._ended_for}")
+        if self.ended_by_itself and self.ended is not None and self.ended.exit is not None:
+            return MigrationFailed(f"{action}: it ended meanwhile: {self.ended.exit.message}")
         if isinstance(failure, libvirt.libvirtError):
             return faults.explain(failure, action, MigrationFailed, self.vm.domain.drives)
         if isinstance(failure, VdsmCinderError):
             return MigrationFailed(f"{action}: {failure.message}")
+        if self.phase in (Phase.WAITING, Phase.OFFERED):
+            return MigrationFailed(
+                f"{action}: it was paused before its turn came; have it run, and migrate it again"
+            )
         return MigrationFailed(f"{action}: libvirt ended the migration and does not tell why")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -117,7 +117,8 @@ async def _departed(
             return
     change = await _why_ended(going)
     going.spawn(drop(going))
-    going.stays(change, refused or going.explain(failure))
+    why = going.explain(failure)
+    going.stays(change, why if going.ended_by_itself or refused is None else refused)
 
 
 async def _until_libvirt_is_done(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
