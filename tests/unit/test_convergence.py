@@ -44,6 +44,11 @@ def test_an_init_that_says_so_wins() -> None:
     assert schedule([action("autoConverge")]).init[0] == downtime(500)
 
 
+def test_none_begins_with_its_end() -> None:
+    with pytest.raises(InvalidParameter, match="expected init without abort"):
+        schedule([action("abort")])
+
+
 def test_each_step_waits_for_more_passes_than_its_limit() -> None:
     steps = Convergence(
         schedule(
