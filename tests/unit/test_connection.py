@@ -68,8 +68,8 @@ async def test_an_overrun_costs_a_thread_and_not_the_loop(connection):
 async def test_a_slow_call_keeps_its_line_until_it_is_known_why_it_failed(connection, monkeypatch):
     """Calls that follow are made on another; the old one is closed when nobody needs it."""
     monkeypatch.setattr(module, "SLOW_S", 0.01)
-    monkeypatch.setattr(module, "_is_remote", lambda _handle: True)
-    monkeypatch.setattr(module, "_open", libvirt.open)
+    monkeypatch.setattr(module, "is_remote", lambda _handle: True)
+    monkeypatch.setattr(module, "open_handle", libvirt.open)
     for _ in range(10):
         first, release = connection.handle, threading.Event()
 

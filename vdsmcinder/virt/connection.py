@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import functools
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping
@@ -24,14 +23,20 @@ import libvirt
 from vdsmcinder.config import Libvirt as LibvirtConfig
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.tally import OK, Tally
+from vdsmcinder.virt.line import (
+    Line,
+    close,
+    is_alive,
+    is_remote,
+    on_loop,
+    open_handle,
+    start_events,
+)
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# libvirtd on the same host that answers none of these is hung: 5 s apart, 3 of them.
-KEEPALIVE_INTERVAL_S = 5
-KEEPALIVE_COUNT = 3
 FIRST_RETRY_S = 0.1
 # A call that takes so long may be one that hangs, and then no other is made on its connection any
 # more: libvirtd works on 5 calls of one client at once (max_client_requests), and does not even
@@ -62,14 +67,6 @@ class ConnectionLost(ResourceUnavailable):
     """libvirt went away during a call: what it was to do may be done, or not."""
 
 
-class _Line:
-    """A connection for calls. calls: how many are under way on it."""
-
-    def __init__(self, handle: libvirt.virConnect) -> None:
-        self.handle = handle
-        self.calls = 0
-
-
 class Connection:
     """libvirt at arm's length: one connection for events, and another for calls.
 
@@ -85,7 +82,7 @@ class Connection:
     def __init__(self, config: LibvirtConfig) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="libvirt")
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._handles: list[libvirt.virConnect] = []
         self._moving: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -121,14 +118,14 @@ class Connection:
         """
         return self._open_line().handle
 
-    def _open_line(self) -> _Line:
+    def _open_line(self) -> Line:
         if self._line is None:
             raise ResourceUnavailable(self.trouble, uri=self._config.uri)
         return self._line
 
     def open_another(self) -> libvirt.virConnect:
         """A connection that the caller shares with nobody, and closes; for the thread pool."""
-        return _open(self._config.uri)
+        return open_handle(self._config.uri)
 
     def require(self) -> None:
         """Raise ResourceUnavailable (40) while libvirt cannot be reached."""
@@ -166,8 +163,7 @@ class Connection:
 
     def start(self) -> None:
         """Register libvirt's events on the running loop and begin to connect."""
-        libvirt.registerErrorHandler(_discard_error, None)
-        _start_event_thread()
+        start_events()
         self._keeper = asyncio.create_task(self._keep_connected(), name="libvirt connection")
 
     async def close(self) -> None:
@@ -214,13 +210,13 @@ class Connection:
         run.__name__ = _called(func)
         return await self.call(run, timeout_s=timeout_s)
 
-    def _judged(self, line: _Line, func: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _judged(self, line: Line, func: Callable[..., T], args: tuple[Any, ...]) -> T:
         """Make a call; tell what libvirt refuses from a libvirt that has gone. Runs in a thread."""
         try:
             return func(*args)
         except libvirt.libvirtError as e:
             # Asked here, while the call counts as under way, so that its line is open.
-            if _is_alive(line.handle):
+            if is_alive(line.handle):
                 raise
             raise ConnectionLost(
                 f"libvirt at {self._config.uri} went away during the call ({e}); check that "
@@ -238,38 +234,38 @@ class Connection:
     def _count_off(self, _running: asyncio.Future[Any]) -> None:
         self._under_way -= 1
 
-    def _is_slow(self, line: _Line) -> None:
+    def _is_slow(self, line: Line) -> None:
         if line is self._line and self._moving is None:
             self._moving = asyncio.create_task(self._move(line), name="new line to libvirt")
             self._moving.add_done_callback(self._moved)
 
-    def _leave(self, line: _Line) -> None:
+    def _leave(self, line: Line) -> None:
         """A call on the line has come back."""
         line.calls -= 1
         self._close_unused(line)
 
-    def _close_unused(self, line: _Line) -> None:
+    def _close_unused(self, line: Line) -> None:
         """Close a line that others have followed, once its last call has come back."""
         if not line.calls and line is not self._line and line.handle in self._handles:
             self._handles.remove(line.handle)
-            asyncio.get_running_loop().run_in_executor(None, _close, line.handle)
+            asyncio.get_running_loop().run_in_executor(None, close, line.handle)
 
-    async def _move(self, line: _Line) -> None:
+    async def _move(self, line: Line) -> None:
         """Make the calls that follow on a new line; libvirtd may be slow to open one, too."""
-        if not _is_remote(line.handle):
+        if not is_remote(line.handle):
             return
         try:
-            handle = await asyncio.to_thread(_open, self._config.uri)
+            handle = await asyncio.to_thread(open_handle, self._config.uri)
         except libvirt.libvirtError as e:
             log.warning("no further connection to libvirt could be opened: %s", e)
             return
         if self._line is line:
             log.debug("a call keeps its connection to libvirt busy; others get a new one")
-            self._line = _Line(handle)
+            self._line = Line(handle)
             self._handles.append(handle)
             self._close_unused(line)
         else:
-            await asyncio.to_thread(_close, handle)
+            await asyncio.to_thread(close, handle)
 
     def _moved(self, _task: asyncio.Task[None]) -> None:
         self._moving = None
@@ -332,21 +328,21 @@ class Connection:
             log.exception("libvirt at %s cannot be reached; trying on", self._config.uri)
             self._reason = str(e) or type(e).__name__
             return False
-        self._handles, self._line = handles, _Line(handles[-1])
+        self._handles, self._line = handles, Line(handles[-1])
         log.info("connected to libvirt at %s", self._config.uri)
         return True
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> list[libvirt.virConnect]:
         """Connect for events and word of the connection's end, then for calls; for the pool."""
-        handle = _open(self._config.uri)
+        handle = open_handle(self._config.uri)
         self._lost.clear()
         handle.registerCloseCallback(
             lambda _conn, reason, _opaque: loop.call_soon_threadsafe(self._closed, reason), None
         )
         for event_id, handler in self.event_handlers.items():
-            handle.domainEventRegisterAny(None, event_id, _on_loop(loop, handler), None)
+            handle.domainEventRegisterAny(None, event_id, on_loop(loop, handler), None)
         # The test driver's connections may each have domains of their own.
-        return [handle, _open(self._config.uri)] if _is_remote(handle) else [handle]
+        return [handle, open_handle(self._config.uri)] if is_remote(handle) else [handle]
 
     def _closed(self, reason: int) -> None:
         self._reason = CLOSE_REASONS.get(reason, "the connection was closed")
@@ -361,64 +357,7 @@ class Connection:
         self._line = None
         handles, self._handles = self._handles, []
         for handle in handles:
-            await self._submit(functools.partial(_close, handle))
-
-
-def _open(uri: str) -> libvirt.virConnect:
-    """A connection to libvirt; runs in a thread."""
-    handle = libvirt.open(uri)
-    if _is_remote(handle):
-        handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
-    return handle
-
-
-def _is_remote(handle: libvirt.virConnect) -> bool:
-    """Whether a daemon answers; libvirt's test driver, which has no wire, has no keep-alive."""
-    return bool(handle.getType() == "QEMU")
-
-
-def _is_alive(handle: libvirt.virConnect) -> bool:
-    """Whether libvirtd is still there; False for a connection that was closed after it had gone."""
-    try:
-        return bool(handle.isAlive())
-    except libvirt.libvirtError:
-        return False
-
-
-def _close(handle: libvirt.virConnect) -> None:
-    """Close a connection, which may be dead; runs in a thread."""
-    try:
-        handle.close()
-    except libvirt.libvirtError as e:
-        log.debug("closing a connection to libvirt: %s", e)
-
-
-@functools.cache
-def _start_event_thread() -> None:
-    """Run libvirt's event loop in a thread; there is one for the whole process.
-
-    libvirtaio would put the events straight on our loop, but libvirt updates its watches in the
-    threads that make calls, and there libvirtaio touches the loop, which is not thread-safe.
-    """
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_run_events, name="libvirt events", daemon=True).start()
-
-
-def _run_events() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., None]) -> Callable[..., None]:
-    """A callback for libvirt's event thread that has handler called on the loop.
-
-    handler gets (uuid, *details): the domain's uuid in place of libvirt's objects.
-    """
-
-    def forward(_conn: Any, domain: libvirt.virDomain, *details: Any) -> None:
-        loop.call_soon_threadsafe(handler, domain.UUIDString(), *details[:-1])
-
-    return forward
+            await self._submit(functools.partial(close, handle))
 
 
 def _called(func: Callable[..., Any]) -> str:
@@ -431,10 +370,6 @@ def _outcome(running: asyncio.Future[Any]) -> str:
     if not running.done():
         return "overrun"
     return "error" if running.cancelled() or running.exception() is not None else OK
-
-
-def _discard_error(_context: Any, _error: Any) -> None:
-    """libvirt prints errors to stderr unless told otherwise; they reach us as exceptions."""
 
 
 def _nothing() -> None:
