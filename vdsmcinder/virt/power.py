@@ -114,7 +114,7 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     if not vm.running:
         return
     # A process that hangs does not heed SIGTERM.
-    attempts = 0 if vm.hangs else graceful_attempts
+    attempts = 0 if vm.monitor.hangs else graceful_attempts
     timeout_s = max((attempts + 1) * KILL_S, vm.services.connection.call_timeout_s)
     try:
         with vm.commanded():

@@ -96,7 +96,7 @@ class Sampler:
 
         A VM that does not answer is left out of the rounds that follow, until it does.
         """
-        vms = [vm for vm in self._registry.vms() if vm.running and not vm.hangs]
+        vms = [vm for vm in self._registry.vms() if vm.running and not vm.monitor.hangs]
         if not vms or self._connection.stuck_calls >= MOST_STUCK:
             return
         patience_s = PATIENCE_S + len(vms) * PATIENCE_PER_VM_S
@@ -114,7 +114,7 @@ class Sampler:
         # The first call waits for the one that has been silent for longest.
         longest = max(silent_ms, key=silent_ms.__getitem__)
         if silent_ms[longest] >= stats.SILENT_MS and not overrun.finished.done():
-            longest.hang_until(overrun.finished)
+            longest.monitor.hang_until(overrun.finished)
 
     async def _look(self, vm: VM, lanes: asyncio.Semaphore) -> int:
         """Sample one VM; for how long something else has been waiting for it, in ms."""
@@ -124,7 +124,7 @@ class Sampler:
             try:
                 return await self._take(PATIENCE_S, self._new_collector().collect_once, vm.id)
             except CallOverrun as e:
-                vm.hang_until(e.finished)
+                vm.monitor.hang_until(e.finished)
             except (ResourceUnavailable, libvirt.libvirtError) as e:
                 log.warning("no statistics of %s this time: %s", vm.name, e)
             return 0

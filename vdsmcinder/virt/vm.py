@@ -28,12 +28,13 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.virt import faults, lifecycle, process, stats, story
-from vdsmcinder.virt.connection import CallOverrun, Connection
+from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
 from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Migration
+from vdsmcinder.virt.monitor import Monitor
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.status import Cause, Exit, PauseCode, Status, after
@@ -42,12 +43,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long a call waits for a QEMU process that does not answer to do so after all, in seconds.
-STUCK_GRACE_S = 3.0
 # How long libvirt may take to tell of what it was called to do, in seconds.
 EVENT_S = 2.0
-# Calls that may wait for one QEMU process at once.
-CALLS_AT_ONCE = 2
 
 NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
 
@@ -77,6 +74,7 @@ class VM:
     the same, read. exit: set once it is Down. status_changed_ms: monotonic clock.
     wanted_exit: the end that we asked for, which libvirt cannot tell from others.
     doomed: it is being destroyed, and its domain removed.
+    monitor: calls that its QEMU process answers go through it.
     ending: held by the one VM.destroy that does it; others wait for it.
     adrift: libvirt went away while it started the VM, and whether it did is not known yet.
     removals: for each device alias that is being unplugged, what waits for the guest to let go.
@@ -96,6 +94,7 @@ class VM:
         self.sample: stats.VmSample | None = None
         self.pid = 0
         self.services = services
+        self.monitor = Monitor(uuid, self.name, services.connection, self._monitor_is_back)
         self.lock = asyncio.Lock()
         self.ending = asyncio.Lock()
         self.adrift = False
@@ -109,10 +108,7 @@ class VM:
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
         self._end_was_told = asyncio.Event()
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._monitor_answers = True
         self._commands: list[logs.Cause] = []
-        self._stuck: set[asyncio.Future[Any]] = set()
         self._watchers: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -146,24 +142,19 @@ class VM:
     @property
     def monitor_responsive(self) -> bool:
         """Whether QEMU answered the last time it was asked."""
-        return self._monitor_answers and not self.hangs
+        return self.monitor.responsive
 
     @property
     def failed_disks(self) -> list[str]:
         """Target names of the disks whose I/O errors made QEMU pause the VM."""
         return sorted(self.io.disks) if self.status is Status.PAUSED else []
 
-    @property
-    def hangs(self) -> bool:
-        """Whether a call waits for QEMU that should have come back."""
-        return bool(self._stuck)
-
     def take_sample(self, fields: Mapping[str, Any], taken_ms: int, answers: bool) -> None:
         """Keep a fresh sample out of libvirt's bulk statistics.
 
         taken_ms: monotonic clock. answers: whether QEMU's monitor does.
         """
-        self._monitor_answers = answers
+        self.monitor.answers = answers
         self.sample = stats.sample(fields, self.sample, taken_ms)
 
     def take_xml(self, xml: str) -> None:
@@ -365,48 +356,12 @@ class VM:
             raise faults.explain(e, f"VM {self.id} could not be {doing}", failure) from e
 
     async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
-        """Run func(domain, *args), unless an earlier call still waits for this VM's QEMU.
+        """Run func(domain, *args), as virt/monitor.py does."""
+        return await self.monitor.call(func, *args, timeout_s=timeout_s)
 
-        timeout_s: deadline in seconds, libvirt.call_timeout_s of the configuration if not given.
-        Raises libvirt.libvirtError; ResourceUnavailable (40) while QEMU does not answer, and
-        CallOverrun, which is one, when it does not answer this call.
-        """
-        # Few, so that a QEMU that has just begun to hang does not take a thread for each verb.
-        try:
-            await asyncio.wait_for(self._calls.acquire(), self.services.connection.call_timeout_s)
-        except asyncio.TimeoutError:
-            raise self._does_not_answer() from None
-        try:
-            if self.hangs:
-                await asyncio.wait(set(self._stuck), timeout=STUCK_GRACE_S)
-                if self.hangs:
-                    raise self._does_not_answer()
-            return await self.services.connection.on_domain(
-                self.id, func, *args, timeout_s=timeout_s
-            )
-        except CallOverrun as e:
-            self.hang_until(e.finished)
-            raise CallOverrun(f"VM {self.id}: {e}", e.finished) from e
-        finally:
-            self._calls.release()
-
-    def _does_not_answer(self) -> ResourceUnavailable:
-        return ResourceUnavailable(
-            f"VM {self.id}'s QEMU process does not answer its monitor: an earlier call still waits "
-            "for it; look at the process, VM.destroy ends it"
-        )
-
-    def hang_until(self, finished: asyncio.Future[Any]) -> None:
-        """A call waits for this VM's QEMU, which does not answer; finished: when it does."""
-        if not self.hangs:
-            log.warning("the QEMU process of %s does not answer its monitor", self.name)
-        self._stuck.add(finished)
-        finished.add_done_callback(self._came_back)
-
-    def _came_back(self, call: asyncio.Future[Any]) -> None:
+    def _monitor_is_back(self) -> None:
         """A call that overran its deadline is done after all, and may have changed devices."""
-        self._stuck.discard(call)
-        if self.running and not self.hangs:
+        if self.running:
             log.info("the QEMU process of %s answers again", self.name)
             self.spawn(self.refresh())
 
