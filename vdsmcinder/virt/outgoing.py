@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 # libvirt's figures are looked at so often; engines hear of them less (progress_interval_s).
 LOOK_S = 0.25
+# While the guest stands still its QEMU process is looked at so often.
+CLOSE_LOOK_S = 0.002
 # libvirt copies for as long as it takes; what has to end it is not a deadline.
 FOR_EVER_S = 1e8
 _HANDED_OVER = frozenset(
@@ -53,9 +55,9 @@ class Outgoing:
 
     stopped_s: when the guest was stopped to be handed over (monotonic clock), None if it was not as
     far as is known. may_run_there: it was, or may have been. ended: what libvirt tells of its
-    QEMU's end. qemu: done when its QEMU process has ended; None where that cannot be watched.
-    turn: it may begin. halted: it is not to be copied, because it was cancelled or the VM does not
-    run any more. cancelled: by an engine. failure: why the VM stayed, once it is over.
+    QEMU's end. qemu: done when its QEMU process cannot run any more; None where that cannot be
+    watched. turn: it may begin. halted: it is not to be copied, because it was cancelled or the VM
+    does not run any more. cancelled: by an engine. failure: why the VM stayed, once it is over.
     """
 
     def __init__(self, vm: VM, mark: MigrationMark, address: Address, travel: Travel) -> None:
@@ -111,6 +113,7 @@ class Outgoing:
         if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail in _HANDED_OVER:
             self.stopped_s = self.stopped_s or time.monotonic()
             self.may_run_there = True
+            self.vm.spawn(self._watch_closely())
             if detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY:
                 self._tell(replace(self.progress, post_copy=True))
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
@@ -272,6 +275,17 @@ class Outgoing:
             self.qemu = process.ended(self.vm.pid)
         except (OSError, ValueError) as e:
             log.debug("%s: its QEMU process is not watched: %s", self.vm.name, e)
+
+    async def _watch_closely(self) -> None:
+        """The guest stands until its QEMU process here can run no more: see that when it is so."""
+        pid, pause_s = self.vm.pid, CLOSE_LOOK_S
+        while self.qemu is not None and not self.qemu.done():
+            if not process.can_run(pid):
+                self.qemu.set_result(None)
+                return
+            await asyncio.sleep(pause_s)
+            # What takes longer is a handover that has failed.
+            pause_s = min(pause_s * 1.05, LOOK_S)
 
     async def _watch(self) -> None:
         """Look at libvirt's figures, tell engines of them, and end what does not come forward."""

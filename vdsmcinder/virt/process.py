@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A VM's QEMU process as the kernel knows it: its pid and its age.
+"""A VM's QEMU process as the kernel knows it: its pid, its age, its end.
 
-vm.py reads both for the engine; libvirt tells neither through its API.
+vm.py reads the first two for the engine, outgoing.py waits for the last; libvirt's API tells
+neither of the first, and the last late.
 """
 
 from __future__ import annotations
@@ -65,3 +66,33 @@ def ended(pid: int) -> asyncio.Future[None]:
     loop.add_reader(descriptor, readable)
     future.add_done_callback(close)
     return future
+
+
+def can_run(pid: int) -> bool:
+    """Whether the process can execute another instruction of its own, as far as can be seen.
+
+    False comes before ended(): a process that ends lets go of its memory thread by thread, and it
+    has ended when all of that is given back, which takes long where there is much. A thread that
+    has let go of it is never in user space or in its guest again (proc(5), statm).
+    """
+    # Twice, for the list of threads is not read at one moment.
+    return _has_memory(pid) or _has_memory(pid)
+
+
+def _has_memory(pid: int) -> bool:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        # It has ended, or /proc hides it from us: ended() tells which.
+        return True
+    return any(_thread_has_memory(pid, thread) for thread in threads)
+
+
+def _thread_has_memory(pid: int, thread: str) -> bool:
+    try:
+        pages = Path(f"/proc/{pid}/task/{thread}/statm").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return True
+    return not pages.startswith(b"0 ")
