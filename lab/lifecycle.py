@@ -36,6 +36,8 @@ NEW_NAMESPACES = ("--mount", "--propagation=unchanged", "--net", "--pid", "--ipc
 # Ceph's and libvirt's, the guests' consoles, the daemon under test.
 WITH_LOGS = ("log", "guests", "daemon")
 ROOT_SCRIPT = Path(__file__).with_name("lab-root.sh")
+# Whether the QEMU processes of any user may move memory in post-copy; one setting for all hosts.
+USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 
 
 def kept_logs() -> Path:
@@ -58,6 +60,7 @@ def up(host_count: int, steps: Steps, *, with_cinder: bool = False) -> Lab:
                 namespace = Namespace(_child_of(first), KINDS)
                 Record(first.pid, namespace.pid, {}).write(lab_dir())
                 _make_network(namespace)
+                _allow_post_copy()
             hosts = _fill(namespace, guest, [f"host{n + 1}" for n in range(host_count)], steps)
             record = Record(first.pid, namespace.pid, hosts)
             record.write(lab_dir())
@@ -168,6 +171,13 @@ def _child_of(first: subprocess.Popen[bytes]) -> int:
         return first_of(first.pid)
 
     return wait_until(child, "the lab's first process", 10)
+
+
+def _allow_post_copy() -> None:
+    """Set what libvirt's package sets on EL; a container may refuse it, and has no post-copy."""
+    with contextlib.suppress(OSError):
+        if USERFAULTFD.read_text().strip() == "0":
+            USERFAULTFD.write_text("1\n")
 
 
 def _make_network(namespace: Namespace) -> None:
