@@ -17,6 +17,7 @@ import rbd
 from lab.base import ENGINE_ADDRESS
 from lab.engine import new_id, secret_params
 from lab.host import MIGRATION_PKI
+from lab.lifecycle import USERFAULTFD
 from lab.traveller import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
@@ -42,6 +43,12 @@ HUGE_MIB = 10_000_000
 # What no emulated processor has.
 CPU = "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/></cpu>"
 DATA_PREFIX = "10.78.0"
+# What a guest that writes has to be copied again takes longer than 1 ms.
+NEVER = [{"name": "setDowntime", "params": ["1"]}]
+POST_COPY = {
+    "init": NEVER,
+    "stalling": [{"limit": -1, "action": {"name": "postcopy", "params": []}}],
+}
 # Of a second daemon on host2.
 BESIDE = 54401
 
@@ -222,9 +229,7 @@ async def is_copying(vm):
 
 async def test_a_schedule_ends_what_does_not_converge(traveller):
     stalling = [{"limit": -1, "action": {"name": "abort", "params": []}}]
-    init = [{"name": "setDowntime", "params": ["1"]}]
-    schedule = {"init": init, "stalling": stalling}
-    # What a guest that writes has to be copied again takes longer than 1 ms.
+    schedule = {"init": NEVER, "stalling": stalling}
     await traveller.begin()
     params = migrating(traveller, maxBandwidth=16, convergenceSchedule=schedule)
     await call(traveller, "migrate", params=params)
@@ -364,6 +369,19 @@ async def test_an_image_that_was_locked_by_hand(lab, engine, elsewhere):
             with refused(12, f"(volumes/{image}): the image was locked by hand ('backup' by"):
                 await engine.call("VM.migrate", vmID=vm_id, params={"vmId": vm_id, **where})
             assert await status(engine, vm_id) == "Up"
+
+
+async def test_a_host_that_does_not_do_post_copy(traveller):
+    host = traveller.there.daemon.host
+    host.path("/run/no-userfaultfd").write_text("0\n")
+    host.run(["mount", "--bind", "/run/no-userfaultfd", USERFAULTFD])
+    try:
+        with refused(12, "host host2:54321 refuses it", "vm.unprivileged_userfaultfd is 0"):
+            params = migrating(traveller, convergenceSchedule=POST_COPY)
+            await call(traveller, "migrate", params=params)
+    finally:
+        host.run(["umount", USERFAULTFD])
+    await is_home(traveller)
 
 
 async def test_a_host_that_has_not_the_memory(elsewhere, traveller):

@@ -32,7 +32,7 @@ MIGRATION = "0b4f9c52-11d0-4b8e-8f5d-1c7e0a9d3b62"
 KEY = b"a key that nobody may see"
 CONTRACT = schema.load()
 SPEC = SecretSpec(MIGRATION, UsageType.CEPH, f"ovirt/{MIGRATION}", Secret(KEY), "of the pool")
-OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", (SPEC,), 3)
+OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", (SPEC,), 3, post_copy=True)
 
 
 def test_an_offer_is_read_as_it_was_written() -> None:
@@ -42,6 +42,7 @@ def test_an_offer_is_read_as_it_was_written() -> None:
     assert read.secrets[0].value.reveal() == KEY
     shown = (read.vm_id, read.migration_id, read.handover, read.xml, read.source, read.limit)
     assert shown == (VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", 3)
+    assert read.post_copy
 
 
 def test_an_offer_shows_no_key() -> None:

@@ -29,6 +29,7 @@ def write_offer(offer: Offer) -> dict[str, Any]:
         "migrationId": offer.migration_id,
         "handover": offer.handover.value,
         "source": offer.source,
+        "postCopy": offer.post_copy,
         "secrets": [_write_secret(spec) for spec in offer.secrets],
     }
     limit = {} if offer.limit is None else {"incomingLimit": offer.limit}
@@ -46,6 +47,7 @@ def read_offer(vm_id: str, params: Mapping[str, Any], limit: int | None) -> Offe
         source=fields.need("source", TEXT),
         secrets=validated(params.get("secrets") or []),
         limit=limit,
+        post_copy=fields.get("postCopy", BOOLEAN) or False,
     )
 
 

@@ -71,7 +71,7 @@ class Arrivals:
             if offer.secrets:
                 await self._travel.secrets.take_in(offer.secrets)
             announced = [coming.vm.domain for coming in self._coming() if not coming.came]
-            await self._host.check(domain, offer.xml, announced)
+            await self._host.check(domain, offer.xml, announced, post_copy=offer.post_copy)
             claims = await self._preflight.check(
                 domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )

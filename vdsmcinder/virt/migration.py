@@ -60,7 +60,8 @@ class Offer:
     """A VM that is to come. xml: its domain as it runs, without passwords.
 
     source: the host that it comes from, in words. secrets: keys that its disks need, if the source
-    hands them over. limit: VMs that may come at once, None for the destination's own.
+    hands them over. limit: VMs that may come at once, None for the destination's own. post_copy:
+    whether it may come to be moved by post-copy.
     """
 
     vm_id: str
@@ -70,6 +71,7 @@ class Offer:
     source: str
     secrets: Sequence[SecretSpec] = ()
     limit: int | None = None
+    post_copy: bool = False
 
 
 @dataclass(frozen=True)

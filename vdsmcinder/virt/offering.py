@@ -33,7 +33,13 @@ async def offer(going: Outgoing, request: MigrationRequest, peer: Peer) -> bool:
     """
     vm, travel = going.vm, going.travel
     offered = Offer(
-        vm.id, going.id, going.handover, vm.xml, travel.host_name, limit=request.incoming_limit
+        vm.id,
+        going.id,
+        going.handover,
+        vm.xml,
+        travel.host_name,
+        limit=request.incoming_limit,
+        post_copy=request.schedule.post_copy,
     )
     try:
         accepted = await peer.offer(offered)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -23,6 +24,9 @@ from vdsmcinder.virt.xmldoc import parse
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
 # What QEMU takes beside the memory that the guest sees.
 _OVERHEAD_MIB = 128
+# Memory that a guest waits for is brought by userfaultfd, which QEMU, not being root, may use if
+# this is 1. Kernels that have no such file let everybody.
+_USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,13 @@ class Host:
     secrets: Secrets
     available_mib: Callable[[], int]
 
-    async def check(self, domain: Domain, xml: str, announced: Collection[Domain]) -> None:
+    async def check(
+        self, domain: Domain, xml: str, announced: Collection[Domain], *, post_copy: bool
+    ) -> None:
         """Raise for what this host lacks to run the VM; its disks are virt/preflight.py's.
 
-        announced: VMs that are to come as well and have not got their memory yet.
+        announced: VMs that are to come as well and have not got their memory yet. post_copy:
+        whether it may come to be moved so, for which only the destination needs anything.
         Raises OutOfMemory (14); MigrationFailed (12), with missingSecrets where those are missing.
         """
         try:
@@ -49,6 +56,8 @@ class Host:
                 remedy="migrate it to a host that is like its own",
             ) from e
         _check_memory(domain, self.available_mib(), announced)
+        if post_copy:
+            _check_post_copy(domain)
         missing = await self.secrets.missing(sorted(domain.secret_uuids))
         if missing:
             raise MigrationFailed(
@@ -66,6 +75,15 @@ def _check_memory(domain: Domain, available_mib: int, announced: Collection[Doma
             f"VM {domain.uuid} needs {domain.memory_mib} MiB, but this host has "
             f"{max(free, 0)} MiB left; stop other VMs here, or choose another host",
             availableMiB=max(free, 0),
+        )
+
+
+def _check_post_copy(domain: Domain) -> None:
+    if _USERFAULTFD.exists() and _USERFAULTFD.read_text().strip() == "0":
+        raise MigrationFailed(
+            f"this host cannot take VM {domain.uuid} in by post-copy: its sysctl "
+            "vm.unprivileged_userfaultfd is 0; set it to 1 in /etc/sysctl.d and by 'sysctl "
+            "--system', or migrate without a postcopy step"
         )
 
 
