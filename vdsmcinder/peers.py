@@ -11,6 +11,7 @@ import os
 import ssl
 from typing import Any
 
+from vdsmcinder import logs
 from vdsmcinder.client import stomp
 from vdsmcinder.client.session import RemoteError
 from vdsmcinder.config import Listen
@@ -49,7 +50,8 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
         ) from e
     except OSError as e:
         # asyncio puts words of its own in place of the system's.
-        why = os.strerror(e.errno) if e.errno is not None and e.errno > 0 else reason(e)
+        told = not isinstance(e, ssl.SSLError) and e.errno is not None and e.errno > 0
+        why = os.strerror(e.errno or 0) if told else reason(e)
         raise PeerUnreachable(
             f"host {address} cannot be reached ({why}); check that vdsm-cinderd runs there, "
             "and that its CA signed this host's certificate, for clients too",
@@ -86,7 +88,8 @@ class StompPeer:
 
     async def _call(self, verb: str, params: dict[str, Any], timeout_s: float) -> Any:
         try:
-            return await self._session.call(verb, params, timeout_s=timeout_s)
+            # The flow id of the engine's call marks the lines in the other host's log too.
+            return await self._session.call(verb, params, logs.flow_id.get(), timeout_s)
         except RemoteError as e:
             raise PeerRefused(e.code, e.message, dict(e.data)) from e
         except (OSError, asyncio.TimeoutError) as e:

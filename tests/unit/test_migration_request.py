@@ -36,7 +36,13 @@ def test_where_to(dst: str, address: Address, shown: str | None) -> None:
     assert str(address) == (shown or dst)
 
 
-@pytest.mark.parametrize("dst", ["node2:0", "node2:x", "node2:65536", "a b", "node/2", "node2:1:2"])
+@pytest.mark.parametrize(
+    "dst",
+    [
+        *("node2:0", "node2:x", "node2:65536", "a b", "node/2", "node2:1:2"),
+        *("node2..example.com", ".", "n" * 64, "node." * 60),
+    ],
+)
 def test_what_is_no_host(dst: str) -> None:
     with pytest.raises(InvalidParameter, match=r"dst is .*; expected a host, or host:port"):
         request(dst=dst)

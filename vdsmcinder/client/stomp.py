@@ -85,7 +85,11 @@ class StompSession(asyncio.Protocol):
         offer = f"{heartbeat_ms},{heartbeat_ms}"
         self.send(Frame("CONNECT", {"accept-version": "1.2", "host": host, "heart-beat": offer}))
         answer = await self._connected
-        theirs, ours = (int(n) for n in answer.headers.get("heart-beat", "0,0").split(","))
+        beats = answer.headers.get("heart-beat", "0,0")
+        try:
+            theirs, ours = (int(n) for n in beats.split(","))
+        except ValueError:
+            raise SessionLost(f"the daemon broke the protocol: heart-beat is {beats!r}") from None
         # "Heart-beating": the slower of what one side offers and the other wants, if both do.
         self._heart.start(
             max(heartbeat_ms, ours) if ours and heartbeat_ms else 0,
@@ -196,7 +200,7 @@ class StompSession(asyncio.Protocol):
         try:
             while (frame := self._decoder.next_frame()) is not None:
                 self._take(frame)
-        except (ProtocolError, ValueError) as e:
+        except (ProtocolError, ValueError, LookupError, TypeError, AttributeError) as e:
             self._fail(f"the daemon broke the protocol: {e}")
             self._transport.abort()
 

@@ -6,6 +6,7 @@ rpc/vm.py has them read here; virt/outgoing.py does what they say.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from vdsmcinder.virt.convergence import Schedule
 _BANDWIDTH = number(0, 2**31 - 1)
 _LIMIT = number(1, 2**16)
 _PARALLEL = number(0, 255)
+# RFC 1123, 2.1: labels of up to 63 characters, 255 in all.
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+_NAME_CHARS = 255
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,9 @@ def _refuse_other_ways(fields: Fields) -> None:
 
 def _read_host(value: Any) -> str:
     host = TEXT.convert(value).strip("[]")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", host):
+    if ":" in host:
+        return str(ipaddress.IPv6Address(host))
+    if len(host) > _NAME_CHARS or not _NAME.fullmatch(host):
         raise ValueError
     return host
 
