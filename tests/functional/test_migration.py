@@ -304,6 +304,7 @@ async def test_a_key_is_handed_over_where_that_is_wanted(lab, engine, elsewhere)
         ({"dst": ""}, 11, ("dst is missing",)),
         ({"dst": "host2:1"}, 10, ("host host2:1 cannot be reached", "Connection refused")),
         ({"dst": "nowhere:54321"}, 10, ("host nowhere:54321 cannot be reached",)),
+        ({"dst": "host1"}, 91, ("is on this host already", "name another as dst")),
         ({"mode": "file"}, 75, ("mode is 'file'",)),
         ({"convergenceSchedule": {"init": [{"name": "hurry"}]}}, 91, ("name is 'hurry'",)),
     ],

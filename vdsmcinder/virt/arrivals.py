@@ -117,6 +117,12 @@ class Arrivals:
         """
         if isinstance(known.migration, Incoming):
             await known.migration.drop("its source offered it anew")
+        elif known.migration is not None and known.migration.id == offer.migration_id:
+            raise InvalidParameter(
+                f"VM {known.id} is on this host already, which is the one that it is to leave; "
+                "name another as dst",
+                field="dst",
+            )
         elif not _did_not_arrive(known):
             raise VMExists(
                 f"VM {known.id} exists on this host already and is {known.status.value}; "
