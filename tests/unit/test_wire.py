@@ -12,6 +12,7 @@ import pytest
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc import schema, wire, wire_host, wire_stats
 from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.migration import Progress
 from vdsmcinder.virt.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.status import Exit, ExitCode, ExitReason, PauseCode, Status
 
@@ -127,6 +128,7 @@ def vm(xml=XML, **changes):
         "monitor_responsive": True,
         "failed_disks": [],
         "balloon_target_kib": None,
+        "migration": None,
     }
     return SimpleNamespace(**{**known, **changes})
 
@@ -138,17 +140,29 @@ DOWN = {
     "pid": 0,
 }
 PAUSED = {"status": Status.PAUSED, "pause_code": PauseCode.EIO, "failed_disks": ["vda"]}
+LEAVING = {
+    "status": Status.MIGRATION_SOURCE,
+    "migration": SimpleNamespace(progress=Progress(percent=42)),
+}
 STARTING = {"status": Status.WAIT_FOR_LAUNCH, "sample": None, "pid": 0, "elapsed_s": 0}
 
 
 @pytest.mark.parametrize("xml", [XML, BARE])
-@pytest.mark.parametrize("changes", [{}, DOWN, PAUSED, STARTING, {"monitor_responsive": False}])
+@pytest.mark.parametrize(
+    "changes", [{}, DOWN, PAUSED, LEAVING, STARTING, {"monitor_responsive": False}]
+)
 def test_everything_fits_the_contract(xml, changes):
     this = vm(xml, **changes)
     CONTRACT.type("VmDefinition").check(wire.definition(this), "definition")
     CONTRACT.type("VmShortStatus").check(wire.short_status(this), "short")
     CONTRACT.type("VmStats").check(wire_stats.vm_stats(this), "stats")
     CONTRACT.type("VmStatusNotice").check(wire.state(this), "state")
+
+
+def test_how_far_it_is_on_its_way_is_for_its_source_alone():
+    assert wire_stats.vm_stats(vm(**LEAVING))["migrationProgress"] == 42
+    coming = {**LEAVING, "status": Status.MIGRATION_DESTINATION}
+    assert "migrationProgress" not in wire_stats.vm_stats(vm(**coming))
 
 
 def test_definition():

@@ -110,6 +110,7 @@ def _state(vm: VM) -> dict[str, Any]:
         "status": vm.status.value,
         "pauseCode": (vm.pause_code or PauseCode.NOERR).value,
         **({"failedDisks": vm.failed_disks} if vm.failed_disks else {}),
+        **_migration(vm),
         "hash": vm.hash,
         "pid": str(vm.pid),
         "elapsedTime": str(vm.elapsed_s),
@@ -123,6 +124,13 @@ def _state(vm: VM) -> dict[str, Any]:
         **_balloon(vm, sample),
         "ioTune": [t for t in wire_iotune.values(vm) if any(t["ioTune"].values())],
     }
+
+
+def _migration(vm: VM) -> dict[str, Any]:
+    """How far it is on its way to another host."""
+    if vm.migration is None or vm.status is not Status.MIGRATION_SOURCE:
+        return {}
+    return {"migrationProgress": vm.migration.progress.percent}
 
 
 def _figures(domain: Domain, sample: VmSample | None) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Departures:
         """
         vm = self._registry.get(vm_id)
         request = parse_migration(vm.id, params, self._travel.options)
-        async with vm.lock:
+        # An agent that is asked to freeze the guest may have done so and not have answered yet.
+        async with vm.lock, vm.freezing.lock:
             going = await self._begin(vm, request)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((going, request))
@@ -95,6 +96,8 @@ class Departures:
         mark = MigrationMark(str(uuid.uuid4()), source, str(request.peer), handover.value)
         going = Outgoing(vm, mark, request.peer, self._travel)
         vm.migration = going
+        known = self._registry.find
+        self._last = {i: last for i, last in self._last.items() if known(i) is last.vm}
         self._last[vm.id] = going
         vm.apply(lifecycle.MIGRATES)
         return going
@@ -206,7 +209,8 @@ class Departures:
         if vm.migration is not None:
             return vm.migration.progress, False
         last = self._last.get(vm.id)
-        if last is None:
+        # One that has come back since is another VM to this host.
+        if last is None or last.vm is not vm:
             raise NoMigration(f"VM {vm.id} does not migrate, and has not since the daemon started")
         if last.failure is not None:
             raise MigrationFailed(last.failure.message)

@@ -75,7 +75,7 @@ class Incoming:
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             self.has_come()
         elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            self.vm.spawn(self._arrived())
+            self._arrived()
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
             self.failed("libvirt ended it here: its copying broke off")
         self._woken.set()
@@ -102,7 +102,7 @@ class Incoming:
         if now is None and self.came:
             self.failed("it was lost when libvirtd ended")
         elif now is not None and now.state == libvirt.VIR_DOMAIN_RUNNING:
-            await self._arrived()
+            self._arrived()
         elif now is not None and now.gone:
             self.failed("it was lost when libvirtd ended")
 
@@ -118,7 +118,7 @@ class Incoming:
             self._woken.clear()
             try:
                 if await self.vm.services.connection.on_domain(self.vm.id, _let_run):
-                    return await self._arrived()
+                    return self._arrived()
             except libvirt.libvirtError as e:
                 log.warning("%s could not be let run: %s", self.vm.name, e)
             if asyncio.get_running_loop().time() > until_s:
@@ -143,12 +143,14 @@ class Incoming:
         self.failed(why)
 
     async def end(self) -> None:
-        """Nothing: without a QEMU process here the VM stays on its source."""
+        """Expect it no longer; without a QEMU process here it stays on its source."""
+        if not self.came:
+            self.failed("it was destroyed here before it came")
 
     # How it ends
 
-    async def _arrived(self) -> None:
-        """It runs here."""
+    def _arrived(self) -> None:
+        """It runs here: what libvirt tells next, such as an I/O error, is for the VM itself."""
         if self.over.is_set():
             return
         self.over.set()
@@ -158,6 +160,10 @@ class Incoming:
         self._travel.counts.over[Direction.IN, "ok"] += 1
         log.info("%s has arrived from %s", vm.name, self.source)
         vm.arrived(lifecycle.RUNNING)
+        vm.spawn(self._read())
+
+    async def _read(self) -> None:
+        vm = self.vm
         try:
             vm.take_xml(await vm.services.connection.on_domain(vm.id, _unmark))
         except (libvirt.libvirtError, ResourceUnavailable) as e:

@@ -33,6 +33,9 @@ THAW_BY = "thawBy"
 # Our child that says that an operator wants the VM to stay paused.
 HELD = "held"
 
+# Our child that holds running_since_s.
+RUNNING_SINCE = "runningSince"
+
 # Our children that hold a MigrationMark.
 _MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHandover")
 
@@ -69,8 +72,9 @@ class VmMetadata:
     engine promised. custom: the engine's custom properties. exit_code, exit_reason: numbers of
     contract/errors.md, once the VM has ended. thaw_by_s: when a frozen guest is to be
     thawed, in seconds since 1970; None for one that is not frozen for a time.
-    held: paused by an operator, after QEMU had paused it for an I/O error. migration: the one that
-    is under way.
+    held: paused by an operator, after QEMU had paused it for an I/O error. running_since_s: when it
+    was started, on whichever host, in seconds since 1970; only for one that has migrated.
+    migration: the one that is under way.
     """
 
     version: int | None = None
@@ -84,6 +88,7 @@ class VmMetadata:
     exit_message: str | None = None
     thaw_by_s: int | None = None
     held: bool = False
+    running_since_s: int | None = None
     migration: MigrationMark | None = None
 
     @classmethod
@@ -123,6 +128,7 @@ class VmMetadata:
             exit_message=get(values, "exitMessage", TEXT),
             thaw_by_s=get(values, THAW_BY, number(0)),
             held=get(values, HELD, BOOLEAN) or False,
+            running_since_s=get(values, RUNNING_SINCE, number(0)),
             migration=_read_migration(values),
         )
 

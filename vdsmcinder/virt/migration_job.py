@@ -166,6 +166,15 @@ def progress(domain: libvirt.virDomain, known: Progress) -> Progress:
     return Progress(percent, known.post_copy, known.downtime_ms, remaining, transferred)
 
 
+def depart(domain: libvirt.virDomain, values: Mapping[str, str], since_s: int) -> None:
+    """Note in the domain that it migrates, and when it was started, which goes along with it.
+
+    since_s: seconds since 1970.
+    """
+    set_mark(domain, values)
+    metadata.set_live(domain, {metadata.RUNNING_SINCE: str(since_s)})
+
+
 def set_mark(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
     """Note in the domain that it migrates, or that it does not."""
     metadata.set_lasting(domain, values)

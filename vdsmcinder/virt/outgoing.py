@@ -205,7 +205,11 @@ class Outgoing:
         peer = await self.peer()
         encrypted = await offering.offer(self, request, peer)
         await self.vm.command(
-            migration_job.set_mark, self.mark.values(), doing="migrated", failure=MigrationFailed
+            migration_job.depart,
+            self.mark.values(),
+            round(time.time() - self.vm.elapsed_s),
+            doing="migrated",
+            failure=MigrationFailed,
         )
         return encrypted
 
@@ -362,7 +366,8 @@ class Outgoing:
 
     def stays(self, change: Change | None, why: VdsmCinderError) -> None:
         """The VM stays on this host, or ended here. change: to its status; None if it has none."""
-        log.warning("%s does not migrate to host %s: %s", self.vm.name, self.address, why.message)
+        level = logging.INFO if self.cancelled else logging.WARNING
+        log.log(level, "%s stays: %s", self.vm.name, why.message)
         self.failure = why
         self.finish(change)
 

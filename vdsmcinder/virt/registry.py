@@ -321,6 +321,9 @@ class Registry:
                 self._strangers.add(task)
                 task.add_done_callback(self._strangers.discard)
             return
+        change = lifecycle.from_event(event, detail)
+        if change is not None and change.cause is Cause.STOPPED:
+            vm.end_told()
         if vm.migration is not None:
             vm.migration.lifecycle(event, detail)
             return
@@ -334,12 +337,12 @@ class Registry:
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             vm.process_began()
-        change = lifecycle.from_event(event, detail)
         if change is not None:
             vm.happened(change)
 
     def _on_iteration(self, uuid: str, iteration: int) -> None:
-        self.on_pass(uuid, iteration)
+        if self._of_event(uuid) is not None:
+            self.on_pass(uuid, iteration)
 
     def _on_reboot(self, uuid: str) -> None:
         vm = self._of_event(uuid)

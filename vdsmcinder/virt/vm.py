@@ -37,7 +37,7 @@ from vdsmcinder.virt.migration import Migration
 from vdsmcinder.virt.monitor import Monitor
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.status import Cause, Exit, PauseCode, Status, after
+from vdsmcinder.virt.status import Exit, PauseCode, Status, after
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +136,12 @@ class VM:
 
     @property
     def elapsed_s(self) -> int:
-        """How long it has been running, in seconds; 0 when it is Down."""
-        return int(time.monotonic() - self._started_s) if self.running else 0
+        """How long it has been running, on whichever host, in seconds; 0 when it is Down."""
+        if not self.running:
+            return 0
+        here_s = time.monotonic() - self._started_s
+        since_s = self.domain.metadata.running_since_s
+        return int(here_s if since_s is None else max(here_s, time.time() - since_s))
 
     @property
     def monitor_responsive(self) -> bool:
@@ -177,8 +181,6 @@ class VM:
 
         While it migrates, its migration looks by itself.
         """
-        if change.cause is Cause.STOPPED:
-            self._end_was_told.set()
         if self.migration is not None:
             return
         if self.starting:
@@ -189,6 +191,10 @@ class VM:
     def process_began(self) -> None:
         """What libvirt told before it started the VM was of another of that uuid."""
         self._held_back = None
+
+    def end_told(self) -> None:
+        """libvirt tells that the VM's QEMU process has ended."""
+        self._end_was_told.set()
 
     async def end_is_told(self) -> None:
         """Return when libvirt has told of the VM's end, or it takes oddly long to do so.
