@@ -42,6 +42,7 @@ class Traveller:
         self.image = f"volume-{new_id()}"
         self.run = 0
         self.records = 0
+        self._heard_before = 0
         self._more = more
         self._changes = changes
         self._console: GuestConsole | None = None
@@ -93,7 +94,7 @@ class Traveller:
         if self._console is not None:
             self._note()
             self._console.close()
-        self.here = engine
+        self.here, self._heard_before = engine, 0
         host = engine.daemon.host
         self._console = pty_console(host, host.virsh("ttyconsole", self.id))
 
@@ -102,6 +103,9 @@ class Traveller:
     async def begin(self) -> None:
         """Have the guest write a run of its own; returns when the first record is on disk."""
         self.run, self.records = random.randrange(1, 10**6), 0
+        # What the guest said of the run before stands there still.
+        self.console.hear()
+        self._heard_before = len(self.console.transcript)
         await asyncio.to_thread(self.console.send, f"hammer vda {self.run}")
         await self.writes_on(1)
 
@@ -113,7 +117,8 @@ class Traveller:
 
     def _note(self) -> None:
         assert self._console is not None
-        found = re.findall(r"^lab: hammer vda (\d+)\n", self._console.transcript, re.MULTILINE)
+        said = self._console.transcript[self._heard_before :]
+        found = re.findall(r"^lab: hammer vda (\d+)\n", said, re.MULTILINE)
         self.records = max([self.records, *(int(number) + 1 for number in found[-1:])])
 
     async def writes_on(self, more: int, timeout_s: float = 60) -> None:

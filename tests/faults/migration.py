@@ -71,12 +71,17 @@ async def _refused_while_away(road: Road) -> None:
     await keeper.let_up()
 
 
-async def _while_offered(road: Road) -> None:
-    """The destination's daemon is killed while it is to make its checks."""
-    await _freeze_destination(road)
-    await road.depart()
-    await asyncio.sleep(0.5)
-    await _kill_destination(road)
+def _meanwhile_offered(*acts: Act) -> Act:
+    """What happens while the destination is slow to say whether it can run the VM."""
+
+    async def work(road: Road) -> None:
+        await _freeze_destination(road)
+        await road.depart()
+        await asyncio.sleep(0.5)
+        for act in acts:
+            await act(road)
+
+    return work
 
 
 async def _depart(road: Road) -> None:
@@ -132,6 +137,10 @@ async def _cancel_at_the_end(road: Road) -> None:
 
 async def _hurry(road: Road) -> None:
     await road.hurry()
+
+
+async def _answered(road: Road) -> None:
+    await road.answered()
 
 
 async def _freeze_destination(road: Road) -> None:
@@ -222,7 +231,28 @@ ROWS: Sequence[Row] = (
     Row(
         "destination-killed-offered",
         "offered: the destination's daemon, kill -9",
-        _while_offered,
+        _meanwhile_offered(_kill_destination),
+        Ends.HERE,
+        answers=("code 10",),
+    ),
+    Row(
+        "source-killed-offered",
+        "offered: the source's daemon, kill -9",
+        _meanwhile_offered(_kill_source, _wait(1), _thaw_destination),
+        Ends.HERE,
+        answers=("cut off",),
+    ),
+    Row(
+        "destination-libvirtd-killed-offered",
+        "offered: the destination's libvirtd, kill -9",
+        _meanwhile_offered(_libvirtd(1), _thaw_destination, _answered, _hurry),
+        Ends.EITHER,
+        answers=("accepted", "code 12", "code 40"),
+    ),
+    Row(
+        "network-cut-offered",
+        "offered: the network between the hosts cut for 40 s",
+        _meanwhile_offered(_network_cut, _thaw_destination, _wait(40), _network_back),
         Ends.HERE,
         answers=("code 10",),
     ),
@@ -330,6 +360,27 @@ ROWS: Sequence[Row] = (
         "destination-libvirtd-killed-handover",
         "handover: the destination's libvirtd, kill -9",
         both(_depart, _freeze_destination, _hurry, _left, _libvirtd(1), _thaw_destination),
+        Ends.THERE,
+    ),
+    Row(
+        "source-libvirtd-killed-handover",
+        "handover: the source's libvirtd, kill -9",
+        both(_depart, _freeze_destination, _hurry, _left, _libvirtd(0), _thaw_destination),
+        Ends.THERE,
+    ),
+    Row(
+        "ceph-cut-handover",
+        "handover: Ceph out of the destination's reach for 10 s",
+        both(
+            _depart,
+            _freeze_destination,
+            _hurry,
+            _left,
+            _ceph_cut,
+            _thaw_destination,
+            _wait(10),
+            _ceph_back,
+        ),
         Ends.THERE,
     ),
     Row(
