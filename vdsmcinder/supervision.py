@@ -37,6 +37,8 @@ class Supervision:
         # Given up for a message when no other file descriptor is left: a daemon that has too many
         # clients still turns, and a restart would cut off all of them.
         self._spare: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # Why the last report did not get through: told once, not with every report.
+        self._unheard = ""
         self._reporting: asyncio.Task[None] | None = None
 
     def ready(self) -> None:
@@ -75,10 +77,13 @@ class Supervision:
             notify(state)
         except OSError as e:
             if e.errno not in (errno.EMFILE, errno.ENFILE):
-                _log_failure(state, e)
+                if self._unheard != str(e):
+                    _log_failure(state, e)
+                self._unheard = str(e)
                 return
             self._give_up_spare()
             _tell(state)
+        self._unheard = ""
         if self._spare is None:
             with contextlib.suppress(OSError):
                 self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -136,6 +136,17 @@ async def test_a_manager_that_is_gone_ends_nothing(
     assert "could not be told READY=1" in caplog.text
 
 
+async def test_that_reports_do_not_get_through_is_told_once(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervision, "INTERVAL_S", 0.01)
+    async with supervised(["fine"]):
+        assert await heard(manager) == ["READY=1"]
+        os.unlink(os.environ["NOTIFY_SOCKET"])
+        await asyncio.sleep(0.2)
+    assert caplog.text.count("could not be told WATCHDOG=1") == 1
+
+
 def test_what_only_root_may_read_comes_as_a_credential(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
