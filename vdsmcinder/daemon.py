@@ -321,6 +321,7 @@ class Daemon:
         return health.report(
             self._connection,
             self._registry,
+            self._migrations.arrivals,
             self._missing,
             self._kept_keys.trouble,
             self._clusters,

@@ -14,6 +14,7 @@ from typing import Any
 from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
+from vdsmcinder.virt.arrivals import Arrivals
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
@@ -34,6 +35,7 @@ class Trouble:
 def report(  # noqa: PLR0917 - one for each thing that can be wrong
     connection: Connection,
     registry: Registry,
+    arrivals: Arrivals,
     missing: MissingSecrets,
     not_kept: str,
     clusters: ClusterMonitor,
@@ -51,6 +53,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     troubles = [
         *_libvirt(connection),
         *_vms(registry),
+        *(Trouble(reason, serious=False) for reason in arrivals.troubles()),
         *_secrets(missing, not_kept),
         *_ceph(clusters),
         *_certificates(expiry.certificates, urgent),

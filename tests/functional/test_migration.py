@@ -7,7 +7,9 @@ tests/faults/migration.py has what fails meanwhile; `make migrations` moves a VM
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -431,6 +433,70 @@ async def test_a_vm_that_is_announced_and_does_not_come(lab, engine, traveller):
         with refused(1, "did not come to this host"):
             run = {**verdict, "verdict": "run"}
             await other.call("VM.migrationConclude", vmID=traveller.id, params=run)
+
+
+async def test_a_whole_copy_whose_source_is_not_heard_of(lab, traveller):
+    """It runs when somebody vouches that the source is off, and no image is open elsewhere."""
+    fenced = {"verdict": "fenced"}
+    await traveller.begin()
+    await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+    source, there = traveller.here.daemon, traveller.there
+    with refused(12, "has not come whole to this host", "start it anew"):
+        await there.call("VM.migrationConclude", vmID=traveller.id, params=fenced)
+    await traveller.copying()
+    with frozen(source):
+        source.host.virsh("migrate-setspeed", traveller.id, 1024)
+        await eventually(lambda: has_come_whole(there, traveller.id), "the copy to be whole")
+        with refused(51, "comes from host1", "see that it is off", "VM.migrationConclude vmID="):
+            await there.call("VM.cont", vmID=traveller.id)
+        assert await status(there, traveller.id) == "Migration Destination"
+        open_there = refused(12, "is still open on another host", f" at {ENGINE_ADDRESS}")
+        with held_open(lab.ceph, traveller.image), open_there:
+            await there.call("VM.migrationConclude", vmID=traveller.id, params=fenced)
+        assert await there.call("VM.migrationConclude", vmID=traveller.id, params=fenced)
+        assert await status(there, traveller.id) == "Up"
+    await traveller.arrives()
+    await traveller.writes_on(3)
+    assert (await traveller.stop()).lost == ()
+    await traveller.go()
+
+
+async def test_a_whole_copy_is_given_up(lab, engine, elsewhere):
+    """As an engine does that starts the VM anew; its source is told so when it is back."""
+    with new_image(elsewhere) as image:
+        async with idle(elsewhere, image) as vm_id:
+            where = {"dst": f"host1:{engine.daemon.port}", "dstparams": "", "maxBandwidth": SLOW}
+            await elsewhere.call("VM.migrate", vmID=vm_id, params={"vmId": vm_id, **where})
+
+            async def copied():
+                return "Memory processed" in elsewhere.daemon.host.virsh("domjobinfo", vm_id)
+
+            await eventually(copied, "libvirt to copy, whatever becomes of the daemon")
+            with frozen(elsewhere.daemon):
+                elsewhere.daemon.host.virsh("migrate-setspeed", vm_id, 1024)
+                await eventually(lambda: has_come_whole(engine, vm_id), "the copy to be whole")
+                await engine.destroy(vm_id)
+                assert vm_id not in engine.daemon.host.virsh("list", "--all", "--uuid")
+                assert lab.ceph.watchers(image) == []
+            with refused(1, "no VM"):
+                await engine.call("VM.cont", vmID=vm_id)
+            down = await elsewhere.wait_status(vm_id, "Down")
+            assert (down["exitCode"], down["exitReason"]) == (1, 2)
+
+
+@contextmanager
+def frozen(daemon):
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+async def has_come_whole(engine, vm_id):
+    """libvirt is done with it, there and on its source, whose QEMU has ended."""
+    return "paused (user)" in engine.daemon.host.virsh("domstate", "--reason", vm_id)
 
 
 async def test_a_vm_that_runs_is_not_dropped(traveller):

@@ -43,7 +43,7 @@ def use(others: Others) -> ImageUse:
         (Others.SOURCE_AND_HERE, (SOURCE, HERE, HERE), None),
         (Others.SOURCE_AND_HERE, (SOURCE, HERE, THIRD), Kind.IN_USE_TOO),
         (Others.HERE, (HERE,), None),
-        (Others.HERE, (HERE, SOURCE), Kind.IN_USE),
+        (Others.HERE, (HERE, SOURCE), Kind.IN_USE_THERE),
     ],
 )
 def test_who_may_have_it_open(

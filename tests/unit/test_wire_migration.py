@@ -54,11 +54,19 @@ def test_a_host_that_does_not_say_cannot_encrypt() -> None:
     assert wire_migration.read_acceptance({"migrationPort": 0}) == Acceptance(encryption=False)
 
 
-@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("verdict", [Verdict.RUN, Verdict.DROP])
 def test_a_verdict_is_read_as_it_was_written(verdict: Verdict) -> None:
     written = wire_migration.write_verdict(VM, MIGRATION, verdict)
     CONTRACT.verbs["VM.migrationConclude"].values(written)
     assert wire_migration.read_verdict(VM, written["params"]) == (MIGRATION, verdict)
+
+
+def test_who_speaks_for_a_source_that_is_off_need_not_know_which_migration_it_was() -> None:
+    said = {"verdict": "fenced"}
+    CONTRACT.verbs["VM.migrationConclude"].values({"vmID": VM, "params": said})
+    assert wire_migration.read_verdict(VM, said) == (None, Verdict.FENCED)
+    with pytest.raises(MissingParameter, match="migrationId is missing"):
+        wire_migration.read_verdict(VM, {"verdict": "run"})
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,13 @@ class Kind(enum.Enum):
         "after 30 s",
         None,
     )
+    IN_USE_THERE = (
+        "in_use_there",
+        "the image is still open on another host",
+        "see to it that the host that the VM comes from is off, and call again; Ceph lets go what "
+        "it held after 30 s",
+        None,
+    )
     LOCKED = (
         "locked",
         "the image was locked by hand",
@@ -162,7 +169,7 @@ class Kind(enum.Enum):
 
 KINDS = {kind.word: kind for kind in Kind}
 # These pass in a moment if it is but a client that looks at the image, or that ends.
-PASSING = frozenset({Kind.IN_USE, Kind.IN_USE_TOO, Kind.CLAIMED})
+PASSING = frozenset({Kind.IN_USE, Kind.IN_USE_TOO, Kind.IN_USE_THERE, Kind.CLAIMED})
 # While one of these lasts, nobody gets anything from the cluster.
 DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 

@@ -44,6 +44,14 @@ class Others(enum.Enum):
     HERE = "this host, where the VM is already"
 
 
+_FAULTS: Mapping[Others, Kind] = {
+    Others.NOBODY: Kind.IN_USE,
+    Others.SOURCE: Kind.IN_USE_TOO,
+    Others.SOURCE_AND_HERE: Kind.IN_USE_TOO,
+    Others.HERE: Kind.IN_USE_THERE,
+}
+
+
 @dataclass(frozen=True)
 class ImageUse:
     """An image as a disk uses it."""
@@ -73,8 +81,7 @@ class ImageUse:
             return None
         strangers = self._strangers(found["watchers"])
         if strangers:
-            comes = self.others in (Others.SOURCE, Others.SOURCE_AND_HERE)
-            return CephFault(Kind.IN_USE_TOO if comes else Kind.IN_USE, clients(strangers))
+            return CephFault(_FAULTS[self.others], clients(strangers))
         locks = [lock for lock in found["locks"] if not lock["cookie"].startswith(_AUTOMATIC)]
         if locks:
             holders = (f"{k['cookie']!r} by {k['client']} at {k['address']}" for k in locks)

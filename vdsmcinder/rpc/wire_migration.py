@@ -80,10 +80,16 @@ def write_verdict(vm_id: str, migration_id: str, verdict: Verdict) -> dict[str, 
     return {"vmID": vm_id, "params": {"migrationId": migration_id, "verdict": verdict.value}}
 
 
-def read_verdict(vm_id: str, params: Mapping[str, Any]) -> tuple[str, Verdict]:
-    """The migration's id and what becomes of the VM. Raises MissingParameter, InvalidParameter."""
+def read_verdict(vm_id: str, params: Mapping[str, Any]) -> tuple[str | None, Verdict]:
+    """The migration's id, if its source says it, and what becomes of the VM.
+
+    Raises MissingParameter, InvalidParameter.
+    """
     fields = Fields(params, f"migration of VM {vm_id}")
-    return fields.need("migrationId", UUID), Verdict(fields.need("verdict", _VERDICT))
+    verdict = Verdict(fields.need("verdict", _VERDICT))
+    if verdict is Verdict.FENCED:
+        return None, verdict
+    return fields.need("migrationId", UUID), verdict
 
 
 def status(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:

@@ -134,15 +134,24 @@ class Arrivals:
     def _coming(self) -> list[Incoming]:
         return [m for vm in self._registry.vms() if isinstance(m := vm.migration, Incoming)]
 
-    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> None:
-        """Do what the source says: let the VM run here, or forget it.
+    def troubles(self) -> list[str]:
+        """Of each VM that is whole and waits for its source for long, what to do."""
+        return [coming.trouble for coming in self._coming() if coming.trouble]
 
-        RUN raises NoSuchVM (1) and MigrationFailed (12) if there is no whole copy; DROP raises
-        VMExists (4) if it runs here already. Both raise ResourceUnavailable (40).
+    async def conclude(self, vm_id: str, migration_id: str | None, verdict: Verdict) -> None:
+        """Do what the source says, or who speaks for it: let the VM run here, or forget it.
+
+        RUN and FENCED raise NoSuchVM (1) and MigrationFailed (12) if there is no whole copy, FENCED
+        also if an image of it is open elsewhere; DROP raises VMExists (4) if it runs here already.
+        All raise ResourceUnavailable (40).
         """
         vm = self._registry.find(vm_id)
         coming = None if vm is None else vm.migration
         if verdict is Verdict.RUN:
+            await self._let_run(vm_id, vm, coming)
+        elif verdict is Verdict.FENCED:
+            if isinstance(coming, Incoming):
+                await self._check_source_is_off(coming)
             await self._let_run(vm_id, vm, coming)
         elif isinstance(coming, Incoming):
             if coming.id == migration_id:
@@ -152,6 +161,13 @@ class Arrivals:
             raise VMExists(f"VM {vm.id} runs on this host and is {vm.status.value}", vmId=vm.id)
         elif vm is not None and _did_not_arrive(vm):
             self._registry.forget(vm)
+
+    async def _check_source_is_off(self, coming: Incoming) -> None:
+        """Raise for a copy that is not whole, or whose source's QEMU Ceph still sees."""
+        await coming.require_whole()
+        vm = coming.vm
+        await self._preflight.check(vm.domain.drives, vm.id, MigrationFailed, Others.HERE)
+        log.warning("%s is let run, for it is said that %s is off", vm.name, coming.source)
 
     async def _let_run(self, vm_id: str, vm: VM | None, coming: object) -> None:
         if vm is None:

@@ -27,14 +27,26 @@ log = logging.getLogger(__name__)
 # A source says that its QEMU process has ended some milliseconds before libvirt here may be done.
 WHOLE_S = 10.0
 LOOK_S = 0.2
-_NOT_ITS_OWN = "another migration of it has begun since"
+# By then a source whose daemon was restarted, or that could not be reached, has been heard of.
+SILENT_S = 15.0
+_FENCED = """vdsm-cinder call VM.migrationConclude vmID={vm_id} params='{{"verdict": "fenced"}}'"""
+_NOT_WHOLE = frozenset(
+    {
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+    }
+)
+_IS_WHOLE = (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
 
 
 class Incoming:
     """One migration to this host.
 
-    source: where it comes from, in words. came: libvirt has a domain of it. on_end: called with
-    the VM's id when a copy that had come has ended here.
+    source: where it comes from, in words. came: libvirt has a domain of it. silent: it is whole,
+    and its source has not said for long that it may run. on_end: called with the VM's id when a
+    copy that had come has ended here.
     """
 
     def __init__(  # noqa: PLR0917 - one for each thing that it is
@@ -51,6 +63,7 @@ class Incoming:
         self.handover = handover
         self.source = source
         self.came = False
+        self.silent = False
         self.over = asyncio.Event()
         self.progress = Progress()
         self._travel = travel
@@ -58,10 +71,31 @@ class Incoming:
         self._woken = asyncio.Event()
         self._claims: Claims | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._whole = False
+        self._silence: asyncio.TimerHandle | None = None
 
     @property
     def words(self) -> str:
         return f"comes from {self.source}"
+
+    @property
+    def remedy(self) -> str:
+        if not self._whole:
+            return "call again when it has arrived; VM.migrateCancel on the other host ends that"
+        return (
+            "have vdsm-cinderd run there, which lets it run; or, if that host is lost for good, "
+            f"see that it is off and call: {_FENCED.format(vm_id=self.vm.id)}"
+        )
+
+    @property
+    def trouble(self) -> str:
+        """That it has waited for long, and what to do, as a sentence; empty if it has not."""
+        if not self.silent:
+            return ""
+        return (
+            f"VM {self.vm.id} ({self.vm.name}) has come whole from {self.source} and stands still, "
+            f"for that host has not said yet that it may run; {self.remedy}"
+        )
 
     def expect(self, claims: Claims) -> None:
         """Wait for libvirt to bring it, for so long as is configured. claims: of its images."""
@@ -76,6 +110,8 @@ class Incoming:
             self.has_come()
         elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             self._arrived()
+        elif (event, detail) == _IS_WHOLE:
+            self._stands()
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
             self.failed("libvirt ended it here: its copying broke off")
         self._woken.set()
@@ -105,6 +141,18 @@ class Incoming:
             self._arrived()
         elif now is not None and now.gone:
             self.failed("it was lost when libvirtd ended")
+        elif now is not None and _is_whole(now.state, now.reason):
+            self._stands()
+
+    def _stands(self) -> None:
+        """It is whole, and waits for its source to say that it may run."""
+        if not self._whole:
+            self._whole = True
+            self._silence = asyncio.get_running_loop().call_later(SILENT_S, self._not_told)
+
+    def _not_told(self) -> None:
+        self.silent = True
+        log.warning("%s", self.trouble)
 
     # What its source says
 
@@ -130,6 +178,18 @@ class Incoming:
         raise MigrationFailed(
             f"VM {self.vm.id} did not arrive whole on this host, so it cannot run here"
         )
+
+    async def require_whole(self) -> None:
+        """Raise MigrationFailed (12) for anything but a copy that is whole and stands.
+
+        Raises ResourceUnavailable (40).
+        """
+        now = await self._situation()
+        if now is None or not _is_whole(now.state, now.reason):
+            raise MigrationFailed(
+                f"VM {self.vm.id} has not come whole to this host, so that it cannot run here; if "
+                "the host that it comes from is off, VM.destroy it here and start it anew"
+            )
 
     async def drop(self, why: str) -> None:
         """The VM stays on its source: end the copy. Raises ResourceUnavailable (40)."""
@@ -191,8 +251,9 @@ class Incoming:
             log.debug("no domain is left of %s: %s", self.vm.name, e)
 
     def _let_go(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._silence):
+            if timer is not None:
+                timer.cancel()
         claims, self._claims = self._claims, None
         if claims is not None:
             self._travel.spawn(claims.release())
@@ -207,6 +268,11 @@ class Incoming:
             raise ResourceUnavailable(f"libvirt does not tell of VM {self.vm.id}: {e}") from e
 
 
+def _is_whole(state: int, reason: int) -> bool:
+    """Whether a domain stands, but no longer for its migration."""
+    return state == libvirt.VIR_DOMAIN_PAUSED and reason not in _NOT_WHOLE
+
+
 # What follows runs in the connection's thread pool.
 
 
@@ -215,7 +281,7 @@ def _let_run(domain: libvirt.virDomain) -> bool:
     state, reason = domain.state()
     if state == libvirt.VIR_DOMAIN_RUNNING:
         return True
-    if state != libvirt.VIR_DOMAIN_PAUSED or reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION:
+    if not _is_whole(state, reason):
         return False
     domain.resume()
     return True

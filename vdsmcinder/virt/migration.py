@@ -10,7 +10,10 @@ source, until its QEMU process there has ended after the destination had a whole
 - libvirt copies. With Handover.CONFIRMED the copy is complete and paused when libvirt is done.
 - The source says RUN when its QEMU process is gone; or DROP, when it keeps the VM whatever became
   of the copy. It repeats itself until it is answered. A destination that hears neither does
-  nothing.
+  nothing but tell of it.
+- If the source is lost for good in that moment, an operator or an engine says FENCED in its place,
+  and vouches that it is off. The destination believes that when no image of the VM is open anywhere
+  else any more. A source that comes back all the same asks before it goes on, and gives way.
 
 With Handover.LIBVIRT, which post-copy needs, the destination's libvirt lets the copy run by itself.
 Then a DROP is refused by a destination that runs the VM, and the source gives its own up.
@@ -39,10 +42,11 @@ class Handover(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What the source says of a VM that was copied, or was to be."""
+    """What is to become of a VM that was copied, or was to be: the source says RUN or DROP."""
 
     RUN = "run"
     DROP = "drop"
+    FENCED = "fenced"
 
 
 class Phase(enum.Enum):
@@ -136,6 +140,10 @@ class Migration(Protocol):
     @property
     def words(self) -> str:
         """Where it comes from or goes to, to follow 'VM x'."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do for a verb that it keeps from the VM, as the end of a sentence."""
 
     def lifecycle(self, event: int, detail: int) -> None:
         """A lifecycle event of the VM's domain."""

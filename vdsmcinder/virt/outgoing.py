@@ -91,6 +91,10 @@ class Outgoing:
         return f"migrates to {self.address}"
 
     @property
+    def remedy(self) -> str:
+        return "call again when it has arrived, or end that with VM.migrateCancel"
+
+    @property
     def ended_by_itself(self) -> bool:
         """Whether its QEMU process has ended, and not because it had been copied."""
         return self.ended not in (None, lifecycle.MIGRATED_AWAY)

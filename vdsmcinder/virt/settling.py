@@ -41,6 +41,8 @@ MOST_RETRY_S = 5.0
 REASON_S = 5.0
 # The other host cleans up by itself what it is not told in all that time.
 DROP_S = 300.0
+# How long the other host may take to say whether it let the VM run, as if this one were off.
+ASK_S = 15.0
 
 
 async def settle(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
@@ -156,6 +158,11 @@ async def _why_ended(going: Outgoing) -> Change:
 async def _stays(going: Outgoing, now: Situation, failure: BaseException | None) -> bool:
     """Let the VM go on here, as it was; False if libvirt has to be asked again how it is."""
     connection, vm = going.vm.services.connection, going.vm
+    if going.may_run_there and await _runs_there(going):
+        await _give_up(going)
+        going.handed_over()
+        going.left()
+        return True
     try:
         if now.interrupted:
             log.warning("%s was left standing by libvirt at its handover; it is continued", vm.name)
@@ -165,18 +172,44 @@ async def _stays(going: Outgoing, now: Situation, failure: BaseException | None)
         log.warning("%s: whether it goes on here is not known yet: %s", vm.name, e)
         await asyncio.sleep(LOOK_S)
         return False
-    going.spawn(drop(going))
+    going.spawn(_drop_or_give_way(going))
     vm.take_xml(xml)
     going.stays(change, going.explain(failure))
     return True
 
 
+async def _runs_there(going: Outgoing) -> bool:
+    """Have the other host forget its copy, unless that was let run without a word from here."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        saying = _say(going, Verdict.DROP, final=(VMExists,))
+        return await asyncio.wait_for(saying, ASK_S) is not None
+    return False
+
+
+async def _drop_or_give_way(going: Outgoing) -> None:
+    """Have the other host forget its copy; end the VM here if that was let run there meanwhile."""
+    refusal, vm = await _dropped(going), going.vm
+    if isinstance(refusal, VMExists) and going.may_run_there and vm.running:
+        log.error(
+            "%s runs on host %s too, to which it was said that this one is off; it is ended here",
+            vm.name,
+            going.address,
+        )
+        vm.wanted_exit = lifecycle.MIGRATED_AWAY
+        await _give_up(going)
+
+
 async def drop(going: Outgoing) -> None:
     """Have the other host forget its copy; it does so by itself some time, or when asked again."""
+    await _dropped(going)
+
+
+async def _dropped(going: Outgoing) -> VdsmCinderError | None:
     try:
-        await asyncio.wait_for(_say(going, Verdict.DROP, final=(VdsmCinderError,)), DROP_S)
+        return await asyncio.wait_for(_say(going, Verdict.DROP, final=(VdsmCinderError,)), DROP_S)
     except asyncio.TimeoutError:
         log.warning("host %s was not told that %s stayed", going.address, going.vm.name)
+        return None
     finally:
         await going.hang_up()
 

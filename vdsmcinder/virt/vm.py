@@ -342,8 +342,8 @@ class VM:
         """
         if self.migration is not None:
             raise DuringMigration(
-                f"VM {self.id} {self.migration.words} and cannot be {doing} meanwhile; call again "
-                "when it has arrived, or end that with VM.migrateCancel"
+                f"VM {self.id} {self.migration.words} and cannot be {doing} meanwhile; "
+                f"{self.migration.remedy}"
             )
         if self.running:
             return
