@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.faults import lost_source
 from tests.faults.injuries import CEPH_PORTS
 from tests.faults.road import FAST_MIB_S, Road
 from vdsmcinder.client.session import RemoteError
@@ -207,12 +208,11 @@ async def _depart_fast(road: Road) -> None:
     await road.answered()
 
 
+# The destination's libvirtd is asked for the last step, and cannot take it yet.
+_handover_held = both(_depart, _freeze_libvirtd, _hurry, _wait(3))
 # libvirtd gives another one up after 30 s of silence (qemu.conf, keepalive_interval and _count).
 _last_word_lost = both(
-    _depart,
-    _freeze_libvirtd,
-    _hurry,
-    _wait(3),
+    _handover_held,
     _network_cut,
     _thaw_libvirtd,
     _wait(37),
@@ -388,6 +388,46 @@ ROWS: Sequence[Row] = (
         "handover: QEMU on the destination, kill -9",
         both(_depart, _freeze_destination, _hurry, _left, _qemu(1), _thaw_destination),
         Ends.NOWHERE,
+    ),
+    Row(
+        "source-lost-handover",
+        "handover: the source's host lost, its copy let run; then it is back",
+        both(
+            _handover_held,
+            lost_source.cut_off,
+            lost_source.leave_only_qemu,
+            _qemu(0),
+            _thaw_libvirtd,
+            lost_source.speak_for_it,
+            lost_source.back,
+        ),
+        Ends.THERE,
+    ),
+    Row(
+        "source-stranded-handover",
+        "handover: the same, but QEMU stands there when it is back",
+        both(
+            _handover_held,
+            lost_source.cut_off,
+            lost_source.leave_only_qemu,
+            _thaw_libvirtd,
+            lost_source.speak_for_it,
+            lost_source.back,
+        ),
+        Ends.THERE,
+    ),
+    Row(
+        "source-cut-off-handover",
+        "handover: the source cut off and said to be off, which it is not; then it is back",
+        both(
+            _handover_held,
+            lost_source.cut_off,
+            _thaw_libvirtd,
+            _wait(40),
+            lost_source.speak_for_it,
+            lost_source.in_reach,
+        ),
+        Ends.THERE,
     ),
     Row(
         "network-cut-handover",
