@@ -7,10 +7,19 @@ import time
 
 import pytest
 
+from lab.engine import new_id
 from lab.traveller import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
-from tests.functional.helpers import ask, eventually, new_image, session_fixture
+from tests.functional.helpers import (
+    ask,
+    eventually,
+    new_image,
+    refused,
+    running,
+    session_fixture,
+    status,
+)
 from tests.functional.two_hosts import SLOW, host2, where
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -128,6 +137,21 @@ async def test_it_runs_since_it_was_started(vm):
     vm.here.daemon.restart()
     await vm.here.connect()
     assert await has_run(before_s)
+
+
+async def test_a_host_that_lacks_its_network_or_has_its_name(vm):
+    other = vm.there.daemon.host
+    other.run(["ip", "link", "del", BRIDGE])
+    with refused(12, f"NIC {NIC['macAddr']} on bridge {BRIDGE}, which this host does not have"):
+        await vm.here.call("VM.migrate", **where(vm.there, vm.id))
+    other.run(["ip", "link", "add", BRIDGE, "up", "type", "bridge"])
+    name = (await call(vm, "getInfo"))["vmName"]
+    with new_image(vm.there) as image:
+        twin = vm.there.flat(new_id(), vm.there.disk(image), vmName=name)
+        async with running(vm.there, twin) as its_id:
+            with refused(12, f"VM {its_id} has the same name, {name}"):
+                await vm.here.call("VM.migrate", **where(vm.there, vm.id))
+    assert await status(vm.here, vm.id) == "Up"
 
 
 async def test_how_far_it_is_stands_in_its_statistics(vm):

@@ -26,12 +26,16 @@ from vdsmcinder.virt.drive import Drive
 
 @dataclass(frozen=True)
 class Meaning:
-    """A pattern in QEMU's text, what it means, and the error class where it has one of its own."""
+    """A pattern in QEMU's text, what it means, and the error class where it has one of its own.
+
+    of_disk: it is about a disk, which the error then names.
+    """
 
     pattern: re.Pattern[str]
     cause: str
     remedy: str
     error: type[VdsmCinderError] | None = None
+    of_disk: bool = True
 
 
 MEANINGS: Sequence[Meaning] = (
@@ -116,21 +120,25 @@ MEANINGS: Sequence[Meaning] = (
         "the host has not enough memory",
         "stop other VMs or give this one less memory",
         OutOfMemory,
+        of_disk=False,
     ),
     Meaning(
         re.compile(r"does not support virt type 'kvm'|Could not access KVM kernel module"),
         "hardware virtualisation is not usable on this host",
         "enable it in the firmware and load the kvm module, or allow vms.allow_emulation",
+        of_disk=False,
     ),
     Meaning(
         re.compile(r"domain '.*' already exists with uuid"),
         "another VM of this host has its name",
         "give it a name of its own",
+        of_disk=False,
     ),
     Meaning(
         re.compile(r"Cannot get interface MTU on '.*': No such device"),
         "its bridge does not exist on this host",
         "set the network up on this host, or name another",
+        of_disk=False,
     ),
     Meaning(
         re.compile(r"Cannot access storage file .*No such file or directory"),
@@ -138,14 +146,23 @@ MEANINGS: Sequence[Meaning] = (
         "name another, or put it there",
     ),
     Meaning(
+        re.compile(r"unable to connect to server at '"),
+        "the other host cannot be reached for it",
+        "check that libvirt listens there, and that its firewall lets this host in, at port 16514 "
+        "and, for QEMU's data, 49152 to 49215",
+        of_disk=False,
+    ),
+    Meaning(
         re.compile(r"vcpu unplug request timed out"),
         "the guest did not let go of a processor in time",
         "VM.getInfo tells how many there are, call again when the guest is less busy",
+        of_disk=False,
     ),
     Meaning(
         re.compile(r"Unable to encode message payload"),
         "its description is larger than the 4 MiB that libvirt takes",
         "make the description smaller",
+        of_disk=False,
     ),
 )
 
@@ -181,7 +198,7 @@ def explain(
     text = own_words(error)
     for meaning in MEANINGS:
         if meaning.pattern.search(str(error)):
-            where = _culprit(str(error), drives)
+            where = _culprit(str(error), drives) if meaning.of_disk else ""
             return (meaning.error or failure)(
                 f"{action}: {where}{meaning.cause}; {meaning.remedy} ({text})", cause=meaning.cause
             )

@@ -6,7 +6,8 @@ virt/migrations.py calls check() for VM.migrationCreate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import socket
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vdsmcinder.virt import faults
 from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.xmldoc import parse
+from vdsmcinder.virt.xmldoc import child_attribute, parse
 
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
 # What QEMU takes beside the memory that the guest sees.
@@ -27,6 +28,14 @@ _OVERHEAD_MIB = 128
 # Memory that a guest waits for is brought by userfaultfd, which QEMU, not being root, may use if
 # this is 1. Kernels that have no such file let everybody.
 _USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
+
+_OF_LIBVIRT = "libvirt's network"
+# What a NIC is on, by its type, and the attribute of its <source> that names it.
+_NETWORKS: Mapping[str, tuple[str, str]] = {
+    "bridge": ("bridge", "bridge"),
+    "direct": ("device", "dev"),
+    "network": (_OF_LIBVIRT, "network"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Host:
         Raises OutOfMemory (14); MigrationFailed (12), with missingSecrets where those are missing.
         """
         try:
-            await self.connection.call(_check_machine, self.connection.handle, xml)
+            await self.connection.call(_check_here, self.connection.handle, xml)
         except libvirt.libvirtError as e:
             raise faults.explain(
                 e,
@@ -90,9 +99,56 @@ def _check_post_copy(domain: Domain) -> None:
 # What follows runs in the connection's thread pool.
 
 
-def _check_machine(handle: libvirt.virConnect, xml: str) -> None:
-    """Raise libvirt.libvirtError or MigrationFailed for a machine that cannot be run here."""
+def _check_here(handle: libvirt.virConnect, xml: str) -> None:
+    """Raise libvirt.libvirtError or MigrationFailed for a domain that cannot be run here."""
     root = parse(xml, "domain xml")
+    _check_name(handle, root)
+    _check_networks(handle, root)
+    _check_machine(handle, root)
+
+
+def _check_name(handle: libvirt.virConnect, root: etree._Element) -> None:
+    """libvirt wants names to be as unique as UUIDs are."""
+    uuid, name = root.findtext("uuid"), root.findtext("name")
+    try:
+        other = handle.lookupByName(name).UUIDString()
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return
+    if other != uuid:
+        raise MigrationFailed(
+            f"VM {uuid} cannot come to this host, whose VM {other} has the same name, {name}; "
+            "remove or rename one of them",
+            vmId=other,
+        )
+
+
+def _check_networks(handle: libvirt.virConnect, root: etree._Element) -> None:
+    for nic in root.iterfind("devices/interface"):
+        source = nic.find("source")
+        where, attribute = _NETWORKS.get(nic.get("type", ""), ("", ""))
+        name = None if source is None else source.get(attribute)
+        if name and not _is_there(handle, where, name):
+            mac = child_attribute(nic, "mac", "address")
+            raise MigrationFailed(
+                f"VM {root.findtext('uuid')} has NIC {mac} on {where} {name}, which this host does "
+                "not have, or not in use; set it up here, or choose another host",
+                network=name,
+            )
+
+
+def _is_there(handle: libvirt.virConnect, where: str, name: str) -> bool:
+    try:
+        if where == _OF_LIBVIRT:
+            return bool(handle.networkLookupByName(name).isActive())
+        socket.if_nametoindex(name)
+    except (OSError, libvirt.libvirtError):
+        return False
+    return True
+
+
+def _check_machine(handle: libvirt.virConnect, root: etree._Element) -> None:
     kind = root.find("os/type")
     arch, machine = (None, None) if kind is None else (kind.get("arch"), kind.get("machine"))
     hypervisor = root.get("type")
