@@ -211,7 +211,7 @@ class Outgoing:
         await self.vm.command(
             migration_job.depart,
             self.mark.values(),
-            round(time.time() - self.vm.elapsed_s),
+            self.vm.running_since_s,
             doing="migrated",
             failure=MigrationFailed,
         )

@@ -141,7 +141,15 @@ class VM:
             return 0
         here_s = time.monotonic() - self._started_s
         since_s = self.domain.metadata.running_since_s
+        # A host whose clock is behind that of the first knows at least its own part of it.
         return int(here_s if since_s is None else max(here_s, time.time() - since_s))
+
+    @property
+    def running_since_s(self) -> int:
+        """When it was started, on whichever host, in seconds since 1970."""
+        known = self.domain.metadata.running_since_s
+        # Not reckoned anew on each host, or it would come nearer with each migration.
+        return int(time.time() - time.monotonic() + self._started_s) if known is None else known
 
     @property
     def monitor_responsive(self) -> bool:
