@@ -110,6 +110,8 @@ async def test_what_both_engines_are_told(traveller):
     async with recorded_events(traveller.here) as left, recorded_events(traveller.there) as came:
         await traveller.go(maxBandwidth=64)
     assert told(left, traveller.id) == ["Migration Source", "Down"]
+    ended = [e["params"][traveller.id].get("exitMessage") for e in left]
+    assert ended[-1] == f"The VM migrated to host {traveller.here.daemon.host.name}:54321."
     statuses = told(came, traveller.id)
     assert statuses[:2] == ["Migration Destination", "Up"]
     assert set(statuses[2:]) <= {"Up"}

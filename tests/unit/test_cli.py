@@ -27,6 +27,7 @@ from vdsmcinder.client.tables import Column
 
 WEB = "6a1c52a8-3e0d-4b6e-9a4f-0d6f3c1b2a47"
 DB = "6a1cffff-3e0d-4b6e-9a4f-0d6f3c1b2a48"
+GOES = "7b1cffff-3e0d-4b6e-9a4f-0d6f3c1b2a50"
 OLD = "0d6f3c1b-3e0d-4b6e-9a4f-0d6f3c1b2a49"
 SECRET = "c50352a3-0700-48e9-9189-ed359c09bcf8"
 VOLUME = "volumes/volume-0b3d9d0e-6a1c-4f4f-8b1a-0c3f0f6c8f10"
@@ -68,6 +69,7 @@ DEFINITIONS = [
         "devices": [],
     },
     {"vmId": OLD, "vmName": "old", "status": "Down", "smp": 1, "memSize": 512},
+    {"vmId": GOES, "vmName": "zoe", "status": "Up", "smp": 1, "memSize": 512},
 ]
 RATES = {
     "readRate": "1572864.00",
@@ -98,6 +100,7 @@ STATS = [
         "disks": {},
     },
     {"vmId": OLD, "status": "Down", "exitCode": 1, "exitMessage": "the secret is not registered"},
+    {"vmId": GOES, "status": "Migration Source", "migrationProgress": 42},
 ]
 
 
@@ -224,8 +227,9 @@ def test_vms_are_listed_in_a_table(run: Run) -> None:
     assert spaced(title) == ("ID NAME STATUS CPUS CPU% MEMORY MEM% DISKS READ/s WRITE/s UPTIME")
     assert spaced(rows[0]) == "0d6f3c1b old Down 1 - 512.0M - 0 - - -"
     assert spaced(rows[1]) == "6a1c52a8 web-1 Up 2 16 2.0G 41 1 1.5M 0 1d 2h"
-    assert spaced(rows[2]) == "6a1cffff 数据库 Paused (EIO) 16 0 64.0G 99 0 - - 1m 5s"
-    assert rows[3] == "old: the secret is not registered"
+    assert spaced(rows[2]) == "7b1cffff zoe Migration Source 42 % 1 - 512.0M - 0 - - -"
+    assert spaced(rows[3]) == "6a1cffff 数据库 Paused (EIO) 16 0 64.0G 99 0 - - 1m 5s"
+    assert rows[4] == "old: the secret is not registered"
 
 
 @pytest.mark.parametrize("words", [("vms",), ("disks", WEB)])

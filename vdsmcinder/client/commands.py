@@ -92,7 +92,7 @@ def _vm_row(vm: vms.VmSummary, long_id: bool) -> Sequence[str]:
     return (
         vm.id if long_id else vm.id[: vms.SHORT_ID],
         vm.name,
-        vm.status if vm.pause_code is None else f"{vm.status} ({vm.pause_code})",
+        _status(vm),
         str(vm.vcpus),
         tables.percent(vm.cpu_pct),
         tables.size(vm.memory_mib * 1024**2),
@@ -102,6 +102,12 @@ def _vm_row(vm: vms.VmSummary, long_id: bool) -> Sequence[str]:
         tables.size(vm.write_bytes_per_s),
         tables.duration(vm.uptime_s),
     )
+
+
+def _status(vm: vms.VmSummary) -> str:
+    if vm.migration_pct is not None:
+        return f"{vm.status} {vm.migration_pct} %"
+    return vm.status if vm.pause_code is None else f"{vm.status} ({vm.pause_code})"
 
 
 def list_disks(args: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ class VmSummary:
     name: str
     status: str
     pause_code: str | None
+    migration_pct: int | None  # how far it is on its way to another host
     exit_message: str | None
     vcpus: int
     cpu_pct: float | None  # of one processor: up to 100 for each of vcpus
@@ -108,6 +109,7 @@ def _summary(definition: Mapping[str, Any], stats: Mapping[str, Any]) -> VmSumma
         name=definition["vmName"],
         status=status,
         pause_code=paused if paused != "NOERR" else None,
+        migration_pct=stats.get("migrationProgress"),
         exit_message=stats.get("exitMessage") or None,
         vcpus=definition["smp"],
         cpu_pct=_total([_number(stats, "cpuUser"), _number(stats, "cpuSys")]),

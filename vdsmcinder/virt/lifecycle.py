@@ -117,6 +117,13 @@ PAUSED_REASONS: Mapping[int, Change] = {
 }
 
 
+def migrated_to(host: str) -> Change:
+    """MIGRATED_AWAY, with what libvirt does not tell: where to."""
+    return _ended(
+        ExitCode.NORMAL, ExitReason.MIGRATION_SUCCEEDED, f"The VM migrated to host {host}."
+    )
+
+
 def from_event(event: int, detail: int) -> Change | None:
     """The change that a lifecycle event tells of, or None where it does not matter to a status."""
     if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:

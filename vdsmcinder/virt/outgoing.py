@@ -366,7 +366,7 @@ class Outgoing:
             story.span(now - self._began_s),
             story.span(self.progress.downtime_ms / 1000),
         )
-        self.finish(lifecycle.MIGRATED_AWAY)
+        self.finish(lifecycle.migrated_to(str(self.address)))
 
     def stays(self, change: Change | None, why: VdsmCinderError) -> None:
         """The VM stays on this host, or ended here. change: to its status; None if it has none."""
