@@ -217,6 +217,22 @@ async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(travell
     await is_home(traveller)
 
 
+async def test_destroying_what_comes_leaves_it_where_it_is(traveller):
+    """At once when it is announced, and while it is copied."""
+    for wait in (announced, traveller.copying):
+        await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
+        await wait()
+        await traveller.there.destroy(traveller.id)
+        await eventually(lambda: stays(traveller), "the VM to stay")
+        await is_home(traveller)
+        with refused(12, "was not migrated to host host2:"):
+            await call(traveller, "getMigrationStatus")
+
+
+async def announced():
+    """VM.migrate returns then."""
+
+
 async def test_a_migration_that_crawls_is_hurried(traveller):
     await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
     with refused(91, "maxBandwidth is -1"):

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # A source says that its QEMU process has ended some milliseconds before libvirt here may be done.
 WHOLE_S = 10.0
 LOOK_S = 0.2
+# libvirt begins to bring a VM so soon after it was announced, or its source has changed its mind.
+COMES_S = 5.0
 # By then a source whose daemon was restarted, or that could not be reached, has been heard of.
 SILENT_S = 15.0
 _FENCED = """vdsm-cinder call VM.migrationConclude vmID={vm_id} params='{{"verdict": "fenced"}}'"""
@@ -203,9 +205,17 @@ class Incoming:
         self.failed(why)
 
     async def end(self) -> None:
-        """Expect it no longer; without a QEMU process here it stays on its source."""
-        if not self.came:
-            self.failed("it was destroyed here before it came")
+        """Have it come, if it is about to: ended now, without a QEMU process, it would come later.
+
+        Whoever destroys it ends that process then, and it stays on its source.
+        """
+        until_s = asyncio.get_running_loop().time() + COMES_S
+        while not (self.came or self.over.is_set()):
+            self._woken.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK_S)
+            if asyncio.get_running_loop().time() > until_s:
+                self.failed("it was destroyed here before it came")
 
     # How it ends
 

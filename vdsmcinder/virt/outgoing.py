@@ -42,6 +42,7 @@ LOOK_S = 0.25
 CLOSE_LOOK_S = 0.002
 # libvirt copies for as long as it takes; what has to end it is not a deadline.
 FOR_EVER_S = 1e8
+_SEE_LOGS = "that host's logs tell more, those of vdsm-cinderd and /var/log/libvirt/qemu"
 _HANDED_OVER = frozenset(
     {
         libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED,
@@ -391,7 +392,8 @@ class Outgoing:
         if self.ended_by_itself and self.ended is not None and self.ended.exit is not None:
             return MigrationFailed(f"{action}: it ended meanwhile: {self.ended.exit.message}")
         if isinstance(failure, libvirt.libvirtError):
-            return faults.explain(failure, action, MigrationFailed, self.vm.domain.drives)
+            drives = self.vm.domain.drives
+            return faults.explain(failure, action, MigrationFailed, drives, _SEE_LOGS)
         if isinstance(failure, VdsmCinderError):
             return MigrationFailed(f"{action}: {failure.message}")
         if self.phase in (Phase.WAITING, Phase.OFFERED):
