@@ -17,7 +17,8 @@ from typing import Any
 
 from tests.faults import lost_source
 from tests.faults.injuries import CEPH_PORTS
-from tests.faults.road import FAST_MIB_S, Road
+from tests.faults.road import FAST_MIB_S, Road, virsh
+from tests.faults.scene import until
 from vdsmcinder.client.session import RemoteError
 
 
@@ -208,8 +209,17 @@ async def _depart_fast(road: Road) -> None:
     await road.answered()
 
 
+async def _stands(road: Road) -> None:
+    """The guest has been stopped to be handed over."""
+
+    async def stopped() -> bool:
+        return (await virsh(road.source.host, "domstate", road.vm.id)) == "paused"
+
+    await until(stopped, "the guest to be stopped at its handover", 60)
+
+
 # The destination's libvirtd is asked for the last step, and cannot take it yet.
-_handover_held = both(_depart, _freeze_libvirtd, _hurry, _wait(3))
+_handover_held = both(_depart, _freeze_libvirtd, _hurry, _stands, _wait(3))
 # libvirtd gives another one up after 30 s of silence (qemu.conf, keepalive_interval and _count).
 _last_word_lost = both(
     _handover_held,

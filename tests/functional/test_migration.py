@@ -459,9 +459,9 @@ async def test_a_whole_copy_whose_source_is_not_heard_of(lab, traveller):
     await traveller.begin()
     await call(traveller, "migrate", params=migrating(traveller, maxBandwidth=SLOW))
     source, there = traveller.here.daemon, traveller.there
+    await traveller.copying()
     with refused(12, "has not come whole to this host", "start it anew"):
         await there.call("VM.migrationConclude", vmID=traveller.id, params=fenced)
-    await traveller.copying()
     with frozen(source):
         source.host.virsh("migrate-setspeed", traveller.id, 1024)
         await eventually(lambda: has_come_whole(there, traveller.id), "the copy to be whole")

@@ -138,6 +138,13 @@ class Kind(enum.Enum):
         "it held after 30 s",
         None,
     )
+    UNSEEN = (
+        "unseen",
+        "whether the image is open on another host cannot be seen, for the key of Ceph user {user} "
+        "has not been given since the daemon started",
+        _REGISTER + ", and call again",
+        None,
+    )
     LOCKED = (
         "locked",
         "the image was locked by hand",

@@ -271,7 +271,7 @@ class Incoming:
     async def _situation(self) -> Situation | None:
         """How libvirt has it; None if it does not. Raises ResourceUnavailable."""
         try:
-            return await self.vm.services.connection.on_domain(self.vm.id, migration_job.situation)
+            return await self.vm.services.connection.on_domain(self.vm.id, _situation_here)
         except libvirt.libvirtError as e:
             if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -284,6 +284,12 @@ def _is_whole(state: int, reason: int) -> bool:
 
 
 # What follows runs in the connection's thread pool.
+
+
+def _situation_here(domain: libvirt.virDomain) -> Situation:
+    # Of the migration itself libvirt tells on the source alone.
+    state, reason = domain.state()
+    return Situation(state, reason, busy=False)
 
 
 def _let_run(domain: libvirt.virDomain) -> bool:

@@ -187,7 +187,9 @@ class Preflight:
         found = await survey(account.hosts, self._options.timeout_s)
         if all_silent(found):
             return dict.fromkeys(disks, CephFault(Kind.SILENT, monitors=found))
-        return {}
+        # Then who has it open is all that is asked.
+        unseen = [disk for disk in disks if disk.use.others is Others.HERE]
+        return dict.fromkeys(unseen, CephFault(Kind.UNSEEN))
 
     async def _ask(
         self, account: Account, key: Secret | None, images: Sequence[Mapping[str, Any]]
