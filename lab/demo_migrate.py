@@ -92,7 +92,9 @@ class Play:
             source.kill()
             await asyncio.to_thread(source.start)
             await self._vm.here.connect()
-            step.progress("it has found the migration, and goes on with it")
+            step.progress("it has found the migration, and is told to hurry")
+            limits = {"maxBandwidth": 0}
+            await self._vm.here.call("VM.migrateChangeParams", vmID=self._vm.id, params=limits)
             return await self._vm.arrives()
 
 
