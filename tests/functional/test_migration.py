@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -33,6 +34,7 @@ from tests.functional.helpers import (
     session_fixture,
     status,
     told,
+    within,
 )
 from tests.functional.leaks import Directory, shown
 from tests.functional.two_hosts import SLOW, host2, idle
@@ -515,6 +517,26 @@ def frozen(daemon):
 async def has_come_whole(engine, vm_id):
     """libvirt is done with it, there and on its source, whose QEMU has ended."""
     return "paused (user)" in engine.daemon.host.virsh("domstate", "--reason", vm_id)
+
+
+async def test_a_vm_that_did_not_come_is_not_waited_for(elsewhere, traveller):
+    """Its source asks whether it is whole, if its guest shuts down before it is copied."""
+    document = (await traveller.here.call("Host.dumpxmls", vmList=[traveller.id]))[traveller.id]
+    announced = offer(traveller, document)
+    await elsewhere.call("VM.migrationCreate", **announced)
+    about = {"migrationId": announced["params"]["migrationId"]}
+
+    async def refused_after_s():
+        began_s = time.monotonic()
+        with refused(12, "did not arrive whole"):
+            params = {**about, "verdict": "run"}
+            await elsewhere.call("VM.migrationConclude", vmID=traveller.id, params=params)
+        return time.monotonic() - began_s
+
+    await within(5, refused_after_s, "to hear that it did not come")
+    params = {**about, "verdict": "drop"}
+    await elsewhere.call("VM.migrationConclude", vmID=traveller.id, params=params)
+    await is_home(traveller)
 
 
 async def test_a_vm_that_runs_is_not_dropped(traveller):

@@ -170,6 +170,9 @@ class Incoming:
                 if await self.vm.services.connection.on_domain(self.vm.id, _let_run):
                     return self._arrived()
             except libvirt.libvirtError as e:
+                # libvirt has a domain here before it copies: without one nothing can become whole.
+                if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    break
                 log.warning("%s could not be let run: %s", self.vm.name, e)
             if asyncio.get_running_loop().time() > until_s:
                 break
