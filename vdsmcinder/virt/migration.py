@@ -3,13 +3,13 @@
 
 virt/outgoing.py is the source's side, virt/incoming.py the destination's; virt/migrations.py keeps
 them. The rule: the source decides, and the destination obeys. At any moment the VM belongs to the
-source, until its QEMU process there has ended after the destination had a whole copy.
+source, until its QEMU process there can run no more and the destination has a whole copy.
 
 - The source offers the VM (Peer.offer); the destination checks that it can run it and waits.
 - Both domains carry a mark in their metadata: a restarted daemon knows its part by it.
 - libvirt copies. With Handover.CONFIRMED the copy is complete and paused when libvirt is done.
-- The source says RUN when its QEMU process is gone; or DROP, when it keeps the VM whatever became
-  of the copy. It repeats itself until it is answered. A destination that hears neither does
+- The source says RUN when its QEMU process can run no more; or DROP, when it keeps the VM whatever
+  became of the copy. It repeats itself until it is answered. A destination that hears neither does
   nothing but tell of it.
 - If the source is lost for good in that moment, an operator or an engine says FENCED in its place,
   and vouches that it is off. The destination believes that when no image of the VM is open anywhere
