@@ -148,7 +148,7 @@ class Incoming:
 
     def _stands(self) -> None:
         """It is whole, and waits for its source to say that it may run."""
-        if not self._whole:
+        if not self._whole and not self.over.is_set():
             self._whole = True
             self._silence = asyncio.get_running_loop().call_later(SILENT_S, self._not_told)
 
