@@ -72,13 +72,13 @@ class Arrivals:
                 await self._travel.secrets.take_in(offer.secrets)
             announced = [coming.vm.domain for coming in self._coming() if not coming.came]
             await self._host.check(domain, offer.xml, announced, post_copy=offer.post_copy)
-            claims = await self._preflight.check(
+            await self._preflight.check(
                 domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )
             vm = self._registry.expect(offer.vm_id, offer.xml)
             coming = self._incoming(vm, offer.migration_id, offer.handover, offer.source)
             vm.apply(lifecycle.ARRIVES)
-            coming.expect(claims)
+            coming.expect()
         log.info("%s is expected from %s", vm.name, offer.source)
         return Acceptance(migration_job.has_tls()), vm
 

@@ -16,7 +16,6 @@ import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable
 from vdsmcinder.virt import lifecycle, metadata, migration_job
-from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_job import Situation
 from vdsmcinder.virt.travel import Direction, Travel
@@ -71,7 +70,6 @@ class Incoming:
         self._travel = travel
         self._on_end = on_end
         self._woken = asyncio.Event()
-        self._claims: Claims | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._whole = False
         self._silence: asyncio.TimerHandle | None = None
@@ -99,9 +97,8 @@ class Incoming:
             f"for that host has not said yet that it may run; {self.remedy}"
         )
 
-    def expect(self, claims: Claims) -> None:
-        """Wait for libvirt to bring it, for so long as is configured. claims: of its images."""
-        self._claims = claims
+    def expect(self) -> None:
+        """Wait for libvirt to bring it, for so long as is configured."""
         loop, limit_s = asyncio.get_running_loop(), self._travel.options.arrival_timeout_s
         self._expiry = loop.call_later(limit_s, self._expired, limit_s)
 
@@ -267,9 +264,6 @@ class Incoming:
         for timer in (self._expiry, self._silence):
             if timer is not None:
                 timer.cancel()
-        claims, self._claims = self._claims, None
-        if claims is not None:
-            self._travel.spawn(claims.release())
 
     async def _situation(self) -> Situation | None:
         """How libvirt has it; None if it does not. Raises ResourceUnavailable."""
