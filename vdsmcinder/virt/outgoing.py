@@ -387,20 +387,30 @@ class Outgoing:
     def explain(self, failure: BaseException | None) -> VdsmCinderError:
         """Why the VM stays, in words for an engine. failure: of libvirt's copying."""
         action = f"VM {self.vm.id} was not migrated to host {self.address}"
-        if self._ended_for:
-            return MigrationFailed(f"{action}: {self._ended_for}")
-        if self.ended_by_itself and self.ended is not None and self.ended.exit is not None:
-            return MigrationFailed(f"{action}: it ended meanwhile: {self.ended.exit.message}")
+        if reason := self._reason():
+            return MigrationFailed(f"{action}: {reason}")
         if isinstance(failure, libvirt.libvirtError):
             drives = self.vm.domain.drives
             return faults.explain(failure, action, MigrationFailed, drives, _SEE_LOGS)
         if isinstance(failure, VdsmCinderError):
             return MigrationFailed(f"{action}: {failure.message}")
-        if self.phase in (Phase.WAITING, Phase.OFFERED):
-            return MigrationFailed(
-                f"{action}: it was paused before its turn came; have it run, and migrate it again"
-            )
         return MigrationFailed(f"{action}: libvirt ended the migration and does not tell why")
+
+    def _reason(self) -> str:
+        """What libvirt does not tell, or only by what came of it; empty if it is to be asked."""
+        if self._ended_for:
+            return self._ended_for
+        if self.ended_by_itself and self.ended is not None and self.ended.exit is not None:
+            return f"it ended meanwhile: {self.ended.exit.message}"
+        if self.vm.io.code is not None:
+            disks = ", ".join(sorted(self.vm.io.disks))
+            return (
+                f"QEMU paused it for an I/O error ({self.vm.io.code.value}) on {disks}; migrate it "
+                "again when its storage is back"
+            )
+        if self.phase in (Phase.WAITING, Phase.OFFERED):
+            return "it was paused before its turn came; have it run, and migrate it again"
+        return ""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done that may outlast the VM's stay on this host."""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why a VM that was to migrate stays, as its engine is told."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import libvirt
+import pytest
+
+from vdsmcinder.virt.io_trouble import IoTrouble
+from vdsmcinder.virt.metadata import MigrationMark
+from vdsmcinder.virt.migration import Phase
+from vdsmcinder.virt.migration_request import Address
+from vdsmcinder.virt.outgoing import Outgoing
+from vdsmcinder.virt.status import PauseCode
+
+STOPPED = libvirt.VIR_DOMAIN_EVENT_STOPPED
+SHUT_DOWN = libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
+MIGRATED = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+
+
+@pytest.fixture
+def going() -> Any:
+    vm: Any = SimpleNamespace(
+        id="web", name="web", io=IoTrouble(held=False), domain=SimpleNamespace(drives=())
+    )
+    travel: Any = SimpleNamespace()
+    going = Outgoing(vm, MigrationMark("", "", "", "confirmed"), Address("host2", 54321), travel)
+    going.phase = Phase.COPYING
+    return going
+
+
+def why(going: Outgoing, failure: BaseException | None = None) -> str:
+    message = going.explain(failure).message
+    head, reason = message.split(": ", maxsplit=1)
+    assert head == "VM web was not migrated to host host2:54321"
+    return reason
+
+
+async def test_nothing_is_known(going: Outgoing) -> None:
+    assert "libvirt ended the migration and does not tell why" in why(going)
+
+
+async def test_what_libvirt_says(going: Outgoing) -> None:
+    failure = libvirt.libvirtError("the job failed")
+    assert "libvirt says: the job failed; that host's logs tell more" in why(going, failure)
+
+
+async def test_it_ended_meanwhile(going: Outgoing) -> None:
+    going.lifecycle(STOPPED, SHUT_DOWN)
+    assert going.halted.is_set()
+    assert "it ended meanwhile: The guest shut itself down" in why(
+        going, libvirt.libvirtError("domain is not running")
+    )
+
+
+async def test_that_it_has_been_copied_is_no_end_of_its_own(going: Outgoing) -> None:
+    going.lifecycle(STOPPED, MIGRATED)
+    assert "does not tell why" in why(going)
+
+
+async def test_its_storage_failed(going: Outgoing) -> None:
+    going.vm.io.met("vdb", PauseCode.EIO)
+    going.vm.io.met("vda", PauseCode.EIO)
+    told = why(going, libvirt.libvirtError("Read section footer failed: -5"))
+    assert "QEMU paused it for an I/O error (EIO) on vda, vdb; migrate it again when" in told
