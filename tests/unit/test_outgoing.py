@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import libvirt
 import pytest
 
+from vdsmcinder.virt import migration_job, outgoing
 from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.metadata import MigrationMark
-from vdsmcinder.virt.migration import Phase
+from vdsmcinder.virt.migration import Phase, Progress
 from vdsmcinder.virt.migration_request import Address
 from vdsmcinder.virt.outgoing import Outgoing
 from vdsmcinder.virt.status import PauseCode
@@ -66,3 +71,39 @@ async def test_its_storage_failed(going: Outgoing) -> None:
     going.vm.io.met("vda", PauseCode.EIO)
     told = why(going, libvirt.libvirtError("Read section footer failed: -5"))
     assert "QEMU paused it for an I/O error (EIO) on vda, vdb; migrate it again when" in told
+
+
+async def looks(going: Any, remaining: Iterator[int], count: int) -> bool:
+    """Whether it was ended within so many looks at libvirt's figures, which tell this remains."""
+    ended, looked = asyncio.Event(), itertools.count()
+
+    async def call(func: Any, *_: Any) -> Any:
+        if func is migration_job.progress:
+            if next(looked) == count:
+                await asyncio.Event().wait()
+            return Progress(remaining=next(remaining), transferred=1)
+        assert func is libvirt.virDomain.abortJob
+        ended.set()
+        return None
+
+    going.vm.call = call
+    watching = asyncio.create_task(going._watch())
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(ended.wait(), 2)
+    watching.cancel()
+    return ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("remaining", "ends"),
+    [(itertools.cycle((900, 500, 100)), True), (itertools.count(10**6, -1), False)],
+    ids=["each pass leaves as much as the one before", "it comes nearer slowly"],
+)
+async def test_one_that_does_not_come_nearer_is_ended(
+    going: Any, monkeypatch: pytest.MonkeyPatch, remaining: Iterator[int], ends: bool
+) -> None:
+    monkeypatch.setattr(outgoing, "LOOK_S", 0.001)
+    options = SimpleNamespace(stall_timeout_s=0.2, progress_interval_s=100)
+    going.travel = SimpleNamespace(options=options, on_progress=lambda *_: None)
+    assert await looks(going, remaining, 400) is ends
+    assert ("it had not come nearer for 0.2 s" in why(going)) is ends

@@ -85,6 +85,7 @@ class Outgoing:
         self._convergence: Convergence | None = None
         self._bandwidth_mib_s: int | None = None
         self._began_s = time.monotonic()
+        self._least = 2**63
         self._least_s = time.monotonic()
 
     @property
@@ -250,6 +251,7 @@ class Outgoing:
         await self._settled(None)
 
     async def _settled(self, copying: asyncio.Task[None] | None) -> None:
+        self._least_s = time.monotonic()
         watching = asyncio.create_task(self._watch())
         try:
             await settling.settle(self, copying)
@@ -305,8 +307,9 @@ class Outgoing:
                 found = await self.vm.call(migration_job.progress, self.progress)
             except (libvirt.libvirtError, ResourceUnavailable):
                 continue
-            if found.remaining < self.progress.remaining or not self.progress.remaining:
-                self._least_s = time.monotonic()
+            # Within each pass it becomes less; what counts is whether it was ever so little.
+            if 0 < found.remaining < self._least:
+                self._least, self._least_s = found.remaining, time.monotonic()
             self.progress = replace(found, post_copy=self.progress.post_copy)
             if self._bandwidth_mib_s is not None and found.transferred:
                 await self._limit()
