@@ -18,9 +18,11 @@ from tests.functional.helpers import (
     running,
     session_fixture,
 )
+from vdsmcinder.client.session import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+RECOVERING = 99
 OPTIONS = {"ceph": {"monitor_interval_s": 0.5}, "rpc": {"validate_results": True}}
 
 
@@ -44,7 +46,12 @@ async def cluster(engine):
     """The only cluster in use, once it has been looked at."""
 
     async def looked_at():
-        return (await ask(engine, "Host.getStats"))["cephClusters"]
+        try:
+            return (await ask(engine, "Host.getStats"))["cephClusters"]
+        except RemoteError as e:
+            # A daemon that has just started still reads its VMs from libvirt.
+            assert e.code == RECOVERING, e
+            return None
 
     (found,) = await eventually(looked_at, "the cluster to be looked at")
     return found
