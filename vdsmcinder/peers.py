@@ -79,9 +79,10 @@ class StompPeer:
         result = await self._call("VM.migrationCreate", params, OFFER_TIMEOUT_S)
         return wire_migration.read_acceptance(result)
 
-    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> None:
+    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> int | None:
         params = wire_migration.write_verdict(vm_id, migration_id, verdict)
-        await self._call("VM.migrationConclude", params, CONCLUDE_TIMEOUT_S)
+        result = await self._call("VM.migrationConclude", params, CONCLUDE_TIMEOUT_S)
+        return wire_migration.read_conclusion(result)
 
     async def close(self) -> None:
         self._session.abort()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults import lost_source
+from tests.faults import lost_source, post_copy
 from tests.faults.injuries import CEPH_PORTS
 from tests.faults.road import FAST_MIB_S, Road, virsh
 from tests.faults.scene import until
@@ -451,5 +451,85 @@ ROWS: Sequence[Row] = (
         _last_word_lost,
         Ends.EITHER,
         options={"migration": {"handover": "libvirt"}},
+    ),
+    Row(
+        "cancelled-post-copy",
+        "post-copy: cancelled",
+        both(post_copy.depart, _cancel, _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "destination-killed-post-copy",
+        "post-copy: the destination's daemon, kill -9",
+        both(post_copy.depart, _kill_destination, _wait(1), _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "source-killed-post-copy",
+        "post-copy: the source's daemon, kill -9",
+        both(post_copy.depart, _kill_source, _wait(1), _hurry),
+        Ends.THERE,
+        short=True,
+    ),
+    Row(
+        "destination-libvirtd-killed-post-copy",
+        "post-copy: the destination's libvirtd, kill -9",
+        both(post_copy.depart, _libvirtd(1), _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "source-libvirtd-killed-post-copy",
+        "post-copy: the source's libvirtd, kill -9",
+        both(post_copy.depart, _libvirtd(0), _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "network-cut-briefly-post-copy",
+        "post-copy: the network between the hosts cut for 3 s",
+        both(post_copy.depart, _network_cut, _wait(3), _network_back, _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "network-cut-post-copy",
+        "post-copy: the network between the hosts cut for 40 s",
+        both(post_copy.depart, _network_cut, _wait(40), _network_back, _hurry),
+        Ends.THERE,
+    ),
+    Row(
+        "network-cut-source-killed-post-copy",
+        "post-copy: the network cut for 40 s, and the source's daemon killed meanwhile",
+        both(
+            post_copy.depart,
+            _network_cut,
+            post_copy.source_down_until_back,
+            _wait(5),
+            _network_back,
+            _hurry,
+        ),
+        Ends.THERE,
+    ),
+    Row(
+        "destination-qemu-killed-post-copy",
+        "post-copy: QEMU on the destination, kill -9",
+        both(post_copy.depart, _qemu(1)),
+        Ends.NOWHERE,
+    ),
+    Row(
+        "source-qemu-killed-post-copy",
+        "post-copy: QEMU on the source, kill -9",
+        both(post_copy.depart, _qemu(0), post_copy.lost_there),
+        Ends.NOWHERE,
+    ),
+    Row(
+        "source-destroyed-post-copy",
+        "post-copy: VM.destroy on the source",
+        both(post_copy.depart, post_copy.destroy_on_source, post_copy.lost_there),
+        Ends.NOWHERE,
+    ),
+    Row(
+        "destination-destroyed-post-copy",
+        "post-copy: VM.destroy on the destination",
+        both(post_copy.depart, post_copy.destroy_on_destination),
+        Ends.NOWHERE,
     ),
 )

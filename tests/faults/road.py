@@ -132,9 +132,9 @@ class Road:
 
     # Going
 
-    async def depart(self, mib_s: int = SLOW_MIB_S) -> None:
+    async def depart(self, mib_s: int = SLOW_MIB_S, **params: Any) -> None:
         """Call VM.migrate and do not wait for its answer."""
-        self._asked = asyncio.create_task(self.vm.migrate(maxBandwidth=mib_s))
+        self._asked = asyncio.create_task(self.vm.migrate(maxBandwidth=mib_s, **params))
 
     async def answered(self) -> str:
         """What VM.migrate answered: 'accepted', the code of its refusal, or 'cut off'."""
@@ -152,9 +152,21 @@ class Road:
         await self.answered()
         await self.vm.copying()
 
+    async def switch(self) -> None:
+        """Go over to post-copy; returns when the guest runs on the destination."""
+
+        async def runs_there() -> bool:
+            # QEMU takes it only once it copies, of which libvirt tells a little too early.
+            await virsh(self.source.host, "migrate-postcopy", self.vm.id)
+            state = await virsh(self.destination.host, "domstate", "--reason", self.vm.id)
+            return state == "running (post-copy)"
+
+        await until(runs_there, "the guest to run on the destination", 30)
+
     async def hurry(self) -> None:
         """Have the rest of the copying done as fast as it goes."""
-        await virsh(self.source.host, "migrate-setspeed", self.vm.id, FAST_MIB_S)
+        for phase in ([], ["--postcopy"]):
+            await virsh(self.source.host, "migrate-setspeed", self.vm.id, FAST_MIB_S, *phase)
 
     async def left(self) -> None:
         """Return when there is no QEMU process of the VM on its source any more."""

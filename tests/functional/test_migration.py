@@ -20,7 +20,7 @@ import rbd
 from lab.base import ENGINE_ADDRESS
 from lab.engine import new_id, secret_params
 from lab.host import MIGRATION_PKI
-from lab.lifecycle import USERFAULTFD
+from lab.lifecycle import USERFAULTFD, has_post_copy
 from lab.traveller import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
@@ -49,12 +49,14 @@ CPU = "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/></cpu
 DATA_PREFIX = "10.78.0"
 # What a guest that writes has to be copied again takes longer than 1 ms.
 NEVER = [{"name": "setDowntime", "params": ["1"]}]
-POST_COPY = {
-    "init": NEVER,
-    "stalling": [{"limit": -1, "action": {"name": "postcopy", "params": []}}],
-}
+BY_POST_COPY = {"name": "postcopy", "params": []}
+POST_COPY = {"init": NEVER, "stalling": [{"limit": -1, "action": BY_POST_COPY}]}
 # Of a second daemon on host2.
 BESIDE = 54401
+
+needs_post_copy = pytest.mark.skipif(
+    not has_post_copy(), reason=f"{USERFAULTFD} is 0, and this machine does not let the lab set it"
+)
 
 
 @session_fixture("module")
@@ -260,6 +262,25 @@ async def test_a_schedule_ends_what_does_not_converge(traveller):
         await call(traveller, "getMigrationStatus")
     assert (await traveller.stop()).lost == ()
     await is_home(traveller)
+
+
+@needs_post_copy
+async def test_a_guest_that_does_not_converge_goes_by_post_copy(engine, elsewhere):
+    """It runs there while its memory follows, is never Up on both hosts, and loses no record."""
+    async with Traveller((engine, elsewhere)) as vm:
+        await vm.begin()
+        async with recorded_events(engine) as left, recorded_events(elsewhere) as came:
+            params = migrating(vm, maxBandwidth=32, convergenceSchedule=POST_COPY)
+            await call(vm, "migrate", params=params)
+            assert await vm.arrives() > 0
+        assert told(left, vm.id) == ["Migration Source", "Down"]
+        assert told(came, vm.id)[:2] == ["Migration Destination", "Up"]
+        name = f"|virt|VM_migration_status|{vm.id}"
+        notices = [e["params"][vm.id] for e in left if e["method"] == name]
+        assert [notice["postcopy"] for notice in (notices[0], notices[-1])] == [False, True]
+        assert notices[-1]["progress"] == 100
+        assert notices[-1]["downtime"] > 0
+        assert vm.judge(vm.acknowledged()).lost == ()
 
 
 async def stays(vm):

@@ -98,3 +98,12 @@ def test_the_other_host_s_code_is_the_answer_s() -> None:
     assert (type(refused), refused.message) == (ImageNotFound, "it stays: no such image")
     assert refused.data == {"disk": "vda"}
     assert type(error_of(PeerRefused(-32601, "", {}), "", MigrationFailed)) is MigrationFailed
+
+
+@pytest.mark.parametrize("running_ms", [None, 0, 1234])
+def test_how_long_it_runs_is_read_as_it_was_written(running_ms: int | None) -> None:
+    assert wire_migration.read_conclusion(wire_migration.write_conclusion(running_ms)) == running_ms
+
+
+def test_a_host_that_does_not_say_how_long_it_runs() -> None:
+    assert wire_migration.read_conclusion(True) is None

@@ -198,6 +198,7 @@ class VmVerbs:
         offer = wire_migration.read_offer(vm_id, params, limit)
         return wire_migration.write_acceptance(*await self._arrivals.accept(offer))
 
-    async def migrationConclude(self, vm_id: str, params: Mapping[str, Any]) -> None:
+    async def migrationConclude(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, int]:
         migration_id, verdict = wire_migration.read_verdict(vm_id, params)
-        await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)
+        running_ms = await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)
+        return wire_migration.write_conclusion(running_ms)

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
 from vdsmcinder.rpc import wire
 from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Progress, Verdict
 from vdsmcinder.virt.secret import SecretSpec, validated
@@ -90,6 +90,18 @@ def read_verdict(vm_id: str, params: Mapping[str, Any]) -> tuple[str | None, Ver
     if verdict is Verdict.FENCED:
         return None, verdict
     return fields.need("migrationId", UUID), verdict
+
+
+def write_conclusion(running_ms: int | None) -> dict[str, int]:
+    """The answer to it, MigrationConclusion."""
+    return {} if running_ms is None else {"runningMs": running_ms}
+
+
+def read_conclusion(result: Any) -> int | None:
+    """For how long the guest has been running on the other host, in ms, if that knows."""
+    # Before daemons told that, their answer was true.
+    told = result if isinstance(result, Mapping) else {}
+    return Fields(told, "the answer").get("runningMs", number(0))
 
 
 def status(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:

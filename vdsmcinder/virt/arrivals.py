@@ -138,9 +138,10 @@ class Arrivals:
         """Of each VM that is whole and waits for its source for long, what to do."""
         return [coming.trouble for coming in self._coming() if coming.trouble]
 
-    async def conclude(self, vm_id: str, migration_id: str | None, verdict: Verdict) -> None:
+    async def conclude(self, vm_id: str, migration_id: str | None, verdict: Verdict) -> int | None:
         """Do what the source says, or who speaks for it: let the VM run here, or forget it.
 
+        For how long its guest has been running here, in ms; None if that was not seen to begin.
         RUN and FENCED raise NoSuchVM (1) and MigrationFailed (12) if there is no whole copy, FENCED
         also if an image of it is open elsewhere; DROP raises VMExists (4) if it runs here already.
         All raise ResourceUnavailable (40).
@@ -148,12 +149,12 @@ class Arrivals:
         vm = self._registry.find(vm_id)
         coming = None if vm is None else vm.migration
         if verdict is Verdict.RUN:
-            await self._let_run(vm_id, vm, coming)
-        elif verdict is Verdict.FENCED:
+            return await self._let_run(vm_id, vm, coming)
+        if verdict is Verdict.FENCED:
             if isinstance(coming, Incoming):
                 await self._check_source_is_off(coming)
-            await self._let_run(vm_id, vm, coming)
-        elif isinstance(coming, Incoming):
+            return await self._let_run(vm_id, vm, coming)
+        if isinstance(coming, Incoming):
             if coming.id == migration_id:
                 await coming.drop("its source keeps it")
                 self._registry.forget(coming.vm)
@@ -161,6 +162,7 @@ class Arrivals:
             raise VMExists(f"VM {vm.id} runs on this host and is {vm.status.value}", vmId=vm.id)
         elif vm is not None and _did_not_arrive(vm):
             self._registry.forget(vm)
+        return None
 
     async def _check_source_is_off(self, coming: Incoming) -> None:
         """Raise for a copy that is not whole, or whose source's QEMU Ceph still sees."""
@@ -169,13 +171,16 @@ class Arrivals:
         await self._preflight.check(vm.domain.drives, vm.id, MigrationFailed, Others.HERE)
         log.warning("%s is let run, for it is said that %s is off", vm.name, coming.source)
 
-    async def _let_run(self, vm_id: str, vm: VM | None, coming: object) -> None:
+    async def _let_run(self, vm_id: str, vm: VM | None, coming: object) -> int | None:
         if vm is None:
             raise NoSuchVM(f"VM {vm_id} did not come to this host", vmId=vm_id)
         if isinstance(coming, Incoming):
             await coming.run()
         elif not vm.running:
             raise MigrationFailed(f"VM {vm.id} is Down on this host")
+        if vm.began_here_s is None:
+            return None
+        return round((time.monotonic() - vm.began_here_s) * 1000)
 
     def found(self, vm: VM, mark: MigrationMark) -> None:
         """A VM was on its way to this host when the daemon ended."""

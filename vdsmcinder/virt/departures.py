@@ -93,7 +93,9 @@ class Departures:
         wanted = Handover(self._travel.options.handover)
         handover = Handover.LIBVIRT if request.schedule.post_copy else wanted
         source = await self.own_uuid()
-        mark = MigrationMark(str(uuid.uuid4()), source, str(request.peer), handover.value)
+        mark = MigrationMark(
+            str(uuid.uuid4()), source, str(request.peer), handover.value, request.data_host
+        )
         going = Outgoing(vm, mark, request.peer, self._travel)
         vm.migration = going
         known = self._registry.find

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM on its way to this host: announced, copied by libvirt, and let run when its source says so.
 
+In post-copy libvirt lets it run while the rest of its memory is on its way: it is Up then, and its
+migration is not over.
+
 virt/migrations.py makes one for VM.migrationCreate, and for each domain that libvirt has of a VM
 that was on its way when the daemon started. Who may run the VM when is told in virt/migration.py.
 """
@@ -10,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Callable
 
 import libvirt
 
-from vdsmcinder.errors import MigrationFailed, ResourceUnavailable
+from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, VMExists
 from vdsmcinder.virt import lifecycle, metadata, migration_job
+from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_job import Situation
 from vdsmcinder.virt.travel import Direction, Travel
@@ -39,15 +44,22 @@ _NOT_WHOLE = frozenset(
         libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
     }
 )
+_IN_POST_COPY = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY),
+        (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED),
+    }
+)
+_ALL_CAME = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
 _IS_WHOLE = (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
 
 
 class Incoming:
     """One migration to this host.
 
-    source: where it comes from, in words. came: libvirt has a domain of it. silent: it is whole,
-    and its source has not said for long that it may run. on_end: called with the VM's id when a
-    copy that had come has ended here.
+    source: where it comes from, in words. came: libvirt has a domain of it. post_copy: its guest
+    runs, and not all of its memory is here. silent: it is whole, and its source has not said for
+    long that it may run. on_end: called with the VM's id when a copy that had come has ended here.
     """
 
     def __init__(  # noqa: PLR0917 - one for each thing that it is
@@ -64,6 +76,7 @@ class Incoming:
         self.handover = handover
         self.source = source
         self.came = False
+        self.post_copy = False
         self.silent = False
         self.over = asyncio.Event()
         self.progress = Progress()
@@ -80,6 +93,8 @@ class Incoming:
 
     @property
     def remedy(self) -> str:
+        if self.post_copy:
+            return "it runs already: call again when the rest of its memory has come"
         if not self._whole:
             return "call again when it has arrived; VM.migrateCancel on the other host ends that"
         return (
@@ -107,12 +122,27 @@ class Incoming:
     def lifecycle(self, event: int, detail: int) -> None:
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             self.has_come()
+        elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+            self._ended(lifecycle.from_event(event, detail))
+        elif (event, detail) in _IN_POST_COPY:
+            self._begin(time.monotonic())
+            if detail == libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED:
+                log.warning(
+                    "%s runs here and waits for the rest of its memory, which does not come; its "
+                    "source sees to that",
+                    self.vm.name,
+                )
+        elif self.post_copy and (event, detail) != _ALL_CAME:
+            change = lifecycle.from_event(event, detail)
+            if change is not None:
+                self.vm.apply(change)
+            self.recheck()
         elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            if not self.post_copy:
+                self.vm.began_here_s = time.monotonic()
             self._arrived()
         elif (event, detail) == _IS_WHOLE:
             self._stands()
-        elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
-            self.failed("libvirt ended it here: its copying broke off")
         self._woken.set()
 
     def recheck(self) -> None:
@@ -129,18 +159,21 @@ class Incoming:
             self.failed(f"it did not come within {limit_s:g} s")
 
     async def _look_again(self) -> None:
-        """libvirt was gone: it may have ended what came, or have let it run."""
+        """libvirt may have ended what came, or have let it run, and not have told."""
         try:
             now = await self._situation()
         except ResourceUnavailable:
             return
-        if now is None and self.came:
-            self.failed("it was lost when libvirtd ended")
-        elif now is not None and now.state == libvirt.VIR_DOMAIN_RUNNING:
+        if now is None:
+            if self.came:
+                self._ended(lifecycle.QEMU_LOST)
+        elif now.gone:
+            self._ended(lifecycle.from_state(now.state, now.reason))
+        elif now.begun and now.busy:
+            self._begin(None)
+        elif self.post_copy or now.state == libvirt.VIR_DOMAIN_RUNNING:
             self._arrived()
-        elif now is not None and now.gone:
-            self.failed("it was lost when libvirtd ended")
-        elif now is not None and _is_whole(now.state, now.reason):
+        elif _is_whole(now.state, now.reason):
             self._stands()
 
     def _stands(self) -> None:
@@ -160,11 +193,14 @@ class Incoming:
 
         Raises MigrationFailed (12) if there is no whole copy, ResourceUnavailable (40).
         """
+        connection = self.vm.services.connection
         until_s = asyncio.get_running_loop().time() + WHOLE_S
         while not self.over.is_set():
             self._woken.clear()
             try:
-                if await self.vm.services.connection.on_domain(self.vm.id, _let_run):
+                if await connection.on_domain(self.vm.id, _let_run, self.post_copy):
+                    if not self.post_copy:
+                        self.vm.began_here_s = self.vm.began_here_s or time.monotonic()
                     return self._arrived()
             except libvirt.libvirtError as e:
                 # libvirt has a domain here before it copies: without one nothing can become whole.
@@ -175,6 +211,8 @@ class Incoming:
                 break
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), LOOK_S)
+        if self.post_copy and not self.over.is_set():
+            await self._lose()
         if self.vm.migration is None and self.vm.running:
             return None
         raise MigrationFailed(
@@ -194,15 +232,32 @@ class Incoming:
             )
 
     async def drop(self, why: str) -> None:
-        """The VM stays on its source: end the copy. Raises ResourceUnavailable (40)."""
+        """The VM stays on its source: end the copy.
+
+        Raises VMExists (4) if its guest has begun to run here, ResourceUnavailable (40).
+        """
+        vm = self.vm
         try:
-            await self.vm.services.connection.on_domain(self.vm.id, _remove)
+            if not await vm.services.connection.on_domain(vm.id, _drop):
+                raise VMExists(f"VM {vm.id} runs on this host and is {vm.status.value}", vmId=vm.id)
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise ResourceUnavailable(
-                    f"the copy of VM {self.vm.id} could not be ended: {e}"
-                ) from e
+                raise ResourceUnavailable(f"the copy of VM {vm.id} could not be ended: {e}") from e
         self.failed(why)
+
+    async def _lose(self) -> None:
+        """End what runs here without all of its memory, of which no more comes.
+
+        Raises ResourceUnavailable (40).
+        """
+        vm = self.vm
+        vm.wanted_exit = vm.wanted_exit or lifecycle.POSTCOPY_FAILED
+        try:
+            await vm.services.connection.on_domain(vm.id, _destroy)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise ResourceUnavailable(f"VM {vm.id} could not be ended: {e}") from e
+        self._ended(vm.wanted_exit)
 
     async def end(self) -> None:
         """Have it come, if it is about to: ended now, without a QEMU process, it would come later.
@@ -219,17 +274,24 @@ class Incoming:
 
     # How it ends
 
+    def _begin(self, at_s: float | None) -> None:
+        """Its guest runs here, in post-copy. at_s: since when (monotonic clock), if known."""
+        if self.post_copy or self.over.is_set():
+            return
+        self.post_copy = True
+        self.vm.began_here_s = at_s
+        self.has_come()
+        log.info("%s runs here, and its memory follows from %s", self.vm.name, self.source)
+        self.vm.arrived(lifecycle.RUNNING)
+
     def _arrived(self) -> None:
         """It runs here: what libvirt tells next, such as an I/O error, is for the VM itself."""
-        if self.over.is_set():
+        if not self._is_over("ok"):
             return
-        self.over.set()
-        self._let_go()
         vm = self.vm
-        vm.migration = None
-        self._travel.counts.over[Direction.IN, "ok"] += 1
         log.info("%s has arrived from %s", vm.name, self.source)
-        vm.arrived(lifecycle.RUNNING)
+        if not self.post_copy:
+            vm.arrived(lifecycle.RUNNING)
         vm.spawn(self._read())
 
     async def _read(self) -> None:
@@ -239,19 +301,36 @@ class Incoming:
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("%s: its description could not be read: %s", vm.name, e)
 
+    def _ended(self, how: Change | None) -> None:
+        """There is no QEMU process of it here any more."""
+        if not self.post_copy:
+            self.failed("libvirt ended it here: its copying broke off")
+        elif self._is_over("failed"):
+            log.warning("%s ended here before all of its memory had come", self.vm.name)
+            # Killed for that, it has not ended by itself.
+            lost = self.vm.wanted_exit is lifecycle.POSTCOPY_FAILED
+            self.vm.apply(lifecycle.POSTCOPY_FAILED if lost else how or lifecycle.QEMU_LOST)
+            self._on_end(self.vm.id)
+
     def failed(self, why: str) -> None:
         """It does not run here, and will not."""
-        if self.over.is_set():
+        if not self._is_over("failed"):
             return
-        self.over.set()
-        self._let_go()
-        self.vm.migration = None
-        self._travel.counts.over[Direction.IN, "failed"] += 1
         log.warning("%s did not arrive from %s: %s", self.vm.name, self.source, why)
         self.vm.apply(self.vm.wanted_exit or lifecycle.DID_NOT_ARRIVE)
         if self.came:
             self._on_end(self.vm.id)
             self._travel.spawn(self._undefine())
+
+    def _is_over(self, outcome: str) -> bool:
+        """Have it over; False if it was."""
+        if self.over.is_set():
+            return False
+        self.over.set()
+        self._let_go()
+        self.vm.migration = None
+        self._travel.counts.over[Direction.IN, outcome] += 1
+        return True
 
     async def _undefine(self) -> None:
         """What came last may have been made persistent; nobody is to start it by mistake."""
@@ -268,7 +347,7 @@ class Incoming:
     async def _situation(self) -> Situation | None:
         """How libvirt has it; None if it does not. Raises ResourceUnavailable."""
         try:
-            return await self.vm.services.connection.on_domain(self.vm.id, _situation_here)
+            return await self.vm.services.connection.on_domain(self.vm.id, migration_job.situation)
         except libvirt.libvirtError as e:
             if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -283,29 +362,38 @@ def _is_whole(state: int, reason: int) -> bool:
 # What follows runs in the connection's thread pool.
 
 
-def _situation_here(domain: libvirt.virDomain) -> Situation:
-    # Of the migration itself libvirt tells on the source alone.
-    state, reason = domain.state()
-    return Situation(state, reason, busy=False)
+def _let_run(domain: libvirt.virDomain, ran: bool) -> bool:
+    """Whether it runs now: a copy that is whole stands, but no longer for its migration.
 
-
-def _let_run(domain: libvirt.virDomain) -> bool:
-    """Whether it runs now: a copy that is whole stands, but no longer for its migration."""
-    state, reason = domain.state()
-    if state == libvirt.VIR_DOMAIN_RUNNING:
-        return True
-    if not _is_whole(state, reason):
+    ran: its guest has run; if it stands, that is not for having come here.
+    """
+    now = migration_job.situation(domain)
+    if now.begun or ran:
+        return not (now.busy or now.gone)
+    if not _is_whole(now.state, now.reason):
         return False
     domain.resume()
     return True
 
 
-def _remove(domain: libvirt.virDomain) -> None:
+def _drop(domain: libvirt.virDomain) -> bool:
+    """End a copy; False if its guest has run, so that it is not to be ended."""
+    if migration_job.situation(domain).begun:
+        return False
+    _remove(domain)
+    return True
+
+
+def _destroy(domain: libvirt.virDomain) -> None:
     try:
         domain.destroy()
     except libvirt.libvirtError as e:
         if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
             raise
+
+
+def _remove(domain: libvirt.virDomain) -> None:
+    _destroy(domain)
     if domain.isPersistent():
         _forget(domain)
 

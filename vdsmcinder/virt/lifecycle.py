@@ -66,7 +66,8 @@ DID_NOT_ARRIVE = _ended(
 POSTCOPY_FAILED = _ended(
     ExitCode.ERROR,
     ExitReason.POSTCOPY_MIGRATION_FAILED,
-    "The VM was lost: it ran on the other host already when the rest of its memory got lost.",
+    "The VM was lost: it ran on one host, some of its memory was still on the other, and its QEMU "
+    "process on one of them ended.",
 )
 SAVED = _ended(
     ExitCode.NORMAL, ExitReason.SAVE_STATE_SUCCEEDED, "The VM's state was saved and it ended."

@@ -38,6 +38,8 @@ RUNNING_SINCE = "runningSince"
 
 # Our children that hold a MigrationMark.
 _MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHandover")
+_DATA_HOST = "migrationDataHost"
+_ENCRYPTED = "migrationEncrypted"
 
 _MARK = "vdsmCinder"
 _NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
@@ -48,20 +50,27 @@ class MigrationMark:
     """What a domain says of a migration that is not over, on both hosts, for it goes along with it.
 
     id: of the migration. source: UUID of the host that it leaves, as libvirt knows it. peer: the
-    daemon that it goes to, host:port. handover: see virt/migration.py.
+    daemon that it goes to, host:port. handover: see virt/migration.py. data_host: where QEMU's data
+    goes, empty for that daemon's host. encrypted: whether that is.
     """
 
     id: str
     source: str
     peer: str
     handover: str
+    data_host: str = ""
+    encrypted: bool = False
 
     def values(self) -> dict[str, str]:
         """As set_live() and set_lasting() take it."""
-        return dict(zip(_MIGRATION, (self.id, self.source, self.peer, self.handover)))
+        return {
+            **dict(zip(_MIGRATION, (self.id, self.source, self.peer, self.handover))),
+            _DATA_HOST: self.data_host,
+            _ENCRYPTED: "true" if self.encrypted else "",
+        }
 
 
-NO_MIGRATION: Mapping[str, str] = dict.fromkeys(_MIGRATION, "")
+NO_MIGRATION: Mapping[str, str] = dict.fromkeys((*_MIGRATION, _DATA_HOST, _ENCRYPTED), "")
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,12 @@ def _get_known(values: Fields, name: str, kind: Kind[T]) -> T | None:
 
 
 def _read_migration(values: Fields) -> MigrationMark | None:
-    found = [_get_known(values, name, TEXT) or "" for name in _MIGRATION]
-    return MigrationMark(*found) if all(found) else None
+    id_, source, peer, handover = (_get_known(values, name, TEXT) or "" for name in _MIGRATION)
+    if not (id_ and source and peer and handover):
+        return None
+    data_host = _get_known(values, _DATA_HOST, TEXT) or ""
+    encrypted = _get_known(values, _ENCRYPTED, BOOLEAN) or False
+    return MigrationMark(id_, source, peer, handover, data_host, encrypted)
 
 
 def find(domain: etree._Element) -> etree._Element | None:

@@ -16,7 +16,9 @@ source, until its QEMU process there can run no more and the destination has a w
   else any more. A source that comes back all the same asks before it goes on, and gives way.
 
 With Handover.LIBVIRT, which post-copy needs, the destination's libvirt lets the copy run by itself.
-Then a DROP is refused by a destination that runs the VM, and the source gives its own up.
+Then a DROP is refused by a destination that runs the VM, and the source gives its own up. It does
+not in post-copy, while the copy needs what is left on the source (virt/post_copy.py). After RUN no
+more of that comes: then the destination ends a copy that runs and is not whole.
 """
 
 from __future__ import annotations
@@ -106,8 +108,12 @@ class Peer(Protocol):
     async def offer(self, offer: Offer) -> Acceptance:
         """Announce a VM."""
 
-    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> None:
-        """Say what is to become of the copy; returns when that is done."""
+    async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> int | None:
+        """Say what is to become of the copy; returns when that is done.
+
+        After RUN for how long its guest has been running there, in ms; None where that host does
+        not know.
+        """
 
     async def close(self) -> None:
         """Hang up."""

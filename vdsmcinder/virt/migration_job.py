@@ -18,13 +18,19 @@ from lxml import etree
 
 from vdsmcinder.virt import metadata
 from vdsmcinder.virt.migration import Handover, Progress
-from vdsmcinder.virt.migration_request import MigrationRequest
+from vdsmcinder.virt.migration_request import Address, MigrationRequest
 from vdsmcinder.virt.xmldoc import parse
 
 # Where libvirt's QEMU driver looks for certificates for QEMU's data (qemu.conf).
 _TLS_DIRECTORIES = ("/etc/pki/libvirt-migrate", "/etc/pki/qemu")
 # What displays listen on that every host has.
 _EVERYWHERE = re.compile(r"|0\.0\.0\.0|::|127\..*|::1|localhost")
+# Why QEMU stops a guest that runs.
+_STOPPED_BY_QEMU = (
+    libvirt.VIR_DOMAIN_PAUSED_IOERROR,
+    libvirt.VIR_DOMAIN_PAUSED_WATCHDOG,
+    libvirt.VIR_DOMAIN_PAUSED_CRASHED,
+)
 # libvirt takes no 0 for 'no limit'; this is what it has in its place, in MiB/s.
 _NO_LIMIT_MIB_S = 2**63 // 2**20 - 1
 
@@ -53,11 +59,25 @@ class Situation:
     @property
     def post_copy(self) -> bool:
         """Whether it stands because the VM runs on the other host, without all of its memory."""
-        reasons = (
+        return self.broken_off or (self.state, self.reason) == (
+            libvirt.VIR_DOMAIN_PAUSED,
             libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+        )
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether libvirt has noticed that the rest of the memory does not get there."""
+        return (self.state, self.reason) == (
+            libvirt.VIR_DOMAIN_PAUSED,
             libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
         )
-        return self.state == libvirt.VIR_DOMAIN_PAUSED and self.reason in reasons
+
+    @property
+    def begun(self) -> bool:
+        """Of a VM that comes: whether its guest has run here, be it that it was stopped since."""
+        if self.state == libvirt.VIR_DOMAIN_PAUSED:
+            return self.reason in _STOPPED_BY_QEMU
+        return not self.gone
 
 
 def flags(request: MigrationRequest, handover: Handover, *, encrypted: bool) -> int:
@@ -72,6 +92,19 @@ def flags(request: MigrationRequest, handover: Handover, *, encrypted: bool) -> 
         libvirt.VIR_MIGRATE_COMPRESSED: request.compressed,
         libvirt.VIR_MIGRATE_ABORT_ON_ERROR: request.abort_on_error,
         libvirt.VIR_MIGRATE_PARALLEL: request.connections > 0,
+        libvirt.VIR_MIGRATE_TLS: encrypted,
+    }
+    return sum(flag for flag, is_wanted in wanted.items() if is_wanted)
+
+
+def resume_flags(*, encrypted: bool) -> int:
+    """VIR_MIGRATE_... to go on with a post-copy that broke off."""
+    wanted = {
+        libvirt.VIR_MIGRATE_LIVE: True,
+        libvirt.VIR_MIGRATE_PEER2PEER: True,
+        libvirt.VIR_MIGRATE_PERSIST_DEST: True,
+        libvirt.VIR_MIGRATE_POSTCOPY: True,
+        libvirt.VIR_MIGRATE_POSTCOPY_RESUME: True,
         libvirt.VIR_MIGRATE_TLS: encrypted,
     }
     return sum(flag for flag, is_wanted in wanted.items() if is_wanted)
@@ -92,17 +125,23 @@ class Way:
 
 def params(request: MigrationRequest, *, encrypted: bool) -> dict[str, Any]:
     """Typed parameters of virDomainMigrateToURI3."""
-    host = request.data_host
-    found: dict[str, Any] = {
-        libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
-    }
-    if encrypted:
-        # Its certificate names the host as engines do, and not the address of a network of its own.
-        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = request.peer.host
+    found = route(request.peer, request.data_host, encrypted=encrypted)
     if request.max_bandwidth_mib_s:
         found[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = request.max_bandwidth_mib_s
+        if request.schedule.post_copy:
+            found[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = request.max_bandwidth_mib_s
     if request.connections:
         found[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = request.connections
+    return found
+
+
+def route(peer: Address, data_host: str, *, encrypted: bool) -> dict[str, Any]:
+    """The parameters that say where QEMU's data goes."""
+    url_host = f"[{data_host}]" if ":" in data_host else data_host
+    found: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{url_host}"}
+    if encrypted:
+        # Its certificate names the host as engines do, and not the address of a network of its own.
+        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = peer.host
     return found
 
 
@@ -147,9 +186,10 @@ def situation(domain: libvirt.virDomain) -> Situation:
     try:
         busy = domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE
     except libvirt.libvirtError as e:
-        if e.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+        # Of a migration libvirt tells the host that the VM leaves, and says so to the other.
+        busy = e.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED
+        if not busy and e.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
             raise
-        busy = False
     return Situation(state, reason, busy)
 
 
@@ -189,8 +229,14 @@ def set_downtime(domain: libvirt.virDomain, ms: int) -> None:
 def set_speed(domain: libvirt.virDomain, mib_s: int) -> None:
     """How much data may go; 0 for as much as can."""
     domain.migrateSetMaxSpeed(mib_s or _NO_LIMIT_MIB_S)
+    domain.migrateSetMaxSpeed(mib_s, libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)
 
 
 def start_post_copy(domain: libvirt.virDomain) -> None:
     """Let the VM run on the other host at once; the rest of its memory follows."""
     domain.migrateStartPostCopy()
+
+
+def break_off_post_copy(domain: libvirt.virDomain) -> None:
+    """Have QEMU give up its connection to the other host, and wait for a new one."""
+    domain.abortJobFlags(libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)

@@ -25,7 +25,16 @@ from vdsmcinder.errors import (
     ResourceUnavailable,
     VdsmCinderError,
 )
-from vdsmcinder.virt import faults, lifecycle, migration_job, offering, process, settling, story
+from vdsmcinder.virt import (
+    copying,
+    faults,
+    lifecycle,
+    migration_job,
+    offering,
+    process,
+    settling,
+    story,
+)
 from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.metadata import MigrationMark
@@ -40,8 +49,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 # While the guest stands still its QEMU process is looked at so often.
 CLOSE_LOOK_S = 0.002
-# libvirt copies for as long as it takes; what has to end it is not a deadline.
-FOR_EVER_S = 1e8
 _SEE_LOGS = "that host's logs tell more, those of vdsm-cinderd and /var/log/libvirt/qemu"
 _HANDED_OVER = frozenset(
     {
@@ -59,6 +66,8 @@ class Outgoing:
     QEMU's end. qemu: done when its QEMU process cannot run any more; None where that cannot be
     watched. turn: it may begin. halted: it is not to be copied, because it was cancelled or the VM
     does not run any more. cancelled: by an engine. failure: why the VM stayed, once it is over.
+    running_ms: for how long the guest had been running there when that host was told so, None if it
+    does not know.
     """
 
     def __init__(self, vm: VM, mark: MigrationMark, address: Address, travel: Travel) -> None:
@@ -75,6 +84,7 @@ class Outgoing:
         self.ended: Change | None = None
         self.qemu: asyncio.Future[None] | None = None
         self.failure: VdsmCinderError | None = None
+        self.running_ms: int | None = None
         self.over = asyncio.Event()
         self.woken = asyncio.Event()
         self.turn = asyncio.Event()
@@ -87,6 +97,7 @@ class Outgoing:
         self._began_s = time.monotonic()
         self._least = 2**63
         self._least_s = time.monotonic()
+        self._moved_s = time.monotonic()
 
     @property
     def words(self) -> str:
@@ -94,7 +105,14 @@ class Outgoing:
 
     @property
     def remedy(self) -> str:
+        if self.progress.post_copy:
+            return "it runs there already; call there when it has arrived"
         return "call again when it has arrived, or end that with VM.migrateCancel"
+
+    @property
+    def still_s(self) -> float:
+        """For how long no data has moved, as far as libvirt tells, in seconds."""
+        return time.monotonic() - self._moved_s
 
     @property
     def ended_by_itself(self) -> bool:
@@ -119,9 +137,10 @@ class Outgoing:
         if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail in _HANDED_OVER:
             self.stopped_s = self.stopped_s or time.monotonic()
             self.may_run_there = True
-            self.vm.spawn(self._watch_closely())
             if detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY:
-                self._tell(replace(self.progress, post_copy=True))
+                self.runs_there()
+            else:
+                self.vm.spawn(self._watch_closely())
         elif event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
             self.ended = lifecycle.from_event(event, detail)
             self.halted.set()
@@ -133,9 +152,15 @@ class Outgoing:
     def recheck(self) -> None:
         self.woken.set()
 
+    def runs_there(self) -> None:
+        """It has come to post-copy."""
+        if not self.progress.post_copy:
+            log.info("%s runs on host %s, and its memory follows", self.vm.name, self.address)
+            self._tell(replace(self.progress, post_copy=True))
+
     def passed(self, iteration: int) -> None:
         """QEMU begins another pass over the guest's memory."""
-        if self._convergence is not None:
+        if self._convergence is not None and not self.progress.post_copy:
             for action in self._convergence.passed(iteration):
                 self.vm.spawn(self._do(action))
 
@@ -153,7 +178,9 @@ class Outgoing:
             raise self._too_late()
 
     async def end(self) -> None:
-        await self._stop()
+        # Post-copy ends with the QEMU process, which is killed next.
+        if not self.progress.post_copy:
+            await self._stop()
 
     async def _stop(self) -> None:
         """Have it end; returns when it has, or has not within the time of a call of libvirt's."""
@@ -210,6 +237,7 @@ class Outgoing:
         self.phase = Phase.OFFERED
         peer = await self.peer()
         encrypted = await offering.offer(self, request, peer)
+        self.mark = replace(self.mark, encrypted=encrypted)
         await self.vm.command(
             migration_job.depart,
             self.mark.values(),
@@ -226,8 +254,7 @@ class Outgoing:
         self._watch_qemu()
         for action in request.schedule.init:
             await self._do(action)
-        copying = asyncio.create_task(self._migrate(request, encrypted=encrypted))
-        await self._settled(copying)
+        await self._settled(copying.begin(self, request, encrypted=encrypted))
 
     async def called_off(self, why: VdsmCinderError) -> None:
         """It does not come to be copied: the VM stays, as it is."""
@@ -250,36 +277,15 @@ class Outgoing:
         self._watch_qemu()
         await self._settled(None)
 
-    async def _settled(self, copying: asyncio.Task[None] | None) -> None:
+    async def _settled(self, call: asyncio.Task[None] | None) -> None:
         self._least_s = time.monotonic()
         watching = asyncio.create_task(self._watch())
         try:
-            await settling.settle(self, copying)
+            await settling.settle(self, call)
         finally:
             watching.cancel()
             if self.qemu is not None:
                 self.qemu.cancel()
-            if copying is not None:
-                copying.add_done_callback(_seen)
-
-    async def _migrate(self, request: MigrationRequest, *, encrypted: bool) -> None:
-        """Raises libvirt.libvirtError, ResourceUnavailable."""
-        way = migration_job.Way(
-            self.travel.options.libvirt_uri.format(host=self.address.url_host),
-            migration_job.flags(request, self.handover, encrypted=encrypted),
-            migration_job.params(request, encrypted=encrypted),
-            request.console_address or (await self.peer()).address,
-        )
-        connection = self.travel.connection
-        log.info("%s: libvirt copies it to %s", self.vm.name, way.uri)
-        with self.vm.commanded():
-            await connection.call(
-                migration_job.migrate,
-                connection.open_another,
-                self.vm.id,
-                way,
-                timeout_s=FOR_EVER_S,
-            )
 
     def _watch_qemu(self) -> None:
         try:
@@ -310,6 +316,8 @@ class Outgoing:
             # Within each pass it becomes less; what counts is whether it was ever so little.
             if 0 < found.remaining < self._least:
                 self._least, self._least_s = found.remaining, time.monotonic()
+            if found.transferred != self.progress.transferred:
+                self._moved_s = time.monotonic()
             self.progress = replace(found, post_copy=self.progress.post_copy)
             if self._bandwidth_mib_s is not None and found.transferred:
                 await self._limit()
@@ -351,9 +359,11 @@ class Outgoing:
 
     def handed_over(self) -> None:
         """The other host says that the VM runs there."""
-        if self.stopped_s is not None:
-            downtime_ms = max(round((time.monotonic() - self.stopped_s) * 1000), 1)
-            self.progress = replace(self.progress, downtime_ms=downtime_ms)
+        if self.stopped_s is None or (self.progress.post_copy and self.running_ms is None):
+            return
+        stopped_ms = round((time.monotonic() - self.stopped_s) * 1000)
+        downtime_ms = max(stopped_ms - (self.running_ms or 0), 1)
+        self.progress = replace(self.progress, downtime_ms=downtime_ms)
 
     def left(self) -> None:
         """The VM is away, and nothing of it is left here but its definition."""
@@ -422,9 +432,3 @@ class Outgoing:
     def _tell(self, progress: Progress) -> None:
         self.progress = progress
         self.travel.on_progress(self.vm, progress)
-
-
-def _seen(call: asyncio.Task[None]) -> None:
-    """Nobody waits for this call any more; how it ended has been found out otherwise."""
-    if not call.cancelled():
-        call.exception()

@@ -3,7 +3,8 @@
 
 virt/outgoing.py calls settle(). There are three ends: the VM's QEMU process here has ended, so that
 the copy may run; it goes on here, so that the copy must not; or it stands here and the copy may run
-already, so that the other host has to be asked.
+already, so that the other host has to be asked. In post-copy the copy runs and needs what is here:
+when that breaks off it is no end, but virt/post_copy.py's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from vdsmcinder.virt import lifecycle, metadata, migration_job
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Handover, PeerRefused, Phase, Verdict, error_of
 from vdsmcinder.virt.migration_job import Situation
+from vdsmcinder.virt.post_copy import FIRST_RETRY_S, MOST_RETRY_S, STILL_S, CopyEnded, Recovery
 
 if TYPE_CHECKING:
     from vdsmcinder.virt.outgoing import Outgoing
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-# Pauses between two tries to have the other host answer, in seconds.
-FIRST_RETRY_S = 0.2
-MOST_RETRY_S = 5.0
 # How long libvirt may take to tell why a QEMU process has ended.
 REASON_S = 5.0
 # The other host cleans up by itself what it is not told in all that time.
@@ -48,14 +47,19 @@ ASK_S = 15.0
 async def settle(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
     """Return when it is over. copying: libvirt's call; None if it was another daemon's."""
     failure: BaseException | None = None
+    recovery = Recovery(going)
     while True:
         now = await _until_over(going, copying)
         if copying is not None and copying.done():
-            failure = copying.exception()
+            failure = copying.exception() or failure
         if now is None or now.gone:
             return await _departed(going, copying, failure)
         if now.post_copy:
-            return await _post_copy_failed(going, failure)
+            try:
+                copying = await recovery.attempt(failure)
+            except CopyEnded:
+                return await _copy_ended(going)
+            continue
         if going.handover is Handover.LIBVIRT and going.may_run_there:
             return await _contested(going, failure)
         if await _stays(going, now, failure):
@@ -70,9 +74,17 @@ async def _until_over(going: Outgoing, copying: asyncio.Task[None] | None) -> Si
             return None
         if copying is None or copying.done():
             now = await _look(going)
-            if now is not None and (now.gone or not now.busy):
+            if now is not None and _is_over(going, now):
                 return now
         await _wait_for_news(going, copying)
+
+
+def _is_over(going: Outgoing, now: Situation) -> bool:
+    """Whether nothing goes on any more by itself."""
+    if not now.post_copy:
+        return now.gone or not now.busy
+    going.runs_there()
+    return now.broken_off or going.still_s >= STILL_S
 
 
 async def _wait_for_news(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
@@ -118,9 +130,18 @@ async def _departed(
             going.left()
             return
     change = await _why_ended(going)
-    going.spawn(drop(going))
+    if going.progress.post_copy:
+        change = going.vm.wanted_exit or lifecycle.POSTCOPY_FAILED
+        going.spawn(_end_there(going))
+    else:
+        going.spawn(drop(going))
     why = going.explain(failure)
     going.stays(change, why if going.ended_by_itself or refused is None else refused)
+
+
+async def _end_there(going: Outgoing) -> None:
+    """Have the other host end its copy, which ran already, unless it is whole."""
+    await _told(going, Verdict.RUN)
 
 
 async def _until_libvirt_is_done(going: Outgoing, copying: asyncio.Task[None] | None) -> None:
@@ -188,7 +209,7 @@ async def _runs_there(going: Outgoing) -> bool:
 
 async def _drop_or_give_way(going: Outgoing) -> None:
     """Have the other host forget its copy; end the VM here if that was let run there meanwhile."""
-    refusal, vm = await _dropped(going), going.vm
+    refusal, vm = await _told(going, Verdict.DROP), going.vm
     if isinstance(refusal, VMExists) and going.may_run_there and vm.running:
         log.error(
             "%s runs on host %s too, to which it was said that this one is off; it is ended here",
@@ -201,14 +222,16 @@ async def _drop_or_give_way(going: Outgoing) -> None:
 
 async def drop(going: Outgoing) -> None:
     """Have the other host forget its copy; it does so by itself some time, or when asked again."""
-    await _dropped(going)
+    await _told(going, Verdict.DROP)
 
 
-async def _dropped(going: Outgoing) -> VdsmCinderError | None:
+async def _told(going: Outgoing, verdict: Verdict) -> VdsmCinderError | None:
+    """Say it, while nothing here waits for that any more; the refusal, if any."""
+    saying = _say(going, verdict, final=(VdsmCinderError,), insist=True)
     try:
-        return await asyncio.wait_for(_say(going, Verdict.DROP, final=(VdsmCinderError,)), DROP_S)
+        return await asyncio.wait_for(saying, DROP_S)
     except asyncio.TimeoutError:
-        log.warning("host %s was not told that %s stayed", going.address, going.vm.name)
+        log.warning("host %s was not told what becomes of %s", going.address, going.vm.name)
         return None
     finally:
         await going.hang_up()
@@ -258,26 +281,35 @@ async def _give_up(going: Outgoing) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-async def _post_copy_failed(going: Outgoing, failure: BaseException | None) -> None:
-    """The VM ran on the other host without all of its memory, which cannot be had any more."""
+async def _copy_ended(going: Outgoing) -> None:
+    """The VM ended on the other host; what is left of its memory here is of no use."""
     await _give_up(going)
-    going.stays(lifecycle.POSTCOPY_FAILED, going.explain(failure))
+    why = MigrationFailed(
+        f"VM {going.vm.id} was lost in post-copy: it ran on host {going.address} already and ended "
+        "there while the rest of its memory was here"
+    )
+    going.stays(going.vm.wanted_exit or lifecycle.POSTCOPY_FAILED, why)
 
 
 # What is said to the other host
 
 
 async def _say(
-    going: Outgoing, verdict: Verdict, final: tuple[type[VdsmCinderError], ...]
+    going: Outgoing,
+    verdict: Verdict,
+    final: tuple[type[VdsmCinderError], ...],
+    *,
+    insist: bool = False,
 ) -> VdsmCinderError | None:
     """Repeat it until it is answered; the refusal, if it is one that is final.
 
-    None also for a VM that is destroyed meanwhile, and then nothing more is to be said.
+    None also if it is RUN and the VM is destroyed meanwhile: no more is said then. insist: it is.
     """
     pause_s, told = FIRST_RETRY_S, False
-    while not (going.vm.doomed and verdict is Verdict.RUN):
+    while insist or verdict is Verdict.DROP or not going.vm.doomed:
         try:
-            await (await going.peer()).conclude(going.vm.id, going.id, verdict)
+            peer = await going.peer()
+            going.running_ms = await peer.conclude(going.vm.id, going.id, verdict)
             return None
         except PeerRefused as e:
             error = error_of(e, f"VM {going.vm.id}: host {going.address}", MigrationFailed)

@@ -78,7 +78,8 @@ class VM:
     ending: held by the one VM.destroy that does it; others wait for it.
     adrift: libvirt went away while it started the VM, and whether it did is not known yet.
     removals: for each device alias that is being unplugged, what waits for the guest to let go.
-    io: the I/O errors for which QEMU paused it. migration: that which is under way.
+    io: the I/O errors for which QEMU paused it. migration: that which is under way. began_here_s:
+    when its guest, come from another host, was seen to begin to run here (monotonic clock).
     freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
     asked of the guest's balloon, None for nothing.
     """
@@ -103,6 +104,7 @@ class VM:
         self.balloon_target_kib: int | None = None
         self.io = IoTrouble(self.domain.metadata.held)
         self.migration: Migration | None = None
+        self.began_here_s: float | None = None
         self.wanted_exit: Change | None = None
         self.doomed = False
         self._started_s = time.monotonic()
