@@ -220,11 +220,21 @@ class Road:
 
     async def watch(self) -> None:
         """Note what both say, until this is cancelled."""
+        await asyncio.gather(self._note_statuses(), self._listen())
+
+    async def _note_statuses(self) -> None:
         while True:
             now = await self.statuses()
             if not self.seen or self.seen[-1] != now:
                 self.seen.append(now)
-            # A console that nobody reads makes QEMU's serial port stand, on the other host too.
+            await asyncio.sleep(LOOK_S)
+
+    async def _listen(self) -> None:
+        """A console that nobody reads makes QEMU's serial port stand, on the other host too.
+
+        So this waits for no daemon that is slow to say something.
+        """
+        while True:
             self.vm.acknowledged()
             await asyncio.sleep(LOOK_S)
 

@@ -231,8 +231,11 @@ class Connection:
         running.add_done_callback(self._count_off)
         return running
 
-    def _count_off(self, _running: asyncio.Future[Any]) -> None:
+    def _count_off(self, running: asyncio.Future[Any]) -> None:
         self._under_way -= 1
+        # Who asked may be gone by now, and asyncio would log what nobody takes.
+        if not running.cancelled():
+            running.exception()
 
     def _is_slow(self, line: Line) -> None:
         if line is self._line and self._moving is None:
