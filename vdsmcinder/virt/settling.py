@@ -129,12 +129,11 @@ async def _departed(
             await _until_libvirt_is_done(going, copying)
             going.left()
             return
+    # At once: until the other host has ended its copy, libvirt lets nobody remove the VM here.
+    going.spawn(_end_there(going) if going.progress.post_copy else drop(going))
     change = await _why_ended(going)
     if going.progress.post_copy:
         change = going.vm.wanted_exit or lifecycle.POSTCOPY_FAILED
-        going.spawn(_end_there(going))
-    else:
-        going.spawn(drop(going))
     why = going.explain(failure)
     going.stays(change, why if going.ended_by_itself or refused is None else refused)
 
