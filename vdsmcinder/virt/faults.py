@@ -206,6 +206,14 @@ def explain(
     return failure(f"{action}: libvirt says: {text}; {remedy}")
 
 
+def nothing_to_end(error: libvirt.libvirtError) -> bool:
+    """Whether a domain could not be destroyed because it does not run, or is not there."""
+    return error.get_error_code() in (
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_ERR_NO_DOMAIN,
+    )
+
+
 def own_words(error: libvirt.libvirtError) -> str:
     """What libvirt or QEMU say went wrong, on one line and without what leads up to it."""
     return _PREAMBLE.sub("", " ".join(str(error).split()))[:_LONGEST_QUOTE]

@@ -253,7 +253,7 @@ class Incoming:
         vm = self.vm
         vm.wanted_exit = vm.wanted_exit or lifecycle.POSTCOPY_FAILED
         try:
-            await vm.services.connection.on_domain(vm.id, _destroy)
+            await vm.services.connection.on_domain(vm.id, migration_job.destroy)
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise ResourceUnavailable(f"VM {vm.id} could not be ended: {e}") from e
@@ -384,16 +384,8 @@ def _drop(domain: libvirt.virDomain) -> bool:
     return True
 
 
-def _destroy(domain: libvirt.virDomain) -> None:
-    try:
-        domain.destroy()
-    except libvirt.libvirtError as e:
-        if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
-            raise
-
-
 def _remove(domain: libvirt.virDomain) -> None:
-    _destroy(domain)
+    migration_job.destroy(domain)
     if domain.isPersistent():
         _forget(domain)
 

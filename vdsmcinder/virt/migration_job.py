@@ -16,7 +16,7 @@ from typing import Any, Callable
 import libvirt
 from lxml import etree
 
-from vdsmcinder.virt import metadata
+from vdsmcinder.virt import faults, metadata
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_request import Address, MigrationRequest
 from vdsmcinder.virt.xmldoc import parse
@@ -99,15 +99,14 @@ def flags(request: MigrationRequest, handover: Handover, *, encrypted: bool) -> 
 
 def resume_flags(*, encrypted: bool) -> int:
     """VIR_MIGRATE_... to go on with a post-copy that broke off."""
-    wanted = {
-        libvirt.VIR_MIGRATE_LIVE: True,
-        libvirt.VIR_MIGRATE_PEER2PEER: True,
-        libvirt.VIR_MIGRATE_PERSIST_DEST: True,
-        libvirt.VIR_MIGRATE_POSTCOPY: True,
-        libvirt.VIR_MIGRATE_POSTCOPY_RESUME: True,
-        libvirt.VIR_MIGRATE_TLS: encrypted,
-    }
-    return sum(flag for flag, is_wanted in wanted.items() if is_wanted)
+    return int(
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PEER2PEER
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_POSTCOPY
+        | libvirt.VIR_MIGRATE_POSTCOPY_RESUME
+        | (libvirt.VIR_MIGRATE_TLS if encrypted else 0)
+    )
 
 
 @dataclass(frozen=True)
@@ -240,3 +239,12 @@ def start_post_copy(domain: libvirt.virDomain) -> None:
 def break_off_post_copy(domain: libvirt.virDomain) -> None:
     """Have QEMU give up its connection to the other host, and wait for a new one."""
     domain.abortJobFlags(libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)
+
+
+def destroy(domain: libvirt.virDomain) -> None:
+    """End the domain's QEMU process, if it has one."""
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as e:
+        if not faults.nothing_to_end(e):
+            raise

@@ -123,7 +123,7 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:
-        if not _nothing_to_end(e):
+        if not faults.nothing_to_end(e):
             raise faults.explain(e, f"VM {vm.id} could not be destroyed", DestroyFailed) from e
     if vm.status not in NOT_STARTED_YET:
         vm.apply(lifecycle.DESTROYED)
@@ -260,14 +260,10 @@ def _destroy(domain: libvirt.virDomain, graceful_attempts: int) -> None:
             domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
             return
         except libvirt.libvirtError as e:
-            if _nothing_to_end(e):
+            if faults.nothing_to_end(e):
                 return
             log.warning("%s does not end gracefully: %s", domain.name(), e)
     domain.destroy()
-
-
-def _nothing_to_end(e: libvirt.libvirtError) -> bool:
-    return e.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
 
 
 def _undefine(domain: libvirt.virDomain) -> None:

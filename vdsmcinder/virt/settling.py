@@ -273,7 +273,7 @@ async def _give_up(going: Outgoing) -> None:
     vm = going.vm
     while not vm.doomed:
         try:
-            await vm.services.connection.on_domain(vm.id, _destroy)
+            await vm.services.connection.on_domain(vm.id, migration_job.destroy)
             return
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("the QEMU process that %s left here cannot be ended yet: %s", vm.name, e)
@@ -334,11 +334,3 @@ def stay(domain: libvirt.virDomain) -> tuple[Change, str]:
         migration_job.set_mark(domain, metadata.NO_MIGRATION)
     state, reason = domain.state()
     return lifecycle.from_state(state, reason), domain.XMLDesc()
-
-
-def _destroy(domain: libvirt.virDomain) -> None:
-    try:
-        domain.destroy()
-    except libvirt.libvirtError as e:
-        if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
-            raise
