@@ -19,7 +19,7 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,bench]'
 	@touch $@
 
 fmt: $(READY)  ## format the code

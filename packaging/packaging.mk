@@ -37,11 +37,9 @@ build/bundled: packaging/bundled.txt
 	@echo "Python packages for $@, from packaging/bundled.txt"
 	@rm -rf build/bundling $@
 	@$(PYTHON) -m venv build/bundling
-	@AIOHTTP_NO_EXTENSIONS=1 build/bundling/bin/pip --quiet --disable-pip-version-check install \
+	@build/bundling/bin/pip --quiet --disable-pip-version-check install \
 		--no-deps --no-compile --require-hashes --use-pep517 --target $@ -r packaging/bundled.txt
-	@find $@ '(' -name '*.py[xdi]' -o -path '*/.hash/*' -o -name .hash ')' -delete
 	@find $@ -path '*.dist-info/*' -type f ! -name METADATA ! -path '*LICENSE*' ! -path '*NOTICE*' -delete
-	@find $@ -name '*.py' -exec sed -i '1{/^#!/d}' {} +
 	@rm -rf build/bundling
 	@touch $@
 

@@ -96,7 +96,7 @@ def setup(level: str, target: str) -> None:
     root.handlers[:] = [handler]
     set_level(level)
     # Library loggers repeat at INFO what our own lines say once.
-    for noisy in ("aiohttp.access", "jsonrpcserver", "asyncio"):
+    for noisy in ("jsonrpcserver", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -42,7 +42,7 @@ from vdsmcinder.client.stomp import StompSession
 MAX_FRAME_BYTES = 65536
 MIB = 1024 * 1024
 GROWN_MIB = DISK_MIB + 16
-LOGGERS = ("", "jsonrpcserver", "asyncio", "aiohttp", "vdsmcinder")
+LOGGERS = ("", "jsonrpcserver", "asyncio", "vdsmcinder")
 # How others than the search would write a key.
 ENCODERS = {
     "base64": lambda key: key,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
+from tests.fuzz.http import http
 from vdsmcinder.errors import NoSuchVM, VdsmCinderError
 from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules
@@ -126,7 +127,7 @@ def check_reply(reply: Any) -> None:
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, session, greeting, dispatcher)
+    target.__name__: target for target in (frames, session, greeting, http, dispatcher)
 }
 
 

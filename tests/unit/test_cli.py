@@ -546,7 +546,7 @@ def test_drive_xml_of_what_is_refused(run: Run, stdin: str) -> None:
 
 @pytest.mark.parametrize("words", ["vms", "call Host.ping", "drive-xml /dev/null"])
 def test_the_command_starts_without_what_it_does_not_need(daemon: Daemon, words: str) -> None:
-    heavy = {"aiohttp", "asyncio", "libvirt", "rados", "prometheus_client"}
+    heavy = {"h11", "asyncio", "libvirt", "rados", "prometheus_client"}
     if "drive-xml" not in words:
         heavy.add("lxml")
     script = (

@@ -49,6 +49,12 @@ def test_pieces_of_greetings(data: bytes) -> None:
     TARGETS["greeting"](data)
 
 
+@settings(max_examples=300, deadline=None)
+@given(mixed("http"))
+def test_pieces_of_http(data: bytes) -> None:
+    TARGETS["http"](data)
+
+
 @settings(max_examples=200, deadline=None)
 @given(mixed("dispatcher"))
 def test_pieces_of_bodies(data: bytes) -> None:
@@ -110,7 +116,7 @@ def test_http_bodies(bodies: list[bytes]) -> None:
 async def post_all(directory: Path, bodies: list[bytes]) -> None:
     """Each body gets its status and its reply, all on one connection."""
     async with listening(directory) as host:
-        host.listener._dispatcher.handle = _dispatcher().handle  # type: ignore[method-assign]
+        host.verbs.handle = _dispatcher().handle  # type: ignore[method-assign]
         reader, writer = await asyncio.open_unix_connection(host.listen.unix_socket)
         for body in bodies:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))

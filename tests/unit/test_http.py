@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.serving import Host, listening
-from vdsmcinder.transport import event_stream, http
+from vdsmcinder.transport import event_stream, http_connection
 from vdsmcinder.transport.greeter import Spoken
 
 BODY = b'{"jsonrpc":"2.0","method":"echo","params":{"a":1},"id":1}'
@@ -156,7 +156,7 @@ async def test_a_chunked_body_is_limited_too(tmp_path: Path) -> None:
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_connection, "BODY_TIMEOUT_S", 0.05)
     async with listening(tmp_path) as host:
         answer = await ask(host, "POST", "/", **{"Content-Length": "10"})
         assert answer.status == 408
@@ -165,7 +165,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 async def test_headers_that_do_not_come_are_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "IDLE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_connection, "IDLE_TIMEOUT_S", 0.05)
     async with listening(tmp_path) as host:
         reader, writer = await host.raw()
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n")

@@ -12,10 +12,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Callable
 
-from aiohttp.web_request import BaseRequest
-from aiohttp.web_response import StreamResponse
-
 from vdsmcinder.tally import Deliveries
+from vdsmcinder.transport.http_connection import HttpConnection
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.events import Events
@@ -53,25 +51,23 @@ class EventStreams:
         for stream in self._streams:
             stream.end()
 
-    async def serve(self, request: BaseRequest) -> StreamResponse:
-        """Answer a request with the events from now on, until the client or we have enough."""
-        response = StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
-        stream = _Stream(request, self._max_buffer_bytes, self.deliveries)
+    async def serve(self, client: HttpConnection) -> None:
+        """Answer a client with the events from now on, until it or we have enough."""
+        stream = _Stream(client, self._max_buffer_bytes, self.deliveries)
         self._streams.add(stream)
         try:
-            await response.prepare(request)
-            await response.write(SUBSCRIBED)
+            client.begin({"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+            await client.write(SUBSCRIBED)
             for body in self._events.greeting():
                 stream.put(self._chunk(body))
             while chunk := await stream.next():
-                await response.write(chunk)
-        except ConnectionError:
-            log.info("the event stream to %s is gone", request.remote)
+                await client.write(chunk)
+            client.end()
+        except asyncio.CancelledError:
+            log.info("the event stream to %s is gone", client.caller.address)
+            raise
         finally:
             self._streams.discard(stream)
-        return response
 
     def _publish(self, body: bytes) -> None:
         event = self._chunk(body)
@@ -86,9 +82,9 @@ class EventStreams:
 class _Stream:
     """Events on their way to one client."""
 
-    def __init__(self, request: BaseRequest, max_bytes: int, deliveries: Deliveries) -> None:
+    def __init__(self, client: HttpConnection, max_bytes: int, deliveries: Deliveries) -> None:
         self.ended = False
-        self._request = request
+        self._client = client
         self._max_bytes = max_bytes
         self._deliveries = deliveries
         self._waiting: deque[bytes] = deque()
@@ -129,7 +125,7 @@ class _Stream:
         log.warning(
             "the event stream to %s is dropped: it left %d bytes unread, as many as "
             "listen.max_buffer_bytes (%d) allows",
-            self._request.remote,
+            self._client.caller.address,
             self._size,
             self._max_bytes,
         )
@@ -137,5 +133,4 @@ class _Stream:
         self._deliveries.events_dropped += len(self._waiting) + 1
         self.end()
         self._waiting.clear()
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        self._client.abort()

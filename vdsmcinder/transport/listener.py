@@ -22,6 +22,8 @@ from vdsmcinder.tally import Deliveries
 from vdsmcinder.transport import peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.greeter import Greeter, Spoken
+from vdsmcinder.transport.http import HttpServer
+from vdsmcinder.transport.http_connection import HttpConnection
 from vdsmcinder.transport.pages import Pages
 from vdsmcinder.transport.stomp_server import StompConnection, StompServer
 from vdsmcinder.transport.work import Work
@@ -29,7 +31,6 @@ from vdsmcinder.transport.work import Work
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher
     from vdsmcinder.rpc.events import Events
-    from vdsmcinder.transport.http import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,6 @@ class Listener:
     ) -> None:
         self._listen = listen
         self._handed = handed
-        self._dispatcher = dispatcher
-        self._events = events
-        self._pages = pages
         self.certificates: Certificates | None = None
         self.accepted: Counter[Spoken] = Counter()
         self.turned_away = 0
@@ -84,7 +82,7 @@ class Listener:
         self._greetings = Work()
         self._newcomers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
         self._stomp = StompServer(listen, rpc, dispatcher, events, self._requests)
-        self._http: HttpServer | None = None
+        self._http = HttpServer(listen, dispatcher, events, self._requests, pages)
         self._sockets: list[socket.socket] = []
         self._activated = False
 
@@ -97,14 +95,13 @@ class Listener:
     @property
     def connections(self) -> Mapping[Spoken, int]:
         """How many connections stand, by protocol."""
-        http = self._http.connections if self._http else 0
-        return {Spoken.STOMP: len(self._stomp.connections), Spoken.HTTP: http}
+        stomp, http = self._stomp.connections, self._http.connections
+        return {Spoken.STOMP: len(stomp), Spoken.HTTP: len(http)}
 
     @property
     def deliveries(self) -> Mapping[Spoken, Deliveries]:
         """What clients were sent, by protocol."""
-        http = self._http.deliveries if self._http else Deliveries()
-        return {Spoken.STOMP: self._stomp.deliveries, Spoken.HTTP: http}
+        return {Spoken.STOMP: self._stomp.deliveries, Spoken.HTTP: self._http.deliveries}
 
     @property
     def requests_under_way(self) -> int:
@@ -126,6 +123,7 @@ class Listener:
         if not self._activated:
             self._sockets = sockets.opened(listen)
         self._stomp.start()
+        self._http.start()
         if self.certificates is not None:
             self._greetings.start(self.certificates.watch())
         for sock in self._sockets:
@@ -140,8 +138,7 @@ class Listener:
         await self._greetings.cancel()
         self._close_sockets()
         await self._stomp.close()
-        if self._http is not None:
-            await self._http.close()
+        await self._http.close()
         await self._requests.finish(SHUTDOWN_TIMEOUT_S)
 
     def _close_sockets(self) -> None:
@@ -205,7 +202,7 @@ class Listener:
         try:
             spoken = await asyncio.wait_for(greeter.spoken, GREETING_TIMEOUT_S)
             local = sock.family == socket.AF_UNIX
-            protocol = await self._protocol(Spoken.HTTP if local else spoken)
+            protocol = self._protocol(Spoken.HTTP if local else spoken)
         except BaseException:
             transport.abort()
             raise
@@ -231,29 +228,7 @@ class Listener:
         assert isinstance(transport, asyncio.Transport)
         return transport
 
-    async def _protocol(self, spoken: Spoken) -> asyncio.Protocol:
+    def _protocol(self, spoken: Spoken) -> asyncio.Protocol:
         if spoken is Spoken.STOMP:
             return StompConnection(self._stomp)
-        return (await self._http_server()).protocol()
-
-    async def _http_server(self) -> HttpServer:
-        """The HTTP side, made when the first client asks for it.
-
-        aiohttp costs 15 MB and 0.15 s to import, which hosts that only an engine talks to never
-        need; in a thread, so that nobody waits for it but that client.
-        """
-        if self._http is None:
-            server = await asyncio.get_running_loop().run_in_executor(None, _import_http)
-            # Another client may have been as quick.
-            if self._http is None:
-                self._http = server(
-                    self._listen, self._dispatcher, self._events, self._requests, self._pages
-                )
-                self._http.start()
-        return self._http
-
-
-def _import_http() -> type[HttpServer]:
-    from vdsmcinder.transport.http import HttpServer  # noqa: PLC0415
-
-    return HttpServer
+        return HttpConnection(self._http)
