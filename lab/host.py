@@ -19,6 +19,7 @@ from lab.namespace import Namespace, NamespacedProcess, children, first_of, pid_
 from lab.pki import Pki
 
 BRIDGE = "lab0"
+BRIDGE_MAC = "02:00:0a:4d:00:01"
 KINDS = ("mount", "net", "pid", "uts", "ipc")
 NEW_NAMESPACES = ("--mount", "--propagation=unchanged", "--net", "--pid", "--uts", "--ipc")
 ROOT_SCRIPT = Path(__file__).with_name("host-root.sh")

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +19,8 @@ from lab.base import ENGINE_ADDRESS, LabError, lab_dir, run, wait_until
 from lab.ceph import Ceph
 from lab.ceph_setup import MONITORS, write_cluster_files
 from lab.guest import Guest, build_guest
-from lab.host import BRIDGE, address_of, make_host
-from lab.namespace import Namespace, children, first_of
+from lab.host import BRIDGE, BRIDGE_MAC, address_of, make_host
+from lab.namespace import Namespace, children, first_of, kill_and_wait
 from lab.pki import make_pki
 from lab.running import KINDS, Lab, Record, holder
 from lab.steps import Step, Steps
@@ -98,7 +96,7 @@ def _end_processes(directory: Path) -> None:
     pid = holder(directory)
     if pid:
         record = Record.read(directory)
-        _end([pid, *([record.init] if record else [])])
+        kill_and_wait([pid, *([record.init] if record else [])])
         wait_until(lambda: not holder(directory), "the lab's first process to end", 30)
 
 
@@ -187,7 +185,9 @@ def _allow_post_copy() -> None:
 
 def _make_network(namespace: Namespace) -> None:
     namespace.run(["ip", "link", "set", "lo", "up"])
-    namespace.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    # With an address of its own. It would take the lowest of its ports', and another when that port
+    # goes; for up to a minute the other hosts would send what is for the monitors to nobody.
+    namespace.run(["ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge"])
     for address in (ENGINE_ADDRESS, *(monitor.address for monitor in MONITORS)):
         namespace.run(["ip", "address", "add", f"{address}/24", "dev", BRIDGE])
     namespace.run(["ip", "link", "set", BRIDGE, "up"])
@@ -247,24 +247,11 @@ def _let_it_live(first: subprocess.Popen[bytes]) -> None:
 def _clean_up_after(error: BaseException, first: subprocess.Popen[bytes] | None) -> None:
     directory = lab_dir()
     if first is not None:
-        _end([first.pid, *children(first.pid)])
+        kill_and_wait([first.pid, *children(first.pid)])
         first.wait()
     if first is not None and isinstance(error, Exception):
         _keep_logs(directory)
     _remove(directory)
-
-
-def _end(pids: list[int]) -> None:
-    """Kill processes and return when they have ended; a PID 1 ends after all in its namespace."""
-    ends = []
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            ends.append(os.pidfd_open(pid))
-            os.kill(pid, signal.SIGKILL)
-    for end in ends:
-        if not select.select([end], [], [], 30)[0]:
-            raise LabError("processes of the lab did not end within 30 s of being killed")
-        os.close(end)
 
 
 def _remove(path: Path) -> None:

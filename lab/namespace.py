@@ -7,7 +7,9 @@ the lab's first process ends, all end.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -40,6 +42,19 @@ def pid_inside(pid: int) -> int:
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
     raise LabError(f"/proc/{pid}/status has no NSpid line: this kernel has no pid namespaces")
+
+
+def kill_and_wait(pids: Sequence[int]) -> None:
+    """Kill processes and return when they have ended; a PID 1 ends after all in its namespace."""
+    ends = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            ends.append(os.pidfd_open(pid))
+            os.kill(pid, signal.SIGKILL)
+    for end in ends:
+        if not select.select([end], [], [], 30)[0]:
+            raise LabError("processes of the lab did not end within 30 s of being killed")
+        os.close(end)
 
 
 def first_of(unshare: int, program: str = "tini") -> int | None:

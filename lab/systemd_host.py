@@ -7,15 +7,13 @@ Only the tests of that start one, beside the lab's own hosts; it ends with them 
 from __future__ import annotations
 
 import json
-import os
-import select
 import shutil
 import signal
 from typing import Any
 
 from lab.base import LabError, run, wait_until
 from lab.host import KINDS, Host, address_of, connect, settings, start_first_process
-from lab.namespace import Namespace
+from lab.namespace import Namespace, kill_and_wait
 from lab.running import Lab
 
 # polkit decides who may use libvirt, as on a real host; root may.
@@ -35,7 +33,6 @@ mount -t cgroup -o none,name=systemd lab /mnt
 find "/mnt/$1" -depth -type d -exec rmdir {} +
 """
 BOOT_TIMEOUT_S = 60
-END_TIMEOUT_S = 30
 
 
 class SystemdHost(Host):
@@ -63,10 +60,7 @@ class SystemdHost(Host):
 
     def end(self) -> None:
         """End the host and all that runs on it."""
-        end = os.pidfd_open(self.namespace.pid)
-        os.kill(self.namespace.pid, signal.SIGKILL)
-        select.select([end], [], [], END_TIMEOUT_S)
-        os.close(end)
+        kill_and_wait([self.namespace.pid])
         group = f"{self.lab_dir.name}-{self.name}"
         run(["unshare", "--mount", "sh", "-c", REMOVE_GROUP, "sh", group])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ import lab
 from lab import GuestConsole, Lab, LabError, console_of, disk_xml, domain_xml, wait_until
 from lab.base import run
 from lab.ceph import Ceph
-from lab.host import Host
-from lab.namespace import children
+from lab.host import KINDS, Host, connect, start_first_process
+from lab.namespace import Namespace, children, kill_and_wait
 from lab.records import Comparison, compare
 
 SECOND_LAB = Path("/run/vdsm-cinder-lab-test")
@@ -177,6 +178,14 @@ class TestHost:
             process.terminate()
             assert process.wait(10) == 3
 
+    def test_hosts_reach_the_monitors_whoever_ends(self, running: Lab) -> None:
+        """A bridge without an address of its own has that of its lowest port, and loses it."""
+        host, monitor = running.hosts["host1"], running.ceph.monitors[0]
+        with first_on_the_bridge(running):
+            call = ["bash", "-c", f"exec 3<>/dev/tcp/{monitor.address}/{monitor.v2_port}"]
+            host.run(call)
+        host.run(call, timeout_s=10)
+
     def test_libvirtd_restarts_below_a_running_vm(self, running: Lab, image: str) -> None:
         host = running.hosts["host2"]  # other tests' VMs and daemon are on host1
         with closing(libvirt.open(host.uri)) as conn:
@@ -187,6 +196,22 @@ class TestHost:
                 assert domain.name() in host.virsh("list", "--name")
                 assert secret not in host.virsh("secret-list"), "ephemeral secrets go with libvirtd"
                 assert console.ask("ping", "^pong$")
+
+
+@contextmanager
+def first_on_the_bridge(running: Lab) -> Iterator[None]:
+    """A further host, whose port has the lowest address of all, until it ends with the block."""
+    name = "host5"
+    pid = start_first_process(running.namespace, running.directory, name)
+    try:
+        connect(running.namespace, Host(name, Namespace(pid, KINDS), running.directory))
+        port = ["ip", "link", "set", name, "address", "00:00:00:00:00:01"]
+        Namespace(running.namespace.pid, ("net",)).run(port)
+        yield
+    finally:
+        kill_and_wait([pid])
+        for made in ("hosts", "log"):
+            shutil.rmtree(running.directory / made / name)
 
 
 class TestGuest:
