@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fmt lint type unit functional check api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit functional check api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,bench]'
+	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,bench]'
 	@touch $@
+
+fetch: $(READY) $(BUNDLED)  ## fetch all that lab and packages take from the network
+	@$(BIN)/python -m lab fetch
 
 fmt: $(READY)  ## format the code
 	$(BIN)/ruff format .
@@ -36,10 +39,10 @@ type: $(READY)  ## types, strictly
 unit: $(READY)  ## unit tests, no lab needed
 	$(BIN)/pytest tests/unit
 
-functional: $(READY) $(BUNDLED)  ## functional tests on a lab of their own, or on the one that runs
+functional: fetch  ## functional tests on a lab of their own, or on the one that runs
 	$(BIN)/python -m lab run -- $(BIN)/pytest tests/functional
 
-check: lint type $(BUNDLED)  ## everything that has to pass before a change lands
+check: lint type fetch  ## everything that has to pass before a change lands
 	$(BIN)/python -m lab run -- sh -c '$(BIN)/pytest tests || $(BIN)/pytest --last-failed tests'
 
 api: $(READY)  ## write docs/api.md from the schema
@@ -77,7 +80,7 @@ lab-down: $(READY)  ## stop the lab and leave nothing
 	$(BIN)/python -m lab down
 
 fuzz: $(READY)  ## throw at each parser what a fuzzer makes up: SECONDS=120 for each
-	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[fuzz]' \
+	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[fuzz]' \
 	  || echo "without atheris, then: hypothesis does what it can"
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
 

@@ -15,6 +15,7 @@ from types import FrameType
 
 from lab.base import LabError
 from lab.cinder import PROJECT
+from lab.fetching import fetch
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.namespace import CLEAN_ENVIRONMENT
 from lab.running import Lab
@@ -45,7 +46,12 @@ def _parse() -> argparse.Namespace:
         "--cinder", action="store_true", help="with a Cinder, whose packages are fetched if need be"
     )
     start.set_defaults(run=_up)
-    commands.add_parser("down", help="end the lab and leave nothing").set_defaults(run=_down)
+    commands.add_parser(
+        "fetch", help="fetch what the lab takes from the network, Cinder's packages too"
+    ).set_defaults(run=_fetch)
+    end = commands.add_parser("down", help="end the lab and leave nothing")
+    end.add_argument("--keep-logs", action="store_true", help="leave its logs, and say where")
+    end.set_defaults(run=_down)
     commands.add_parser("status", help="tell what runs").set_defaults(run=_status)
     execute = commands.add_parser("exec", help="run a command in the engine's place or on a host")
     execute.add_argument(
@@ -108,8 +114,7 @@ def _one_runs() -> bool:
 
 
 def _start(host_count: int, *, with_cinder: bool = False) -> Lab:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _be_interruptible()
     steps = Steps()
     try:
         return up(host_count, steps, with_cinder=with_cinder)
@@ -122,7 +127,15 @@ def _start(host_count: int, *, with_cinder: bool = False) -> Lab:
         ) from None
 
 
-def _down(_: argparse.Namespace) -> int:
+def _fetch(_: argparse.Namespace) -> int:
+    fetch(Steps(), with_cinder=True)
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    if arguments.keep_logs:
+        print(f"lab: the logs are in {down_keeping_logs()}.")
+        return 0
     print("The lab has ended; nothing is left." if down() else "No lab was running.")
     return 0
 
@@ -165,6 +178,11 @@ def _tell(lab: Lab) -> None:
         print(f"  Cinder       {lab.cinder.url}, header X-Auth-Token: lab:{PROJECT}")
     print("  the tests    python -m lab exec -- .venv/bin/pytest tests/functional")
     print("  the end      python -m lab down")
+
+
+def _be_interruptible() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -13,8 +13,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import cinder_packages
-from lab.base import ENGINE_ADDRESS, LabError, wait_until
+from lab.base import CACHE_DIR, ENGINE_ADDRESS, LabError, wait_until
 from lab.ceph_setup import POOL, USER
 from lab.namespace import CLEAN_ENVIRONMENT, Namespace
 from lab.steps import Step
@@ -22,6 +21,9 @@ from lab.steps import Step
 PORT = 8776
 PROJECT = "0" * 32
 BACKEND = "lab@ceph#ceph"
+# Unpacked by lab.fetching, and never installed.
+PACKAGES = CACHE_DIR / "cinder"
+MODULES = "usr/lib/python3/dist-packages"
 SERVICES = Path(__file__).with_name("cinder_services.py")
 PYTHON = "/usr/bin/python3"
 START_TIMEOUT_S = 120
@@ -106,7 +108,8 @@ class Cinder:
         """Start it unless it runs; returns when volumes can be made."""
         if self.runs:
             return
-        packages = cinder_packages.fetch(step)
+        if not PACKAGES.exists():
+            raise LabError("Cinder's packages have not been fetched: run 'python -m lab fetch'")
         self._state.mkdir(exist_ok=True)
         (self._state / "api-paste.ini").write_text(API)
         self._configuration.write_text(
@@ -122,7 +125,7 @@ class Cinder:
         )
         step.progress("starting")
         self._started.unlink(missing_ok=True)
-        self._launch(packages)
+        self._launch()
         wait_until(self._is_up, "Cinder to serve", START_TIMEOUT_S)
 
     @property
@@ -145,14 +148,14 @@ class Cinder:
     def _output(self) -> Path:
         return self.log.with_suffix(".out")
 
-    def _launch(self, packages: Path) -> None:
+    def _launch(self) -> None:
         # -P: what is next to the script has names of Cinder's own.
         program = (PYTHON, "-P", SERVICES, self._configuration, self._started)
         command = shlex.join(str(word) for word in program)
         output = shlex.quote(str(self._output))
         # In the background of a shell that ends at once: the lab's PID 1 becomes the parent.
         background = f"setsid {command} >{output} 2>&1 </dev/null & echo $!"
-        environment = {**CLEAN_ENVIRONMENT, "PYTHONPATH": str(packages)}
+        environment = {**CLEAN_ENVIRONMENT, "PYTHONPATH": str(PACKAGES / MODULES)}
         self._pid_file.write_text(self.namespace.run(["sh", "-c", background], env=environment))
 
     def _lives(self) -> bool:

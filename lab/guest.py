@@ -22,6 +22,8 @@ from lab.steps import Step
 
 FILES = Path(__file__).with_name("guest")
 BUSYBOX = Path("/bin/busybox")
+# The unpacked packages of kernels in the cache.
+KERNELS = "linux-image-*-cloud-amd64"
 KERNEL_ARGS = "console=ttyS0 quiet loglevel=1 tsc=reliable no_timer_check random.trust_cpu=on"
 BOOT_IMAGE_MIB = 64
 # In the order in which the guest loads them; what they depend on is loaded before them.
@@ -66,10 +68,9 @@ def pattern_checksum(count_mib: int, seed: str) -> str:
 
 
 def build_guest(step: Step) -> Guest:
-    """The guest out of the cache, or made: kernel fetched, initramfs packed, image filled."""
-    CACHE_DIR.mkdir(parents=True, exist_ok=True)
-    kernel_tree = _fetch_kernel(step)
-    agent = guest_programs.fetch_agent(step)
+    """The guest out of the cache, or made of what lab.fetching brought: initramfs, boot image."""
+    kernel_tree = _kernel_tree()
+    agent = guest_programs.AGENT_TREE / "usr/sbin/qemu-ga"
     sources = (Path(__file__), Path(guest_programs.__file__), BUSYBOX, guest_programs.MKE2FS, agent)
     parts = [path.read_bytes() for path in (*sorted(FILES.iterdir()), *sources)]
     version = hashlib.sha256(kernel_tree.name.encode() + b"".join(parts)).hexdigest()[:16]
@@ -91,26 +92,12 @@ def _forget_outdated() -> None:
             shutil.rmtree(guest)
 
 
-def _fetch_kernel(step: Step) -> Path:
+def _kernel_tree() -> Path:
     """The unpacked kernel package in the cache; any version that is there will do."""
-    unpacked = sorted(CACHE_DIR.glob("linux-image-*-cloud-amd64"))
-    if unpacked:
-        return unpacked[-1]
-    depends = run(["apt-cache", "depends", "linux-image-cloud-amd64"])
-    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", depends)
-    if not found:
-        raise LabError(
-            "apt knows no linux-image-cloud-amd64: add Debian's main archive and run apt-get update"
-        )
-    package = found[1]
-    step.progress(f"fetching {package}")
-    with tempfile.TemporaryDirectory(dir=CACHE_DIR) as scratch:
-        run(["apt-get", "--quiet", "download", package], timeout_s=300, cwd=scratch)
-        (archive,) = Path(scratch).glob("*.deb")
-        step.progress(f"unpacking {archive.name}")
-        run(["dpkg-deb", "--extract", archive, Path(scratch) / "tree"])
-        (Path(scratch) / "tree").rename(CACHE_DIR / package)
-    return CACHE_DIR / package
+    unpacked = sorted(CACHE_DIR.glob(KERNELS))
+    if not unpacked:
+        raise LabError("the guest's kernel has not been fetched: run 'python -m lab fetch'")
+    return unpacked[-1]
 
 
 def _build(kernel_tree: Path, agent: Path, out: Path) -> None:

@@ -8,30 +8,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from lab.base import CACHE_DIR, LabError, run
-from lab.steps import Step
 
 AGENT_PACKAGE = "qemu-guest-agent"
+# Not installed, for the machine is nobody's guest.
+AGENT_TREE = CACHE_DIR / AGENT_PACKAGE
 MKE2FS = Path("/sbin/mke2fs")
-
-
-def fetch_agent(step: Step) -> Path:
-    """The agent's unpacked package in the cache; any version that is there will do.
-
-    It is not installed, for the machine is nobody's guest.
-    """
-    unpacked = CACHE_DIR / AGENT_PACKAGE
-    if not unpacked.exists():
-        step.progress(f"fetching {AGENT_PACKAGE}")
-        with tempfile.TemporaryDirectory(dir=CACHE_DIR) as scratch:
-            run(["apt-get", "--quiet", "download", AGENT_PACKAGE], timeout_s=300, cwd=scratch)
-            (archive,) = Path(scratch).glob("*.deb")
-            run(["dpkg-deb", "--extract", archive, Path(scratch) / "tree"])
-            (Path(scratch) / "tree").rename(unpacked)
-    return unpacked / "usr/sbin/qemu-ga"
 
 
 def add_programs(root: Path, agent: Path) -> None:

@@ -18,7 +18,8 @@ from typing import IO
 from lab.base import ENGINE_ADDRESS, LabError, lab_dir, run, wait_until
 from lab.ceph import Ceph
 from lab.ceph_setup import MONITORS, write_cluster_files
-from lab.guest import Guest, build_guest
+from lab.fetching import fetch
+from lab.guest import Guest
 from lab.host import BRIDGE, BRIDGE_MAC, address_of, make_host
 from lab.namespace import Namespace, children, first_of, kill_and_wait
 from lab.pki import make_pki
@@ -49,8 +50,7 @@ def up(host_count: int, steps: Steps, *, with_cinder: bool = False) -> Lab:
     with _lock() as lock:
         first: subprocess.Popen[bytes] | None = None
         try:
-            with steps.step("guest: kernel, initramfs, boot image") as step:
-                guest = build_guest(step)
+            guest = fetch(steps, with_cinder=with_cinder)
             with steps.step("namespaces and network"):
                 for name in ("log", "ceph", "guests", "hosts"):
                     (lab_dir() / name).mkdir()

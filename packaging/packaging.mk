@@ -37,7 +37,7 @@ build/bundled: packaging/bundled.txt
 	@echo "Python packages for $@, from packaging/bundled.txt"
 	@rm -rf build/bundling $@
 	@$(PYTHON) -m venv build/bundling
-	@build/bundling/bin/pip --quiet --disable-pip-version-check install \
+	@packaging/retry build/bundling/bin/pip --quiet --disable-pip-version-check install \
 		--no-deps --no-compile --require-hashes --use-pep517 --target $@ -r packaging/bundled.txt
 	@find $@ -path '*.dist-info/*' -type f ! -name METADATA ! -path '*LICENSE*' ! -path '*NOTICE*' -delete
 	@rm -rf build/bundling
