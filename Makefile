@@ -6,9 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+RELEASES := build/releases
+PACKAGED = $(shell git ls-files Makefile README.md LICENSE vdsm-cinder.spec \
+	docs monitoring packaging systemd vdsmcinder)
+# A worker for each lab (tests/spread.py).
+SPREAD := -n auto --no-loadscope-reorder --durations=25
+# In order; what `make check` leaves out.
+NIGHTLY := unit-random fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
+# Empty: the faults' tables are printed and docs/faults.md stays as it is.
+WRITE := --write
+
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit functional check api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +30,12 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
 	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,bench]'
+	@touch $@
+
+# Two releases of the packages, for tests that install one and upgrade to the other.
+$(RELEASES): $(BUNDLED) $(wildcard $(PACKAGED))
+	@$(MAKE) --no-print-directory rpm DIST=.1
+	@$(MAKE) --no-print-directory rpm DIST=.2
 	@touch $@
 
 fetch: $(READY) $(BUNDLED)  ## fetch all that lab and packages take from the network
@@ -37,13 +53,21 @@ type: $(READY)  ## types, strictly
 	$(BIN)/mypy
 
 unit: $(READY)  ## unit tests, no lab needed
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 tests/unit
 
-functional: fetch  ## functional tests on a lab of their own, or on the one that runs
-	$(BIN)/python -m lab run -- $(BIN)/pytest tests/functional
+check-fast: lint type unit  ## what needs no lab: style, types, unit tests
 
-check: lint type fetch  ## everything that has to pass before a change lands
-	$(BIN)/python -m lab run -- sh -c '$(BIN)/pytest tests || $(BIN)/pytest --last-failed tests'
+functional: fetch $(RELEASES)  ## functional tests on two labs of their own, or on the one that runs
+	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) tests/functional tests/faults
+
+check: check-fast  ## everything that has to pass before a change lands
+	@$(MAKE) --no-print-directory functional
+
+nightly: fetch  ## what takes too long for every change, each part told of at the end
+	@$(BIN)/python -m tests.nightly $(MAKE) $(NIGHTLY)
+
+unit-random: $(READY)  ## unit tests with other examples than those of every other run
+	HYPOTHESIS_PROFILE=random $(BIN)/pytest -n 2 tests/unit
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.apidoc > docs/api.md
@@ -64,14 +88,14 @@ bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench
 
 faults: $(READY)  ## faults while a guest writes and an engine calls; writes docs/faults.md
-	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults --write
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults $(WRITE)
 
 soak: $(READY)  ## VMs and disks come and go, for LAB=600 seconds in the lab; writes docs/faults.md
-	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.soak --lab $(or $(LAB),600) --write
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.soak --lab $(or $(LAB),600) $(WRITE)
 
 migrations: $(READY)  ## a VM that writes migrates twenty times, then while things fail; docs/faults.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --trips 20
-	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --write
+	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations $(WRITE)
 
 lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it: HOSTS=1 hypervisors
 	$(BIN)/python -m lab up --hosts $(or $(HOSTS),1)

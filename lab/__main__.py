@@ -13,6 +13,7 @@ import subprocess
 import sys
 from types import FrameType
 
+from lab import several
 from lab.base import LabError
 from lab.cinder import PROJECT
 from lab.fetching import fetch
@@ -63,6 +64,14 @@ def _parse() -> argparse.Namespace:
         "run", help="run a command in the engine's place of a lab that is started for it, or runs"
     )
     _add_hosts(enclose, default=2)
+    enclose.add_argument(
+        "--labs",
+        type=int,
+        default=1,
+        choices=range(1, 5),
+        metavar="N",
+        help="unless one runs, so many labs for pytest to spread tests over (default: 1)",
+    )
     _add_command(enclose)
     enclose.set_defaults(run=_run)
     return parser.parse_args()
@@ -93,6 +102,8 @@ def _up(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if _one_runs():
         return _exec(argparse.Namespace(host=None, argv=arguments.argv))
+    if arguments.labs > 1:
+        return _run_in_several(arguments)
     lab = _start(arguments.hosts)
     code = 1
     try:
@@ -103,6 +114,11 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             print(f"lab: the logs are in {down_keeping_logs()}.", file=sys.stderr)
     return code
+
+
+def _run_in_several(arguments: argparse.Namespace) -> int:
+    _be_interruptible()
+    return several.run_in(arguments.labs, arguments.hosts, arguments.argv, Steps())
 
 
 def _one_runs() -> bool:

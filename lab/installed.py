@@ -8,6 +8,7 @@ takes either.
 from __future__ import annotations
 
 import abc
+import fcntl
 import itertools
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lab.base import REPOSITORY, run, wait_until
 from lab.daemon import PORT
 from lab.pki import Pki
 from lab.systemd_host import SystemdHost
+from vdsmcinder import __version__
 
 SERVICE = "vdsm-cinderd.service"
 UNITS = (SERVICE, "vdsm-cinderd.socket", "vdsm-cinderd-local.socket")
@@ -106,11 +108,11 @@ class RpmDaemon(InstalledDaemon):
     _releases = itertools.cycle([".1", ".2"])
 
     def install(self) -> None:
-        self._rpm("--install", *_packages(next(self._releases)))
+        self._rpm("--install", *packages(next(self._releases)))
 
     def upgrade(self) -> None:
         # After the newer release comes the older one again; to the scriptlets it is the same.
-        self._rpm("--upgrade", "--oldpackage", *_packages(next(self._releases)))
+        self._rpm("--upgrade", "--oldpackage", *packages(next(self._releases)))
 
     def remove(self) -> None:
         self._rpm("--erase", *PACKAGES)
@@ -126,7 +128,6 @@ class MadeDaemon(InstalledDaemon):
     kept = frozenset({"/etc/vdsm-cinder", CONFIG})
 
     def install(self) -> None:
-        _make("build/bundled")
         self._make("install")
 
     def upgrade(self) -> None:
@@ -140,12 +141,11 @@ class MadeDaemon(InstalledDaemon):
         self.host.run(["make", "--directory", REPOSITORY, target], timeout_s=120)
 
 
-def _packages(release: str) -> list[Path]:
-    """Build the binary packages of this tree; release goes behind their release number."""
-    _make("rpm", f"DIST={release}")
-    return sorted((REPOSITORY / "dist").glob(f"*{release}.noarch.rpm"))
-
-
-def _make(*arguments: str) -> None:
-    """Run make in this tree."""
-    run(["make", "--directory", REPOSITORY, *arguments], timeout_s=600)
+def packages(release: str) -> list[Path]:
+    """The binary packages of this tree with release behind their release number: ".1" or ".2"."""
+    REPOSITORY.joinpath("build").mkdir(exist_ok=True)
+    # Tests of several labs ask for them at once; they are built once.
+    with (REPOSITORY / "build/releases.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(["make", "--directory", REPOSITORY, "build/releases"], timeout_s=600)
+    return sorted((REPOSITORY / "dist").glob(f"*-{__version__}-1{release}.noarch.rpm"))

@@ -60,9 +60,9 @@ class Lab:
     cinder: Cinder
 
     @classmethod
-    def attach(cls) -> Lab:
-        """The lab that runs; LabError if there is none or it is not complete yet."""
-        directory = lab_dir()
+    def attach(cls, directory: Path | None = None) -> Lab:
+        """The lab that runs in a directory, else in the usual one; LabError if none is complete."""
+        directory = directory or lab_dir()
         record = Record.read(directory)
         if not record or holder(directory) != record.pid:
             raise LabError("no lab runs: start it with 'python -m lab up'")
