@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 RELEASES := build/releases
-PACKAGED = $(shell git ls-files Makefile README.md LICENSE vdsm-cinder.spec \
+PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
 	docs monitoring packaging systemd vdsmcinder)
 # A worker for each lab (tests/spread.py).
 SPREAD := -n auto --no-loadscope-reorder --durations=25

@@ -23,7 +23,7 @@ RPMBUILD = rpmbuild --quiet --define '_topdir $(CURDIR)/build/rpm' \
 	--define '_rpmdir $(CURDIR)/dist' $(if $(DIST),--define 'dist $(DIST)') \
 	--define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm'
 
-.PHONY: install uninstall sources srpm rpm rpmlint
+.PHONY: install uninstall sources srpm rpm rpmlint release
 
 install: $(BUNDLED)  ## install into PREFIX (/usr/local), for packagers below DESTDIR
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(PYTHON)' \
@@ -59,3 +59,9 @@ rpm: sources  ## the source and binary packages, in dist/
 
 rpmlint: rpm  ## what rpmlint says of the packages
 	cd dist && rpmlint --config ../packaging/rpmlint.toml ../vdsm-cinder.spec *$(BUILT).src.rpm *$(BUILT).noarch.rpm
+
+# Published packages are built from a tag, so what is tagged is what is committed.
+release: $(READY)  ## tag the version that code, spec and changelog have
+	@git diff --quiet HEAD || { echo "commit first what has changed: a tag is of what is committed" >&2; exit 1; }
+	@$(BIN)/pytest -q tests/unit/test_packaging.py
+	git tag --annotate --message 'vdsm-cinder $(VERSION)' v$(VERSION)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GENERATED = REPOSITORY / "docs/api.md"
+CHANGELOG = REPOSITORY / "CHANGELOG.md"
 # In the order in which they are run: README.md installs what docs/operator.md removes.
 _FIRST = (REPOSITORY / "README.md", REPOSITORY / "docs/engine.md")
 _LAST = (REPOSITORY / "docs/operator.md", REPOSITORY / "docs/contributing.md")

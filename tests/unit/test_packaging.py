@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import datetime
 import re
 import subprocess
 import sys
@@ -24,6 +25,20 @@ def test_the_spec_has_the_version_of_the_code() -> None:
     assert re.findall(r"^Version: +(\S+)", read("vdsm-cinder.spec"), re.M) == [
         vdsmcinder.__version__
     ]
+
+
+def test_spec_and_changelog_tell_of_the_same_releases() -> None:
+    released = re.findall(r"^## \[([\d.]+)\] - (\S+)$", read("CHANGELOG.md"), re.M)
+    packaged = re.findall(r"^\* (\w+ \w+ \d+ \d+) .* - ([\d.]+)-1$", read("vdsm-cinder.spec"), re.M)
+    days = [datetime.datetime.strptime(day, "%a %b %d %Y").date() for day, _ in packaged]
+    assert [(version, str(day)) for (_, version), day in zip(packaged, days)] == released
+    # The code is the newest of them until the next release.
+    assert released[0][0] == vdsmcinder.__version__
+    assert released == sorted(released, key=lambda entry: entry[1], reverse=True)
+
+
+def test_what_is_not_released_yet_comes_first() -> None:
+    assert re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), re.M)[0] == "Unreleased"
 
 
 def test_the_spec_declares_what_is_bundled() -> None:
