@@ -18,8 +18,7 @@ from lab.engine import Engine
 from lab.host import Host
 from lab.running import Lab
 from lab.steps import Step
-from vdsmcinder.client.session import RemoteError
-from vdsmcinder.errors import Recovering
+from vdsmcinder.errors import Recovering, RemoteError
 
 MB = 1_000_000
 ROUNDS = 7

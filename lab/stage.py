@@ -20,8 +20,8 @@ from lab.daemon import HostDaemon
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.running import Lab
 from lab.steps import Steps
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
+from vdsmcinder.errors import RemoteError
 
 DIRECTORY = "/run/vdsm-cinder-demo"
 

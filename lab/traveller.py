@@ -21,7 +21,7 @@ from lab.console import GuestConsole
 from lab.domains import pty_console
 from lab.engine import Engine, new_id
 from lab.records import Comparison, compare
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 DISK_MIB = 64
 NO_SUCH_VM = 1

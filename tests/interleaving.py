@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.virt.status import TRANSITIONS, Status
 
 T = TypeVar("T")

@@ -288,3 +288,16 @@ class OutOfResources(VdsmCinderError):
     """A queue of the daemon is full."""
 
     code = 1100
+
+
+class RemoteError(Exception):
+    """A daemon that was called answered with an error.
+
+    code, message, data: those of the reply (contract/errors.md).
+    """
+
+    def __init__(self, code: int, message: str, data: Mapping[str, Any]) -> None:
+        super().__init__(f"{message} (code {code})")
+        self.code = code
+        self.message = message
+        self.data = data

@@ -13,9 +13,8 @@ from typing import Any
 
 from vdsmcinder import logs
 from vdsmcinder.client import stomp
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.config import Listen
-from vdsmcinder.errors import PeerUnreachable
+from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc import wire_migration
 from vdsmcinder.transport.tls import reason
 from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict

@@ -17,7 +17,7 @@ from typing import Any
 from lab.engine import client_context
 from lab.pki import Pki
 from vdsmcinder.client import stomp
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 PAUSE_S = 0.05
 CHANGE_PAUSE_S = 0.5

@@ -20,7 +20,7 @@ from lxml import etree
 from lab.engine import new_id, secret_params
 from tests.faults.scene import Late, Scene, until
 from tests.functional.guests import DISK_MIB, Guest, new_guest
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 TIMES = 10
 # Beyond what the verb takes by itself, so that its last moments are met too.

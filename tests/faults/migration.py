@@ -19,7 +19,7 @@ from tests.faults import lost_source, post_copy
 from tests.faults.injuries import CEPH_PORTS
 from tests.faults.road import FAST_MIB_S, Road, virsh
 from tests.faults.scene import until
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 
 class Ends(enum.Enum):

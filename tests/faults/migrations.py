@@ -25,7 +25,7 @@ from tests.faults import report
 from tests.faults.migration import ROWS, Row
 from tests.faults.road import ABSENT, Road, road
 from tests.faults.scene import Late, until
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 RECORDS = 5
 # How long both hosts may take to agree; libvirt itself waits 30 s for a host that is silent.

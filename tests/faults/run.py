@@ -18,7 +18,7 @@ from lab.running import Lab
 from tests.faults.calling import MISSING
 from tests.faults.scene import Late, Scene, scene, until
 from tests.faults.table import Row, Writes
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 # What a guest must have on disk before the fault and, where its writes go on, during it and after.
 RECORDS = 10

@@ -26,7 +26,7 @@ from lab.records import Comparison, compare
 from lab.running import Lab
 from tests.faults.calling import CallingEngine
 from vdsmcinder.client import stomp
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 DISK_MIB = 64
 LOOK_S = 0.05

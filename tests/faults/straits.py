@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from lab.engine import new_id
 from tests.faults.scene import Scene, until
 from vdsmcinder.client import issuing
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 # Where libvirt keeps what it knows of domains: those that are defined, and those that run.
 STATE = ("/etc/libvirt/qemu", "/run/libvirt/qemu")

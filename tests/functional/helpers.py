@@ -28,8 +28,8 @@ from lab.engine import Engine, new_id
 from lab.guest import pattern_checksum
 from lab.host import Host
 from lab.running import Lab
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import NoSuchEvent
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc import schema
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from lab.domains import disk_xml
 from lab.engine import Engine, client_context, new_id, secret_params
 from tests.functional.guests import Guest
 from tests.functional.helpers import CONTRACT, destroyed_at_last, foreign_secret, refused
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 REPEATED = {("Host.echo", "message"), ("Host.setLogLevel", "name")}
 STAND_INS = {"vmParams": {}, "params": {}, "secrets": [], "uuids": [], "level": "DEBUG", "delay": 0}

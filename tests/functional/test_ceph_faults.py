@@ -31,7 +31,7 @@ from tests.functional.helpers import (
     session_fixture,
     silent_monitor,
 )
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

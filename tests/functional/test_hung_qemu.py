@@ -27,7 +27,7 @@ from tests.functional.helpers import (
     status,
     within,
 )
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

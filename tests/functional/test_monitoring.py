@@ -18,7 +18,7 @@ from tests.functional.helpers import (
     running,
     session_fixture,
 )
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -34,8 +34,8 @@ from tests.functional.helpers import (
     session_fixture,
     status,
 )
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import SessionLost
+from vdsmcinder.errors import RemoteError
 
 SECRETS_MISSING = "|host|secrets_missing"
 

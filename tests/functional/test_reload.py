@@ -14,7 +14,8 @@ import pytest
 
 from lab.engine import client_context
 from tests.functional.second import client, metrics, second_daemon, wait_logged
-from vdsmcinder.client.session import RemoteError, over_unix
+from vdsmcinder.client.session import over_unix
+from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

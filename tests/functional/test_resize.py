@@ -10,7 +10,7 @@ import pytest
 from lab.guest import pattern_checksum
 from tests.functional.guests import DISK_MIB, new_guest
 from tests.functional.helpers import eventually, refused
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

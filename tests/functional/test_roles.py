@@ -16,7 +16,7 @@ from lab.base import run
 from lab.domains import disk_xml
 from lab.engine import Engine, new_id
 from tests.functional.second import client, second_daemon
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 in_session = pytest_asyncio.fixture(scope="module", loop_scope="session")
 pytestmark = pytest.mark.asyncio(loop_scope="session")

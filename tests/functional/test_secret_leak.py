@@ -36,8 +36,8 @@ from tests.functional.leaks import (
     read,
     shown,
 )
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import StompSession
+from vdsmcinder.errors import RemoteError
 
 MAX_FRAME_BYTES = 65536
 MIB = 1024 * 1024

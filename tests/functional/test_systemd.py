@@ -29,7 +29,7 @@ from lab.systemd_host import boot
 from tests.functional.helpers import eventually, refused, running
 from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.client import stomp
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 
 # What the issue promises.
 WATCHDOG_S = 30

@@ -16,8 +16,8 @@ import pytest
 
 from tests.unit.whole import get, running
 from vdsmcinder import daemon
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.daemon import Daemon
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.transport.certificates import Owner
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}

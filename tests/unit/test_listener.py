@@ -19,9 +19,9 @@ import pytest
 import stomp
 
 from tests.unit.serving import Host, Verbs, client_tls, listening, read_frames
-from vdsmcinder.client.session import RemoteError
 from vdsmcinder.client.stomp import SessionLost, connect
 from vdsmcinder.config import ConfigError, Listen, Rpc
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport import listener, sockets, stomp_server
 from vdsmcinder.transport.frames import Frame, encode

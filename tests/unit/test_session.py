@@ -17,8 +17,9 @@ from lab.pki import make_pki
 from tests.unit.serving import Host, listening
 from vdsmcinder.client import stomp
 from vdsmcinder.client.faults import CommandFailed
-from vdsmcinder.client.session import RemoteError, Session, Unreachable, connect, over_unix
+from vdsmcinder.client.session import Session, Unreachable, connect, over_unix
 from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.transport.frames import Frame
 
 

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from vdsmcinder import __version__
 from vdsmcinder.client import commands, pki_words, tables
-from vdsmcinder.client.faults import INTERRUPTED, OK, USAGE, CommandFailed
+from vdsmcinder.client.faults import INTERRUPTED, OK, REFUSED, USAGE, CommandFailed
 from vdsmcinder.config import DEFAULT_PATH, Listen
+from vdsmcinder.errors import RemoteError
 
 EPILOG = """\
 exit codes:
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         args.run(args)
         sys.stdout.flush()
-    except CommandFailed as e:
+    except (CommandFailed, RemoteError) as e:
         print(f"vdsm-cinder: {tables.printable(' '.join(str(e).split()))}", file=sys.stderr)
-        return e.exit_code
+        return e.exit_code if isinstance(e, CommandFailed) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -22,7 +22,7 @@ from vdsmcinder.client.doctor_host import Host
 from vdsmcinder.client.doctor_libvirt import domain_of
 from vdsmcinder.client.faults import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
-from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.errors import RemoteError, VdsmCinderError
 from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.drive_json import described
@@ -73,7 +73,7 @@ async def disks(host: Host, asked: Wanted) -> list[Finding]:
             return await system.in_thread(lambda: list(_by_daemon(host, asked)))
         except Unreachable:
             pass
-        except CommandFailed as e:
+        except (CommandFailed, RemoteError) as e:
             message, _, remedy = str(e).partition("; ")
             return [DISK.wrong(message, remedy)]
     return await _by_ourselves(host, asked)

@@ -23,6 +23,7 @@ from vdsmcinder.client import system
 from vdsmcinder.client.faults import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, over_unix
 from vdsmcinder.config import Config, ConfigError, Listen
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.expiry import DAY_S
 from vdsmcinder.host import packages
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
@@ -103,7 +104,7 @@ async def daemon(host: Host) -> list[Finding]:
         health = await system.in_thread(host.session().health)
     except Unreachable as e:
         return [await _silent_daemon(str(e))]
-    except CommandFailed as e:
+    except (CommandFailed, RemoteError) as e:
         return [DAEMON.wrong(str(e), f"systemctl restart {SERVICE}")]
     found = [_of_reason(reason, health["ready"]) for reason in health["reasons"]]
     return found or [DAEMON.ok(f"answers on {host.socket}, and misses nothing")]

@@ -23,7 +23,7 @@ from typing import Any, Callable
 
 from vdsmcinder.client.faults import UNREACHABLE, CommandFailed, UsageError
 from vdsmcinder.config import Listen
-from vdsmcinder.errors import Recovering
+from vdsmcinder.errors import Recovering, RemoteError
 from vdsmcinder.transport.tls import reason
 
 FLOW_ID = "ovirtCorrelationId"
@@ -36,19 +36,6 @@ RECOVERY_TIMEOUT_S = 5.0
 RECOVERY_PAUSE_S = 0.1
 _DONE = (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT)
 _HEALTH = (http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-class RemoteError(CommandFailed):
-    """The daemon answered with an error.
-
-    code, message, data: those of the reply (contract/errors.md).
-    """
-
-    def __init__(self, code: int, message: str, data: Mapping[str, Any]) -> None:
-        super().__init__(f"{message} (code {code})")
-        self.code = code
-        self.message = message
-        self.data = data
 
 
 class Unreachable(CommandFailed):

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from vdsmcinder.client.session import RemoteError
+from vdsmcinder.errors import RemoteError
 from vdsmcinder.transport.frames import HEARTBEAT, Decoder, Frame, Limits, ProtocolError, encode
 from vdsmcinder.transport.heart import Heart
 from vdsmcinder.transport.tls import reason
