@@ -16,7 +16,7 @@ from vdsmcinder.client import stomp
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc import wire_migration
-from vdsmcinder.transport.tls import reason
+from vdsmcinder.tls_errors import reason
 from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict
 from vdsmcinder.virt.migration_request import Address
 

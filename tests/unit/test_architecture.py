@@ -19,7 +19,7 @@ KNOWS = {
     "virt": {"ceph"},
     "ceph": set(),
 }
-FOR_ALL = {"config", "errors", "fields", "logs", "tally", "turns", "__version__"}
+FOR_ALL = {"config", "errors", "fields", "logs", "tally", "tls_errors", "turns", "__version__"}
 
 
 def imported(part: str) -> Iterator[tuple[str, str]]:

@@ -18,11 +18,11 @@ from typing import Any
 
 from cryptography import x509
 
+from vdsmcinder import tls_errors
 from vdsmcinder.client import issuing, pki_files, tables
 from vdsmcinder.client.faults import EXPIRED, EXPIRES_SOON, CommandFailed
 from vdsmcinder.client.pki_files import Layout, Pair
 from vdsmcinder.client.tables import BOLD, DIM, GREEN, RED, YELLOW
-from vdsmcinder.transport import tls
 
 CA, HOST, CLIENT, FILE = "CA", "host", "client", "certificate"
 
@@ -172,7 +172,7 @@ def _access(path: Path) -> str:
     except FileNotFoundError:
         return "not on this machine"
     except (OSError, KeyError) as e:
-        return tls.reason(e)
+        return tls_errors.reason(e)
 
 
 def _complain(shown: Sequence[Entry], within_days: int) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Callable
 from vdsmcinder.client.faults import UNREACHABLE, CommandFailed, UsageError
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import Recovering, RemoteError
-from vdsmcinder.transport.tls import reason
+from vdsmcinder.tls_errors import reason
 
 FLOW_ID = "ovirtCorrelationId"
 # The daemon says something on a stream of events every 15 s.

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.tally import Deliveries
 from vdsmcinder.transport import peer, sockets, tls
@@ -155,7 +156,7 @@ class Listener:
             try:
                 sock, _ = await loop.sock_accept(listening)
             except OSError as e:
-                log.error("a client could not be accepted: %s", tls.reason(e))
+                log.error("a client could not be accepted: %s", tls_errors.reason(e))
                 if e.errno in _OUT_OF_RESOURCES:
                     await asyncio.sleep(ACCEPT_RETRY_S)
                 continue

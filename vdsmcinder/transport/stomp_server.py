@@ -14,11 +14,12 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Callable
 
+from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.errors import OutOfResources, ParseError
 from vdsmcinder.rpc import envelope
 from vdsmcinder.tally import Deliveries
-from vdsmcinder.transport import peer, tls
+from vdsmcinder.transport import peer
 from vdsmcinder.transport.frames import HEARTBEAT, Limits
 from vdsmcinder.transport.heart import Heart
 from vdsmcinder.transport.lane import Lane
@@ -154,7 +155,7 @@ class StompConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         if not self.lost.done():
             self.lost.set_result(None)
-        cause = f": {tls.reason(exc)}" if exc else ""
+        cause = f": {tls_errors.reason(exc)}" if exc else ""
         log.info("STOMP client %s is gone%s", self._caller.address, cause)
 
     def data_received(self, data: bytes) -> None:

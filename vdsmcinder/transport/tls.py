@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TLS with mutual authentication, and what it says when that fails.
-
-transport/listener.py makes the server's context with it; client/session.py explains errors with it.
-"""
+"""TLS with mutual authentication: the server's context, and why a client was refused."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from vdsmcinder.config import ConfigError, Listen
+from vdsmcinder.tls_errors import reason
 
 
 def server_context(listen: Listen) -> ssl.SSLContext:
@@ -50,19 +48,6 @@ def _check_readable(option: str, path: str) -> None:
             f"listen.{option}: {path} cannot be read: {e.strerror}; create it, or set "
             f"listen.{option} to the PEM file to use"
         ) from e
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in OpenSSL's words but without its source positions."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    if isinstance(error, ssl.SSLError) and "PEM lib" in str(error):
-        return "no PEM data"  # of what it read no part began as PEM does: no reason is given
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
 
 
 def refusal(error: OSError) -> str:
