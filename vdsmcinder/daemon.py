@@ -31,6 +31,7 @@ from vdsmcinder.fdstore import FdStore
 from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc import schema, wire_ceph, wire_migration
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
@@ -42,7 +43,6 @@ from vdsmcinder.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
 from vdsmcinder.virt import clusters
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.keyring import Keyring

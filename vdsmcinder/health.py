@@ -13,9 +13,9 @@ from typing import Any
 
 from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.expiry import DAY_S, Expiry, sentence
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 from vdsmcinder.virt.arrivals import Arrivals
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
 

@@ -27,12 +27,12 @@ from prometheus_client.registry import Collector
 import vdsmcinder
 from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.host.stats import HostSampler
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc.dispatch import Dispatcher
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.tally import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.pages import Page
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets import Secrets

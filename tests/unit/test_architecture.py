@@ -14,9 +14,10 @@ PACKAGE = REPOSITORY / "vdsmcinder"
 # What each part may import of the others, beside what all may.
 KNOWS = {
     "transport": {"rpc"},
-    "rpc": {"virt", "ceph", "host"},
-    "host": {"virt"},
-    "virt": {"ceph"},
+    "rpc": {"virt", "ceph", "host", "hypervisor"},
+    "host": {"hypervisor"},
+    "virt": {"ceph", "hypervisor"},
+    "hypervisor": set(),
     "ceph": set(),
 }
 FOR_ALL = {"config", "errors", "fields", "logs", "tally", "tls_errors", "turns", "__version__"}

@@ -30,8 +30,8 @@ from vdsmcinder.host import (
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.network import Kind, Network
 from vdsmcinder.host.packages import PackageManager, Packages, Version
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc import schema
-from vdsmcinder.virt.connection import Connection
 
 
 def tree(root: Path, files: Mapping[str, str]) -> Path:

@@ -12,8 +12,8 @@ import pytest
 from tests.unit.serving import until
 from vdsmcinder.config import Libvirt
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt import connection as module
-from vdsmcinder.virt.connection import CallOverrun, Connection
+from vdsmcinder.hypervisor import connection as module
+from vdsmcinder.hypervisor.connection import CallOverrun, Connection
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     VdsmCinderError,
 )
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.drive_json import drive_xml
 from vdsmcinder.virt.source import FileSource
-from vdsmcinder.virt.xmldoc import parse
 
 DATA = Path(__file__).parent / "data" / "drives"
 KEY = "AQAAAAAAAAAAABAAihjHgccb4t7alQcseE5tnA=="

@@ -10,6 +10,7 @@ from lxml import etree
 
 from vdsmcinder.ceph.hosts import MonitorHost
 from vdsmcinder.errors import UnsupportedDrive, VdsmCinderError
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.access import Auth, Encryption
 from vdsmcinder.virt.address import Address
 from vdsmcinder.virt.description import Device
@@ -18,7 +19,6 @@ from vdsmcinder.virt.driver import Driver
 from vdsmcinder.virt.inventory import read_drives
 from vdsmcinder.virt.source import FileSource, NetworkSource
 from vdsmcinder.virt.tuning import IoTune
-from vdsmcinder.virt.xmldoc import parse
 
 LIVE = Path(__file__).parent / "data" / "domains" / "live.xml"
 SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"

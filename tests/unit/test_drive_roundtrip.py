@@ -11,6 +11,7 @@ from lxml import etree
 
 from tests.unit.test_drive import network
 from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import target as targets
 from vdsmcinder.virt.access import Auth, Encryption
 from vdsmcinder.virt.address import Address
@@ -19,7 +20,6 @@ from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.driver import Driver
 from vdsmcinder.virt.source import BlockSource, FileSource, NetworkSource
 from vdsmcinder.virt.tuning import LIMITS, IoTune
-from vdsmcinder.virt.xmldoc import parse
 
 # All that XML can carry, line ends and tabs included.
 CHARACTERS = st.characters(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vdsmcinder.virt import process
+from vdsmcinder.hypervisor import process
 
 THREADS = """
 import threading, time

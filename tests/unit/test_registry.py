@@ -17,8 +17,8 @@ from tests.unit.serving import until
 from tests.unit.whole import Whole, running
 from vdsmcinder.client.stomp import StompSession
 from vdsmcinder.errors import CreateFailed, InvalidParameter
+from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.virt import power
-from vdsmcinder.virt.connection import ConnectionLost
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.preflight import Preflight
 

@@ -23,7 +23,7 @@ from vdsmcinder.host.files import text
 from vdsmcinder.host.hypervisor import Hypervisor
 from vdsmcinder.host.network import Network
 from vdsmcinder.host.packages import Packages
-from vdsmcinder.virt.connection import Connection
+from vdsmcinder.hypervisor.connection import Connection
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,12 @@ from lxml import etree
 
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import TEXT, UUID, Fields, choice
-from vdsmcinder.virt.xmldoc import check_text, need_attribute, refuse_attributes, refuse_children
+from vdsmcinder.hypervisor.xmldoc import (
+    check_text,
+    need_attribute,
+    refuse_attributes,
+    refuse_children,
+)
 
 _SECRET_TYPE = choice("ceph", "iscsi", "passphrase")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsmcinder.fields import Fields, Kind, choice, matching
-from vdsmcinder.virt.xmldoc import check_text
+from vdsmcinder.hypervisor.xmldoc import check_text
 
 # The parts of an address, by its type (https://libvirt.org/formatdomain.html#device-addresses).
 PARTS: Mapping[str, tuple[str, ...]] = {

@@ -19,8 +19,8 @@ from vdsmcinder.errors import (
     ResourceUnavailable,
     VMIsDown,
 )
+from vdsmcinder.hypervisor.connection import CallOverrun
 from vdsmcinder.virt import faults, live
-from vdsmcinder.virt.connection import CallOverrun
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
 from vdsmcinder.virt.vm import VM

@@ -16,6 +16,7 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import UUID, Fields, number
+from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import iotune_policy, metadata
 from vdsmcinder.virt.domain_devices import Graphics, Interface
 from vdsmcinder.virt.drive import Drive
@@ -24,7 +25,6 @@ from vdsmcinder.virt.iotune_policy import DevicePolicy
 from vdsmcinder.virt.metadata import VmMetadata
 from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.topology import COUNT, Topology
-from vdsmcinder.virt.xmldoc import child_attribute, parse
 
 # Units of <memory>, in bytes.
 _UNITS: Mapping[str, int] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from vdsmcinder.virt.xmldoc import child_attribute
+from vdsmcinder.hypervisor.xmldoc import child_attribute
 
 
 @dataclass(frozen=True)

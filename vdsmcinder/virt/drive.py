@@ -17,6 +17,7 @@ from lxml import etree
 from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, Fields
+from vdsmcinder.hypervisor.xmldoc import check_text, child_attribute, refuse_attributes
 from vdsmcinder.virt import description
 from vdsmcinder.virt import target as targets
 from vdsmcinder.virt.access import Encryption
@@ -25,7 +26,6 @@ from vdsmcinder.virt.description import BOOT_ORDER, BUS, DEVICE, REMOVABLE, USER
 from vdsmcinder.virt.driver import Driver
 from vdsmcinder.virt.source import BlockSource, FileSource, NetworkSource, Source
 from vdsmcinder.virt.tuning import IoTune
-from vdsmcinder.virt.xmldoc import check_text, child_attribute, refuse_attributes
 
 _ATTRIBUTES = ("type", "device", "snapshot", "sgio", "model", "rawio")
 _CHILDREN = frozenset(

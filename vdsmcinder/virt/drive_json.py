@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.hypervisor.xmldoc import to_text
 from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.xmldoc import to_text
 
 
 def drive_xml(description: Any, default_secret: str | None = None) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number
+from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
 from vdsmcinder.virt.source import BlockSource, NetworkSource, Source
-from vdsmcinder.virt.xmldoc import check_text, refuse_children
 
 CACHE = choice("none", "writeback", "writethrough", "directsync", "unsafe", "default")
 FORMATS = {"raw": "raw", "cow": "qcow2"}

@@ -13,11 +13,11 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.fields import TEXT, Fields, Kind
+from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt import description
 from vdsmcinder.virt import target as targets
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.inventory import DriveQuery
-from vdsmcinder.virt.xmldoc import child_attribute, only
 
 _XML = Kind(TEXT.convert, "the description of one disk, in drive or in xml")
 

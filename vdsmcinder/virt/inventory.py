@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.hypervisor.xmldoc import child_attribute
 from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.xmldoc import child_attribute
 
 
 @dataclass(frozen=True)

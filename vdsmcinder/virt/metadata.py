@@ -16,7 +16,7 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, matching, number
-from vdsmcinder.virt.xmldoc import parse
+from vdsmcinder.hypervisor.xmldoc import parse
 
 NAMESPACE = "http://ovirt.org/vm/1.0"
 PREFIX = "ovirt-vm"

@@ -16,10 +16,10 @@ from typing import Any, Callable
 import libvirt
 from lxml import etree
 
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import faults, metadata
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_request import Address, MigrationRequest
-from vdsmcinder.virt.xmldoc import parse
 
 # Where libvirt's QEMU driver looks for certificates for QEMU's data (qemu.conf).
 _TLS_DIRECTORIES = ("/etc/pki/libvirt-migrate", "/etc/pki/qemu")

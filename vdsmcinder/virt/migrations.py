@@ -12,9 +12,9 @@ from collections.abc import Coroutine
 from typing import Any, Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt import lifecycle
 from vdsmcinder.virt.arrivals import Arrivals
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.departures import Departures
 from vdsmcinder.virt.migration import Dial, Progress
 from vdsmcinder.virt.preflight import Preflight

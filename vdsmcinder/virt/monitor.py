@@ -11,7 +11,7 @@ import logging
 from typing import Any, Callable, TypeVar
 
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt.connection import CallOverrun, Connection
+from vdsmcinder.hypervisor.connection import CallOverrun, Connection
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from lxml import etree
 
 from vdsmcinder.errors import UnsupportedOperation
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
+from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt import description
 from vdsmcinder.virt.devices import BRIDGE, MAC, Nic
-from vdsmcinder.virt.xmldoc import child_attribute, only
 
 _XML = Kind(TEXT.convert, "the description of one NIC, in nic or in xml")
 

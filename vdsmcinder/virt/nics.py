@@ -19,11 +19,11 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMIsDown,
 )
+from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import faults, live
 from vdsmcinder.virt.description import USER_ALIAS
 from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
 from vdsmcinder.virt.vm import VM
-from vdsmcinder.virt.xmldoc import child_attribute, parse
 
 
 async def plug(vm: VM, params: Mapping[str, Any]) -> None:

@@ -25,16 +25,8 @@ from vdsmcinder.errors import (
     ResourceUnavailable,
     VdsmCinderError,
 )
-from vdsmcinder.virt import (
-    copying,
-    faults,
-    lifecycle,
-    migration_job,
-    offering,
-    process,
-    settling,
-    story,
-)
+from vdsmcinder.hypervisor import process
+from vdsmcinder.virt import copying, faults, lifecycle, migration_job, offering, settling, story
 from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.metadata import MigrationMark

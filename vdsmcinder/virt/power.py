@@ -21,8 +21,8 @@ from vdsmcinder.errors import (
     Unexpected,
     UnsupportedOperation,
 )
+from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.virt import faults, lifecycle, metadata
-from vdsmcinder.virt.connection import CallOverrun, ConnectionLost
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm import NOT_STARTED_YET, VM

@@ -16,11 +16,11 @@ import libvirt
 from lxml import etree
 
 from vdsmcinder.errors import MigrationFailed, OutOfMemory
+from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import faults
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.xmldoc import child_attribute, parse
 
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
 # What QEMU takes beside the memory that the guest sees.

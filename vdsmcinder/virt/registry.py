@@ -26,9 +26,9 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMExists,
 )
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
 from vdsmcinder.virt.claims import Claims
-from vdsmcinder.virt.connection import Connection
 from vdsmcinder.virt.domain import is_ours, without_passwords
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.preflight import Preflight

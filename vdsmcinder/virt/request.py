@@ -15,10 +15,10 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import access, domain_writer, metadata
 from vdsmcinder.virt.emulation import emulate
 from vdsmcinder.virt.vm_description import NAME, VmDescription
-from vdsmcinder.virt.xmldoc import parse
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any, Callable
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.hypervisor.connection import CallOverrun, Connection
 from vdsmcinder.turns import Pace, Turns
 from vdsmcinder.virt import stats
-from vdsmcinder.virt.connection import CallOverrun, Connection
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.vm import VM
 

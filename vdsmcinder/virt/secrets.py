@@ -19,7 +19,7 @@ from vdsmcinder.errors import (
     SecretRegistrationFailed,
     SecretUnregistrationFailed,
 )
-from vdsmcinder.virt.connection import Connection
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt.keyring import Keyring
 from vdsmcinder.virt.secret import (
     LIBVIRT_USAGE_TYPES,

@@ -17,14 +17,14 @@ from vdsmcinder.ceph.hosts import HOST, PORT, MonitorHost
 from vdsmcinder.ceph.image import IMAGE, is_image_path
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import TEXT, Fields, Kind, matching
-from vdsmcinder.virt.access import Auth, Encryption
-from vdsmcinder.virt.xmldoc import (
+from vdsmcinder.hypervisor.xmldoc import (
     check_text,
     child_attribute,
     need_attribute,
     refuse_attributes,
     refuse_children,
 )
+from vdsmcinder.virt.access import Auth, Encryption
 
 ABSOLUTE_PATH = matching("(?s)/.+", "an absolute path on this host")
 

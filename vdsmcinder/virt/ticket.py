@@ -17,10 +17,10 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import Fields, choice, is_xml_text, number
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import faults
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.vm import VM
-from vdsmcinder.virt.xmldoc import parse
 
 # The protocol's own limit (RFC 6143, 7.2.2): the password is a DES key.
 VNC_PASSWORD_CHARS = 8

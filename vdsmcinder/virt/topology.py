@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsmcinder.fields import Fields, number
-from vdsmcinder.virt.xmldoc import child_attribute
+from vdsmcinder.hypervisor.xmldoc import child_attribute
 
 COUNT = number(1, 8192)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
-from vdsmcinder.virt.connection import Connection
+from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt.migration import Dial, Progress
 from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.vm import VM

@@ -13,7 +13,7 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import TEXT, Fields, number
-from vdsmcinder.virt.xmldoc import check_text, refuse_children
+from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMIsDown,
 )
-from vdsmcinder.virt import faults, lifecycle, process, stats, story
-from vdsmcinder.virt.connection import Connection
+from vdsmcinder.hypervisor import process
+from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.virt import faults, lifecycle, stats, story
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
 from vdsmcinder.virt.io_trouble import IoTrouble

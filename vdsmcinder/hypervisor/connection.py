@@ -22,8 +22,7 @@ import libvirt
 
 from vdsmcinder.config import Libvirt as LibvirtConfig
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.tally import OK, Tally
-from vdsmcinder.virt.line import (
+from vdsmcinder.hypervisor.handles import (
     Line,
     close,
     is_alive,
@@ -32,6 +31,7 @@ from vdsmcinder.virt.line import (
     open_handle,
     start_events,
 )
+from vdsmcinder.tally import OK, Tally
 
 log = logging.getLogger(__name__)
 
