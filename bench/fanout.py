@@ -28,7 +28,7 @@ from lab.local import HOST, LocalDaemon
 from lab.running import Lab
 from lab.steps import Step
 from vdsmcinder import daemon
-from vdsmcinder.transport.stomp import event_tail
+from vdsmcinder.stomp.session import event_tail
 
 EVENTS = 1000
 SUBSCRIBERS = 100

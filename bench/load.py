@@ -21,7 +21,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdsmcinder.transport.frames import Decoder, Frame, Limits, encode
+from vdsmcinder.stomp.frames import Decoder, Frame, Limits, encode
 
 # Ids are used again after this many requests of one connection; far more than are in flight.
 RING = 64

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 from bench import report
 from lab.steps import Steps
-from vdsmcinder.transport.frames import Frame, encode
+from vdsmcinder.stomp.frames import Frame, encode
 
 TIMEOUT_S = 30.0
 REPLIES = "jms.topic.vdsm_responses"

@@ -17,7 +17,7 @@ from lab.domains import domain_xml
 from lab.host import Host
 from lab.pki import Identity, Pki
 from lab.running import Lab
-from vdsmcinder.client import stomp
+from vdsmcinder.stomp import client
 
 UP_TIMEOUT_S = 60
 # Longer than all tests together: while those run that need no loop, none sends heart-beats.
@@ -104,7 +104,7 @@ class Engine:
         self.lab = lab
         self.daemon = daemon
         self.secret_id = new_id()
-        self._session: stomp.StompSession | None = None
+        self._session: client.StompSession | None = None
 
     async def __aenter__(self) -> Engine:
         await self.connect()
@@ -116,7 +116,7 @@ class Engine:
         await self.session.close()
 
     @property
-    def session(self) -> stomp.StompSession:
+    def session(self) -> client.StompSession:
         """The session; connect() made it."""
         assert self._session is not None, "connect() comes first"
         return self._session
@@ -125,7 +125,7 @@ class Engine:
         """Connect as the engine does, with its certificate, and subscribe to events."""
         context = client_context(self.lab.pki, self.lab.pki.engine)
         host = self.daemon.host.address
-        self._session = await stomp.connect(host, self.daemon.port, context, HEARTBEAT_MS)
+        self._session = await client.connect(host, self.daemon.port, context, HEARTBEAT_MS)
         await self._session.subscribe_events()
 
     async def call(self, verb: str, **params: Any) -> Any:

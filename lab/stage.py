@@ -20,8 +20,8 @@ from lab.daemon import HostDaemon
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.running import Lab
 from lab.steps import Steps
-from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.client import NoSuchEvent, SessionLost
 
 DIRECTORY = "/run/vdsm-cinder-demo"
 

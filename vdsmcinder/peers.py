@@ -12,10 +12,10 @@ import ssl
 from typing import Any
 
 from vdsmcinder import logs
-from vdsmcinder.client import stomp
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc import wire_migration
+from vdsmcinder.stomp import client
 from vdsmcinder.tls_errors import reason
 from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict
 from vdsmcinder.virt.migration_request import Address
@@ -33,7 +33,7 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
     try:
         # Anew each time: the certificate may have been renewed.
         context = _context(listen) if listen.tls else None
-        dialling = stomp.connect(address.host, address.port, context, HEARTBEAT_MS)
+        dialling = client.connect(address.host, address.port, context, HEARTBEAT_MS)
         session = await asyncio.wait_for(dialling, CONNECT_TIMEOUT_S)
     except asyncio.TimeoutError:
         raise PeerUnreachable(
@@ -68,7 +68,7 @@ def _context(listen: Listen) -> ssl.SSLContext:
 class StompPeer:
     """Another host's daemon, as virt/migration.py wants one."""
 
-    def __init__(self, session: stomp.StompSession, address: Address) -> None:
+    def __init__(self, session: client.StompSession, address: Address) -> None:
         self._session = session
         self._host = address
         self.address = session.peer_address

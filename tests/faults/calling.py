@@ -16,8 +16,8 @@ from typing import Any
 
 from lab.engine import client_context
 from lab.pki import Pki
-from vdsmcinder.client import stomp
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp import client
 
 PAUSE_S = 0.05
 CHANGE_PAUSE_S = 0.5
@@ -69,7 +69,7 @@ class CallingEngine:
         self.keys: Mapping[str, dict[str, str]] = {}
         self._pki = pki
         self._address = address
-        self._session: stomp.StompSession | None = None
+        self._session: client.StompSession | None = None
         self._connecting = asyncio.Lock()
         self._on = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,27 +155,27 @@ class CallingEngine:
             await session.call(verb, params, timeout_s=SILENCE_S)
         except RemoteError as e:
             return f"code {e.code}"
-        except stomp.SessionLost:
+        except client.SessionLost:
             self._forget(session)
             return CUT_OFF
         except asyncio.TimeoutError:
             return SILENCE
         return ANSWERED
 
-    async def _connected(self) -> stomp.StompSession:
+    async def _connected(self) -> client.StompSession:
         """The session, or a new one. Raises OSError, of which SessionLost is one."""
         async with self._connecting:
             if self._session is None:
                 # Anew each time: that of a session may have been made before a certificate changed.
                 context = client_context(self._pki, self._pki.engine)
                 try:
-                    session = await stomp.connect(*self._address, context, HEARTBEAT_MS)
+                    session = await client.connect(*self._address, context, HEARTBEAT_MS)
                 except asyncio.TimeoutError as e:
                     raise ConnectionError("nobody answers") from e
                 await session.subscribe_events()
                 self._session = session
             return self._session
 
-    def _forget(self, session: stomp.StompSession | None) -> None:
+    def _forget(self, session: client.StompSession | None) -> None:
         if session is not None and self._session is session:
             self._session = None

@@ -19,8 +19,8 @@ from lab.host import Host
 from lab.running import Lab
 from lab.traveller import Traveller
 from tests.faults.scene import LOOK_S, Keeper, until
-from vdsmcinder.client.stomp import SessionLost
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.client import SessionLost
 
 # Of its memory a guest of the lab has some 60 MiB in use.
 SLOW_MIB_S = 2

@@ -25,8 +25,8 @@ from lab.engine import Engine, client_context, new_id, secret_params
 from lab.records import Comparison, compare
 from lab.running import Lab
 from tests.faults.calling import CallingEngine
-from vdsmcinder.client import stomp
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp import client
 
 DISK_MIB = 64
 LOOK_S = 0.05
@@ -221,7 +221,7 @@ class Scene:
     async def another_client(self) -> None:
         """Connect and hang up, as a new client. Raises OSError, of which SSLError is one."""
         context = client_context(self.daemon.pki, self.daemon.pki.engine)
-        session = await stomp.connect(self.host.address, self.daemon.port, context, 0)
+        session = await client.connect(self.host.address, self.daemon.port, context, 0)
         await session.close()
 
     async def statuses(self) -> tuple[str, str]:

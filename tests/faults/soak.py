@@ -37,7 +37,7 @@ from lab.running import Lab
 from lab.steps import Step, Steps
 from tests.faults import pluggable, report
 from vdsmcinder import daemon
-from vdsmcinder.client import stomp
+from vdsmcinder.stomp import client
 
 PLUGS, CREATES, FIRST = 10_000, 1_000, 100
 UP_TIMEOUT_S = 30.0
@@ -186,7 +186,7 @@ async def on_test_driver(length: Length, steps: Steps) -> list[Course]:
         with LocalDaemon(directory, pluggable.host(directory), program=PROGRAM) as local:
             counts = directory / "vdsm-cinder.counts"
             soak = Soak("test driver", lambda: Counts.of(local.pid, counts), length)
-            session = await stomp.connect(HOST, local.port, heartbeat_ms=0)
+            session = await client.connect(HOST, local.port, heartbeat_ms=0)
             await session.subscribe_events()
             vm_id = new_id()
 
@@ -268,9 +268,9 @@ def _is_up(event: Mapping[str, Any], vm_id: str) -> bool:
     return event["params"].get(vm_id, {}).get("status") == "Up"
 
 
-async def _forget_events(session: stomp.StompSession) -> None:
+async def _forget_events(session: client.StompSession) -> None:
     """Or this side's memory would fill with what nobody waits for."""
-    with contextlib.suppress(stomp.NoSuchEvent):
+    with contextlib.suppress(client.NoSuchEvent):
         while True:
             await session.wait_for_event(lambda event: True, 0)
 

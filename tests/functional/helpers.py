@@ -28,9 +28,9 @@ from lab.engine import Engine, new_id
 from lab.guest import pattern_checksum
 from lab.host import Host
 from lab.running import Lab
-from vdsmcinder.client.stomp import NoSuchEvent
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc import schema
+from vdsmcinder.stomp.client import NoSuchEvent
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from lab.daemon import HostDaemon
 from lab.engine import client_context
 from lab.pki import Pki
 from lab.running import Lab
-from vdsmcinder.client import stomp
+from vdsmcinder.stomp import client as stomp
 
 HEARTBEAT_MS = 120_000
 

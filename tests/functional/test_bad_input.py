@@ -28,7 +28,7 @@ from tests.functional.helpers import (
     session_fixture,
     stray,
 )
-from vdsmcinder.client.stomp import SessionLost
+from vdsmcinder.stomp.client import SessionLost
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

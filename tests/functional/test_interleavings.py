@@ -28,7 +28,7 @@ from tests.functional.helpers import (
     running,
 )
 from tests.interleaving import IMAGES, Interleavings, Seen
-from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
+from vdsmcinder.stomp.client import NoSuchEvent, SessionLost
 from vdsmcinder.virt import metadata
 
 STATES = {"running": "Up", "paused": "Paused", "shut off": "Down"}

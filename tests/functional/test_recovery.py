@@ -34,8 +34,8 @@ from tests.functional.helpers import (
     session_fixture,
     status,
 )
-from vdsmcinder.client.stomp import SessionLost
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.client import SessionLost
 
 SECRETS_MISSING = "|host|secrets_missing"
 

@@ -36,8 +36,8 @@ from tests.functional.leaks import (
     read,
     shown,
 )
-from vdsmcinder.client.stomp import StompSession
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.client import StompSession
 
 MAX_FRAME_BYTES = 65536
 MIB = 1024 * 1024

@@ -26,7 +26,7 @@ from tests.functional.helpers import (
     session_fixture,
     status,
 )
-from vdsmcinder.client.stomp import NoSuchEvent
+from vdsmcinder.stomp.client import NoSuchEvent
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

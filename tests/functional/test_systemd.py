@@ -28,8 +28,8 @@ from lab.pki import certify_host
 from lab.systemd_host import boot
 from tests.functional.helpers import eventually, refused, running
 from tests.functional.leaks import files_changed, new_key, processes, shown
-from vdsmcinder.client import stomp
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp import client as stomp
 
 # What the issue promises.
 WATCHDOG_S = 30

@@ -25,8 +25,8 @@ from lab.base import run
 from lab.engine import Engine, client_context, new_id
 from lab.pki import Identity
 from tests.functional.helpers import destroyed_at_last, refused, session_fixture, status, stray
-from vdsmcinder.client.stomp import REQUESTS, SessionLost, connect
-from vdsmcinder.transport.frames import Frame
+from vdsmcinder.stomp.client import REQUESTS, SessionLost, connect
+from vdsmcinder.stomp.frames import Frame
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

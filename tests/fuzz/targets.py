@@ -21,7 +21,7 @@ from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules
 from vdsmcinder.rpc.method import Handler
 from vdsmcinder.rpc.verb import Verb
-from vdsmcinder.transport.frames import (
+from vdsmcinder.stomp.frames import (
     SERVER_COMMANDS,
     Decoder,
     Frame,
@@ -30,8 +30,8 @@ from vdsmcinder.transport.frames import (
     encode,
     encode_head,
 )
+from vdsmcinder.stomp.session import Session
 from vdsmcinder.transport.greeter import Spoken, recognise
-from vdsmcinder.transport.stomp import Session
 from vdsmcinder.virt.request import parse_request
 
 CORPUS = Path(__file__).parent / "corpus"

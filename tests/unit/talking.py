@@ -12,7 +12,7 @@ import ssl
 from typing import Any
 
 from lab.local import HOST, LocalDaemon
-from vdsmcinder.transport.frames import Decoder, Frame, Limits
+from vdsmcinder.stomp.frames import Decoder, Frame, Limits
 
 TIMEOUT_S = 60
 MIB = 1024 * 1024

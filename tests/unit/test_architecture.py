@@ -13,11 +13,12 @@ from tests.pages import REPOSITORY
 PACKAGE = REPOSITORY / "vdsmcinder"
 # What each part may import of the others, beside what all may.
 KNOWS = {
-    "transport": {"rpc"},
+    "transport": {"rpc", "stomp"},
     "rpc": {"virt", "ceph", "host", "hypervisor"},
     "host": {"hypervisor"},
     "virt": {"ceph", "hypervisor"},
     "hypervisor": set(),
+    "stomp": set(),
     "ceph": set(),
 }
 FOR_ALL = {"config", "errors", "fields", "logs", "tally", "tls_errors", "turns", "__version__"}

@@ -14,7 +14,7 @@ import pytest
 
 from lab.base import run
 from tests.unit.serving import Host, listening, until
-from vdsmcinder.client.stomp import connect
+from vdsmcinder.stomp.client import connect
 from vdsmcinder.transport import certificates
 
 

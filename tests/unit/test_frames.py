@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vdsmcinder.transport.frames import (
+from vdsmcinder.stomp.frames import (
     COMMANDS,
     HEARTBEAT,
     UNESCAPED,

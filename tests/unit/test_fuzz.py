@@ -16,7 +16,7 @@ from tests.fuzz.__main__ import pieces
 from tests.fuzz.targets import CORPUS, TARGETS, _dispatcher, check_reply
 from tests.unit.serving import listening
 from vdsmcinder.rpc import schema
-from vdsmcinder.transport.frames import Frame, encode
+from vdsmcinder.stomp.frames import Frame, encode
 
 SEEDS = [(target, path.name) for target in TARGETS for path in sorted((CORPUS / target).iterdir())]
 

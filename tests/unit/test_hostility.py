@@ -30,7 +30,7 @@ from tests.unit.talking import (
     post,
     send,
 )
-from vdsmcinder.transport.frames import Decoder, Limits
+from vdsmcinder.stomp.frames import Decoder, Limits
 
 # What one hostile client may make of the daemon's memory, for good: frames of 1 MiB, and what they
 # become as objects, are let go of. Python's allocator does not give all of it back.

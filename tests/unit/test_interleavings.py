@@ -21,7 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults import pluggable
 from tests.interleaving import Interleavings, Seen
 from tests.unit.whole import Whole, running
-from vdsmcinder.client.stomp import NoSuchEvent, StompSession
+from vdsmcinder.stomp.client import NoSuchEvent, StompSession
 from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.domain import Domain, is_ours
 from vdsmcinder.virt.preflight import Preflight

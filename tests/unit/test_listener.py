@@ -19,14 +19,14 @@ import pytest
 import stomp
 
 from tests.unit.serving import Host, Verbs, client_tls, listening, read_frames
-from vdsmcinder.client.stomp import SessionLost, connect
 from vdsmcinder.config import ConfigError, Listen, Rpc
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc.events import Events
+from vdsmcinder.stomp.client import SessionLost, connect
+from vdsmcinder.stomp.frames import Frame, encode
+from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.transport import listener, sockets, stomp_server
-from vdsmcinder.transport.frames import Frame, encode
 from vdsmcinder.transport.greeter import Spoken, recognise
-from vdsmcinder.transport.heart import Heart
 from vdsmcinder.transport.listener import Listener
 
 CONNECT = b"CONNECT\naccept-version:1.2\n\n\0"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.serving import Host, listening, read_frames
-from vdsmcinder.client.stomp import connect
+from vdsmcinder.stomp.client import connect
+from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.transport import lane, listener, stomp_server
-from vdsmcinder.transport.frames import Frame, encode
 
 CONNECT = b"CONNECT\naccept-version:1.2\nheart-beat:%d,%d\n\n\0"
 SUBSCRIBE = b"SUBSCRIBE\nid:r\ndestination:replies\n\n\0"

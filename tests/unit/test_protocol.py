@@ -10,7 +10,7 @@ import pytest
 
 from lab.local import LocalDaemon
 from tests.unit.talking import CONNECT, SUBSCRIBE, Client, call, connect, send
-from vdsmcinder.transport.frames import Decoder, Frame, encode
+from vdsmcinder.stomp.frames import Decoder, Frame, encode
 
 REQUEST = {"destination": "jms.topic.vdsm_requests", "reply-to": "replies"}
 

@@ -15,9 +15,9 @@ import pytest
 from tests.faults import pluggable
 from tests.unit.serving import until
 from tests.unit.whole import Whole, running
-from vdsmcinder.client.stomp import StompSession
 from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
+from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt import power
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.preflight import Preflight

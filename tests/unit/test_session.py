@@ -15,12 +15,12 @@ import pytest
 
 from lab.pki import make_pki
 from tests.unit.serving import Host, listening
-from vdsmcinder.client import stomp
 from vdsmcinder.client.faults import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, connect, over_unix
-from vdsmcinder.client.stomp import NoSuchEvent, SessionLost
 from vdsmcinder.errors import RemoteError
-from vdsmcinder.transport.frames import Frame
+from vdsmcinder.stomp import client
+from vdsmcinder.stomp.client import NoSuchEvent, SessionLost
+from vdsmcinder.stomp.frames import Frame
 
 
 async def run(func: Callable[..., Any], *args: Any) -> Any:
@@ -149,7 +149,7 @@ async def test_words_that_cannot_work_are_told(
 
 async def test_calls_in_flight_get_their_own_answers(tmp_path: Path) -> None:
     async with listening(tmp_path) as host:
-        engine = await stomp.connect("127.0.0.1", host.port)
+        engine = await client.connect("127.0.0.1", host.port)
         slow = asyncio.ensure_future(engine.call("later"))
         answers = await asyncio.gather(*(engine.call("echo", {"n": n}) for n in range(50)))
         assert answers == [{"n": n} for n in range(50)]
@@ -165,7 +165,7 @@ async def test_calls_in_flight_get_their_own_answers(tmp_path: Path) -> None:
 
 async def test_each_event_is_found_once(tmp_path: Path) -> None:
     async with listening(tmp_path) as host:
-        engine = await stomp.connect("127.0.0.1", host.port)
+        engine = await client.connect("127.0.0.1", host.port)
         await engine.subscribe_events()
         waiting = asyncio.ensure_future(engine.wait_for_event(lambda e: e["method"] == "late"))
         for name in ("a", "b", "a", "late"):
@@ -180,8 +180,8 @@ async def test_each_event_is_found_once(tmp_path: Path) -> None:
 
 async def test_unsubscribed_means_no_more_events(tmp_path: Path) -> None:
     async with listening(tmp_path) as host:
-        engine = await stomp.connect("127.0.0.1", host.port)
-        await engine.unsubscribe(await engine.subscribe(stomp.EVENTS))
+        engine = await client.connect("127.0.0.1", host.port)
+        await engine.unsubscribe(await engine.subscribe(client.EVENTS))
         host.events.publish("a", {})
         await engine.call("echo")
         assert engine._events == []
@@ -190,7 +190,7 @@ async def test_unsubscribed_means_no_more_events(tmp_path: Path) -> None:
 
 async def test_all_who_wait_hear_why_a_session_ended(tmp_path: Path) -> None:
     async with listening(tmp_path) as host:
-        engine = await stomp.connect("127.0.0.1", host.port)
+        engine = await client.connect("127.0.0.1", host.port)
         waiting = [
             asyncio.ensure_future(engine.call("later")),
             asyncio.ensure_future(engine.wait_for_event(lambda e: True)),
@@ -223,7 +223,7 @@ async def server(*answers: bytes) -> AsyncIterator[int]:
 async def test_a_daemon_that_falls_silent_is_given_up() -> None:
     connected = b"CONNECTED\nversion:1.2\nheart-beat:50,50\n\n\0"
     async with server(connected, b"RECEIPT\nreceipt-id:SUBSCRIBE-2\n\n\0") as port:
-        engine = await stomp.connect("127.0.0.1", port, heartbeat_ms=50)
+        engine = await client.connect("127.0.0.1", port, heartbeat_ms=50)
         with pytest.raises(SessionLost, match="nothing was heard of the daemon for 0"):
             await engine.call("echo")
 
@@ -231,4 +231,4 @@ async def test_a_daemon_that_falls_silent_is_given_up() -> None:
 async def test_a_server_that_does_not_speak_stomp_is_given_up() -> None:
     async with server(b"220 mail.example.com ESMTP\r\n") as port:
         with pytest.raises(SessionLost, match="the daemon broke the protocol: a frame begins"):
-            await stomp.connect("127.0.0.1", port)
+            await client.connect("127.0.0.1", port)

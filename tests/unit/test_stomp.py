@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsmcinder.transport.frames import Decoder, Frame, Limits, encode
-from vdsmcinder.transport.stomp import Heartbeats, Request, Session, event_tail
+from vdsmcinder.stomp.frames import Decoder, Frame, Limits, encode
+from vdsmcinder.stomp.session import Heartbeats, Request, Session, event_tail
 
 CONNECT = Frame("CONNECT", {"accept-version": "1.2", "host": "node7"})
 REPLIES = Frame("SUBSCRIBE", {"id": "r", "destination": "jms.topic.vdsm_responses"})

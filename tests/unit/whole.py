@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from lab.pki import Pki, make_pki
 from tests.unit.serving import client_tls, until
 from vdsmcinder import config
-from vdsmcinder.client.stomp import StompSession, connect
 from vdsmcinder.daemon import Daemon
+from vdsmcinder.stomp.client import StompSession, connect
 
 
 @dataclass

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Callable
 
 from vdsmcinder.config import Listen
 from vdsmcinder.rpc import envelope
+from vdsmcinder.stomp.session import FLOW_ID
 from vdsmcinder.tally import Deliveries
 from vdsmcinder.transport.event_stream import EventStreams
 from vdsmcinder.transport.http_connection import Answer, HttpConnection
 from vdsmcinder.transport.http_session import Refused, Request
 from vdsmcinder.transport.pages import Pages
-from vdsmcinder.transport.stomp import FLOW_ID
 from vdsmcinder.transport.work import Work
 
 if TYPE_CHECKING:

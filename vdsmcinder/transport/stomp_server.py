@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""STOMP connections on the event loop: the thin shell around transport/stomp.py's session rules.
+"""STOMP connections on the event loop: the thin shell around stomp/session.py's session rules.
 
 transport/listener.py makes one StompServer, and one of its connections for each client that speaks
 STOMP.
@@ -18,12 +18,12 @@ from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.errors import OutOfResources, ParseError
 from vdsmcinder.rpc import envelope
+from vdsmcinder.stomp.frames import HEARTBEAT, Limits
+from vdsmcinder.stomp.heartbeat import Heart
+from vdsmcinder.stomp.session import Request, Session, Subscription, event_tail
 from vdsmcinder.tally import Deliveries
 from vdsmcinder.transport import peer
-from vdsmcinder.transport.frames import HEARTBEAT, Limits
-from vdsmcinder.transport.heart import Heart
 from vdsmcinder.transport.lane import Lane
-from vdsmcinder.transport.stomp import Request, Session, Subscription, event_tail
 from vdsmcinder.transport.work import Work
 from vdsmcinder.turns import turn_end
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """STOMP 1.2 frames: bytes in, frames out, and back; no sockets, no clock, no event loop.
 
-transport/stomp.py reads an engine's bytes with it, client/stomp.py a host's. Section names in this
+stomp/session.py reads an engine's bytes with it, stomp/client.py a host's. Section names in this
 file are those of the STOMP 1.2 specification, https://stomp.github.io/stomp-specification-1.2.html
 """
 

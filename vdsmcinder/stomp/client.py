@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.frames import HEARTBEAT, Decoder, Frame, Limits, ProtocolError, encode
+from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.tls_errors import reason
-from vdsmcinder.transport.frames import HEARTBEAT, Decoder, Frame, Limits, ProtocolError, encode
-from vdsmcinder.transport.heart import Heart
 
 REQUESTS = "jms.topic.vdsm_requests"
 RESPONSES = "jms.topic.vdsm_responses"

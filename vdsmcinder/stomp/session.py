@@ -12,14 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
-from vdsmcinder.transport.frames import (
-    Decoder,
-    Frame,
-    Limits,
-    ProtocolError,
-    encode,
-    encode_head,
-)
+from vdsmcinder.stomp.frames import Decoder, Frame, Limits, ProtocolError, encode, encode_head
 
 log = logging.getLogger(__name__)
 
