@@ -70,7 +70,7 @@ unit-random: $(READY)  ## unit tests with other examples than those of every oth
 	HYPOTHESIS_PROFILE=random $(BIN)/pytest -n 2 tests/unit
 
 api: $(READY)  ## write docs/api.md from the schema
-	$(BIN)/python -m vdsmcinder.rpc.apidoc > docs/api.md
+	$(BIN)/python -m vdsmcinder.rpc.schema.apidoc > docs/api.md
 
 docs: $(READY) $(BUNDLED)  ## write into the documentation what its commands print, where that changed
 	$(BIN)/python -m lab run --hosts 1 -- $(BIN)/python -m tests.functional.walk

@@ -32,13 +32,14 @@ from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.rpc import schema, wire_ceph, wire_migration
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
 from vdsmcinder.rpc.events import Events, Told, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.rpc.host import HostVerbs
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
-from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.rpc.wire import ceph, migration
+from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
@@ -271,7 +272,7 @@ class Daemon:
         self._clusters.wake()
 
     def _cluster_changed(self, cluster: ClusterState) -> None:
-        self._events.publish(*wire_ceph.status(cluster))
+        self._events.publish(*ceph.status(cluster))
         if cluster.trouble is None:
             self._registry.storage_may_be_back()
 
@@ -279,7 +280,7 @@ class Daemon:
         self._events.publish(*secrets_missing(uuids))
 
     def _migration_progress(self, vm: VM, progress: Progress) -> None:
-        self._events.publish(*wire_migration.notice(vm.id, progress))
+        self._events.publish(*migration.notice(vm.id, progress))
 
     def _secrets_to_ask_for(self) -> list[Told]:
         missing = list(self._missing.by_uuid)

@@ -14,7 +14,7 @@ from typing import Any
 from vdsmcinder import logs
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable, RemoteError
-from vdsmcinder.rpc import wire_migration
+from vdsmcinder.rpc.wire import migration
 from vdsmcinder.stomp import client
 from vdsmcinder.tls_errors import reason
 from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict
@@ -74,14 +74,14 @@ class StompPeer:
         self.address = session.peer_address
 
     async def offer(self, offer: Offer) -> Acceptance:
-        params = wire_migration.write_offer(offer)
+        params = migration.write_offer(offer)
         result = await self._call("VM.migrationCreate", params, OFFER_TIMEOUT_S)
-        return wire_migration.read_acceptance(result)
+        return migration.read_acceptance(result)
 
     async def conclude(self, vm_id: str, migration_id: str, verdict: Verdict) -> int | None:
-        params = wire_migration.write_verdict(vm_id, migration_id, verdict)
+        params = migration.write_verdict(vm_id, migration_id, verdict)
         result = await self._call("VM.migrationConclude", params, CONCLUDE_TIMEOUT_S)
-        return wire_migration.read_conclusion(result)
+        return migration.read_conclusion(result)
 
     async def close(self) -> None:
         self._session.abort()

@@ -29,7 +29,7 @@ from lab.guest import pattern_checksum
 from lab.host import Host
 from lab.running import Lab
 from vdsmcinder.errors import RemoteError
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.stomp.client import NoSuchEvent
 
 T = TypeVar("T")

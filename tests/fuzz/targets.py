@@ -17,10 +17,10 @@ from typing import Any, Callable
 
 from tests.fuzz.http import http
 from vdsmcinder.errors import NoSuchVM, VdsmCinderError
-from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules
 from vdsmcinder.rpc.method import Handler
-from vdsmcinder.rpc.verb import Verb
+from vdsmcinder.rpc.schema import schema
+from vdsmcinder.rpc.schema.verb import Verb
 from vdsmcinder.stomp.frames import (
     SERVER_COMMANDS,
     Decoder,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from vdsmcinder import turns
-from vdsmcinder.rpc import dispatch, schema
+from vdsmcinder.rpc import dispatch
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
+from vdsmcinder.rpc.schema import schema
 
 CALLER = Caller("192.0.2.7", "CN=engine", "stomp")
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

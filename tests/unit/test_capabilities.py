@@ -31,7 +31,7 @@ from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.network import Kind, Network
 from vdsmcinder.host.packages import PackageManager, Packages, Version
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.schema import schema
 
 
 def tree(root: Path, files: Mapping[str, str]) -> Path:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from vdsmcinder import logs
 from vdsmcinder.errors import NoSuchVM, SecretMalformed
-from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, HandlersDiffer, Rules, handlers
+from vdsmcinder.rpc.schema import schema
 
 CALLER = Caller("192.0.2.7", "CN=engine", "stomp")
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

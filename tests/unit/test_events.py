@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.status import Exit, ExitCode, ExitReason, PauseCode, Status
 

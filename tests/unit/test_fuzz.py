@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fuzz.__main__ import pieces
 from tests.fuzz.targets import CORPUS, TARGETS, _dispatcher, check_reply
 from tests.unit.serving import listening
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.stomp.frames import Frame, encode
 
 SEEDS = [(target, path.name) for target in TARGETS for path in sorted((CORPUS / target).iterdir())]

@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from vdsmcinder.client import arguments
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.virt import incoming
 from vdsmcinder.virt.incoming import Incoming
 from vdsmcinder.virt.migration import Handover

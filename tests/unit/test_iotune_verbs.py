@@ -8,7 +8,7 @@ from lxml import etree
 
 from tests.unit.test_wire import CONTRACT, XML, vm
 from vdsmcinder.errors import InvalidParameter, MissingParameter
-from vdsmcinder.rpc import wire_iotune
+from vdsmcinder.rpc.wire import iotune
 from vdsmcinder.virt import iotune_policy
 from vdsmcinder.virt.iotune import Tunable
 from vdsmcinder.virt.iotune_policy import DevicePolicy
@@ -34,7 +34,7 @@ def test_the_policy_in_the_metadata():
 
 
 def test_the_policy_on_the_wire():
-    told = wire_iotune.policy(vm(XML.replace("<metadata>", QOS[:-12], 1)))
+    told = iotune.policy(vm(XML.replace("<metadata>", QOS[:-12], 1)))
     assert told == [
         {"name": "vda", "guaranteed": {"total_iops_sec": 50}, "maximum": {"total_iops_sec": 500}},
         {"path": "volumes/volume-2"},
@@ -44,7 +44,7 @@ def test_the_policy_on_the_wire():
 
 
 def test_the_limits_on_the_wire():
-    values = {v["name"]: v for v in wire_iotune.values(vm())}
+    values = {v["name"]: v for v in iotune.values(vm())}
     assert list(values) == ["vda", "sdb", "sdc"]
     assert values["vda"]["ioTune"]["read_iops_sec"] == 10
     assert set(values["sdc"]["ioTune"].values()) == {0}

@@ -8,7 +8,7 @@ import io
 from lab.steps import Steps
 from tests.faults.deeds import DEEDS
 from tests.faults.soak import Length, on_test_driver
-from vdsmcinder.rpc import schema
+from vdsmcinder.rpc.schema import schema
 
 SHORT = Length(plugs=200, creates=40, first=20)
 

@@ -11,11 +11,11 @@ import pytest
 
 from tests.unit.test_wire import UUID, XML, vm
 from vdsmcinder.errors import NoSuchVM, SecretMalformed
-from vdsmcinder.rpc import schema
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
-from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.departures import Departures
 from vdsmcinder.virt.secret import RegisteredSecret, UsageType
 from vdsmcinder.virt.status import Status

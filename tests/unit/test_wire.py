@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from vdsmcinder.host.stats import HostSampler
-from vdsmcinder.rpc import schema, wire, wire_host, wire_stats
+from vdsmcinder.rpc.schema import schema
+from vdsmcinder.rpc.wire import common, host
+from vdsmcinder.rpc.wire import stats as wire_stats
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.migration import Progress
 from vdsmcinder.virt.stats import DiskSample, MemorySample, NicSample, VmSample
@@ -153,10 +155,10 @@ STARTING = {"status": Status.WAIT_FOR_LAUNCH, "sample": None, "pid": 0, "elapsed
 )
 def test_everything_fits_the_contract(xml, changes):
     this = vm(xml, **changes)
-    CONTRACT.type("VmDefinition").check(wire.definition(this), "definition")
-    CONTRACT.type("VmShortStatus").check(wire.short_status(this), "short")
+    CONTRACT.type("VmDefinition").check(common.definition(this), "definition")
+    CONTRACT.type("VmShortStatus").check(common.short_status(this), "short")
     CONTRACT.type("VmStats").check(wire_stats.vm_stats(this), "stats")
-    CONTRACT.type("VmStatusNotice").check(wire.state(this), "state")
+    CONTRACT.type("VmStatusNotice").check(common.state(this), "state")
 
 
 def test_how_far_it_is_on_its_way_is_for_its_source_alone():
@@ -166,7 +168,7 @@ def test_how_far_it_is_on_its_way_is_for_its_source_alone():
 
 
 def test_definition():
-    found = wire.definition(vm())
+    found = common.definition(vm())
     devices = found.pop("devices")
     assert found == {
         "vmId": UUID,
@@ -200,7 +202,7 @@ def test_definition():
 
 
 def test_a_network_disk():
-    disk = wire.definition(vm())["devices"][0]
+    disk = common.definition(vm())["devices"][0]
     assert disk == {
         "deviceType": "disk",
         "device": "disk",
@@ -232,7 +234,7 @@ def test_a_network_disk():
 
 
 def test_other_disks():
-    _, cdrom, usb = wire.definition(vm())["devices"]
+    _, cdrom, usb = common.definition(vm())["devices"]
     assert (cdrom["device"], cdrom["readonly"], cdrom["propagateErrors"]) == ("cdrom", True, True)
     assert cdrom["address"] == {"addressType": "drive", "controller": 0, "bus": 0, "unit": 1}
     assert (usb["format"], usb["shared"], usb["path"]) == ("cow", "shared", "/dev/x")
@@ -249,12 +251,12 @@ def test_a_vm_that_is_down():
         "exitMessage": "Shut down.",
         "timeOffset": -3600,
     }
-    assert wire.definition(this)["exitCode"] == 0
+    assert common.definition(this)["exitCode"] == 0
 
 
 def test_a_vm_that_is_paused():
     this = vm(**PAUSED)
-    assert wire.definition(this)["pauseCode"] == "EIO"
+    assert common.definition(this)["pauseCode"] == "EIO"
     assert wire_stats.vm_stats(this)["pauseCode"] == "EIO"
     assert wire_stats.vm_stats(vm())["pauseCode"] == "NOERR"
 
@@ -323,7 +325,7 @@ def test_host_statistics_of_this_machine():
 
     statuses = [Status.UP, Status.UP, Status.MIGRATION_SOURCE, Status.DOWN]
     vms = [vm(status=status) for status in statuses]
-    found = wire_host.host_stats(asyncio.run(sampled()), vms, ())
+    found = host.host_stats(asyncio.run(sampled()), vms, ())
     CONTRACT.type("HostStats").check(found, "stats")
     counts = ("vmCount", "vmActive", "vmMigrating", "outgoingVmMigrations", "incomingVmMigrations")
     assert [found[name] for name in counts] == [4, 2, 1, 1, 0]

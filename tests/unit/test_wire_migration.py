@@ -15,7 +15,8 @@ from vdsmcinder.errors import (
     SecretMalformed,
     VMExists,
 )
-from vdsmcinder.rpc import schema, wire_migration
+from vdsmcinder.rpc.schema import schema
+from vdsmcinder.rpc.wire import migration
 from vdsmcinder.virt.migration import (
     Acceptance,
     Handover,
@@ -36,9 +37,9 @@ OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", (SPEC,), 
 
 
 def test_an_offer_is_read_as_it_was_written() -> None:
-    written = wire_migration.write_offer(OFFER)
+    written = migration.write_offer(OFFER)
     CONTRACT.verbs["VM.migrationCreate"].values(written)
-    read = wire_migration.read_offer(written["vmID"], written["params"], written["incomingLimit"])
+    read = migration.read_offer(written["vmID"], written["params"], written["incomingLimit"])
     assert read.secrets[0].value.reveal() == KEY
     shown = (read.vm_id, read.migration_id, read.handover, read.xml, read.source, read.limit)
     assert shown == (VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", 3)
@@ -51,22 +52,22 @@ def test_an_offer_shows_no_key() -> None:
 
 
 def test_a_host_that_does_not_say_cannot_encrypt() -> None:
-    assert wire_migration.read_acceptance({"migrationPort": 0}) == Acceptance(encryption=False)
+    assert migration.read_acceptance({"migrationPort": 0}) == Acceptance(encryption=False)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.RUN, Verdict.DROP])
 def test_a_verdict_is_read_as_it_was_written(verdict: Verdict) -> None:
-    written = wire_migration.write_verdict(VM, MIGRATION, verdict)
+    written = migration.write_verdict(VM, MIGRATION, verdict)
     CONTRACT.verbs["VM.migrationConclude"].values(written)
-    assert wire_migration.read_verdict(VM, written["params"]) == (MIGRATION, verdict)
+    assert migration.read_verdict(VM, written["params"]) == (MIGRATION, verdict)
 
 
 def test_who_speaks_for_a_source_that_is_off_need_not_know_which_migration_it_was() -> None:
     said = {"verdict": "fenced"}
     CONTRACT.verbs["VM.migrationConclude"].values({"vmID": VM, "params": said})
-    assert wire_migration.read_verdict(VM, said) == (None, Verdict.FENCED)
+    assert migration.read_verdict(VM, said) == (None, Verdict.FENCED)
     with pytest.raises(MissingParameter, match="migrationId is missing"):
-        wire_migration.read_verdict(VM, {"verdict": "run"})
+        migration.read_verdict(VM, {"verdict": "run"})
 
 
 @pytest.mark.parametrize(
@@ -79,16 +80,16 @@ def test_who_speaks_for_a_source_that_is_off_need_not_know_which_migration_it_wa
     ],
 )
 def test_an_offer_that_is_none(params: dict[str, object], error: type, words: str) -> None:
-    given = {**wire_migration.write_offer(OFFER)["params"], **params}
+    given = {**migration.write_offer(OFFER)["params"], **params}
     with pytest.raises(error, match=words):
-        wire_migration.read_offer(VM, given, None)
+        migration.read_offer(VM, given, None)
 
 
 def test_status_and_notice_fit_the_contract() -> None:
     stats = CONTRACT.verbs["VM.getMigrationStatus"].result
     for done in (True, False):
-        stats.check(wire_migration.status(VM, Progress(42, downtime_ms=90), done=done), "result")
-    name, told = wire_migration.notice(VM, Progress(100, post_copy=True, downtime_ms=90))
+        stats.check(migration.status(VM, Progress(42, downtime_ms=90), done=done), "result")
+    name, told = migration.notice(VM, Progress(100, post_copy=True, downtime_ms=90))
     assert name == f"|virt|VM_migration_status|{VM}"
     assert told == {VM: {"progress": 100, "postcopy": True, "downtime": 90}}
 
@@ -102,8 +103,8 @@ def test_the_other_host_s_code_is_the_answer_s() -> None:
 
 @pytest.mark.parametrize("running_ms", [None, 0, 1234])
 def test_how_long_it_runs_is_read_as_it_was_written(running_ms: int | None) -> None:
-    assert wire_migration.read_conclusion(wire_migration.write_conclusion(running_ms)) == running_ms
+    assert migration.read_conclusion(migration.write_conclusion(running_ms)) == running_ms
 
 
 def test_a_host_that_does_not_say_how_long_it_runs() -> None:
-    assert wire_migration.read_conclusion(True) is None
+    assert migration.read_conclusion(True) is None

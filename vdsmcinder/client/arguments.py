@@ -13,8 +13,8 @@ from typing import Any
 
 from vdsmcinder.client import sources
 from vdsmcinder.client.faults import InputRefused, UsageError
-from vdsmcinder.rpc.types import Enumeration, Mismatch, Reference, Scalar, Type
-from vdsmcinder.rpc.verb import Param, Verb
+from vdsmcinder.rpc.schema.types import Enumeration, Mismatch, Reference, Scalar, Type
+from vdsmcinder.rpc.schema.verb import Param, Verb
 
 
 def parameters(verb: Verb, words: Sequence[str]) -> dict[str, Any]:

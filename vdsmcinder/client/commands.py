@@ -31,7 +31,7 @@ def call(args: argparse.Namespace) -> None:
         raise UsageError("call needs a verb; vdsm-cinder verbs lists them")
     # The schema costs some 60 ms to load, which only the commands that need it pay.
     from vdsmcinder.client import arguments, verbhelp  # noqa: PLC0415
-    from vdsmcinder.rpc import schema  # noqa: PLC0415
+    from vdsmcinder.rpc.schema import schema  # noqa: PLC0415
 
     verb = verbhelp.named(schema.load(), args.verb)
     if args.help:
@@ -49,7 +49,7 @@ def call(args: argparse.Namespace) -> None:
 def verbs(args: argparse.Namespace) -> None:
     """List the verbs, or show all that the schema says of one."""
     from vdsmcinder.client import verbhelp  # noqa: PLC0415  see call()
-    from vdsmcinder.rpc import schema  # noqa: PLC0415
+    from vdsmcinder.rpc.schema import schema  # noqa: PLC0415
 
     contract = schema.load()
     chosen = contract.served if args.verb is None else [verbhelp.named(contract, args.verb)]
@@ -244,7 +244,7 @@ def completion(args: argparse.Namespace) -> None:
         print("\n".join(known if args.what == "ids" else known.values()))
         return
     from vdsmcinder.client import completion as scripts  # noqa: PLC0415  see call()
-    from vdsmcinder.rpc import schema  # noqa: PLC0415
+    from vdsmcinder.rpc.schema import schema  # noqa: PLC0415
 
     print(scripts.script(args.what, scripts.words(args.parser, schema.load())), end="")
 

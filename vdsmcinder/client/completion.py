@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdsmcinder.rpc.schema import Schema
+from vdsmcinder.rpc.schema.schema import Schema
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 from vdsmcinder.client import tables
 from vdsmcinder.client.faults import UsageError
 from vdsmcinder.client.tables import Column
-from vdsmcinder.rpc.schema import Schema
-from vdsmcinder.rpc.types import Enumeration, ListOf, Record, Reference, Type
-from vdsmcinder.rpc.verb import Param, Verb
+from vdsmcinder.rpc.schema.schema import Schema
+from vdsmcinder.rpc.schema.types import Enumeration, ListOf, Record, Reference, Type
+from vdsmcinder.rpc.schema.verb import Param, Verb
 
 WIDTH = 96
 

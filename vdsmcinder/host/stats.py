@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How busy this machine is: sampled in the background, answered from the last sample.
 
-daemon.py starts one HostSampler; rpc/wire.py turns its snapshot() into the engine's HostStats.
+daemon.py starts one HostSampler; rpc/wire/common.py turns its snapshot() into the engine's
+HostStats.
 """
 
 from __future__ import annotations

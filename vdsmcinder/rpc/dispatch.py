@@ -38,7 +38,7 @@ from vdsmcinder.rpc.method import (
     Rules,
     SyncMethod,
 )
-from vdsmcinder.rpc.schema import Schema
+from vdsmcinder.rpc.schema.schema import Schema
 from vdsmcinder.tally import Tally
 from vdsmcinder.turns import Pace, Turns
 

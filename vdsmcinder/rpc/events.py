@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Callable
 
 from vdsmcinder.rpc import envelope
-from vdsmcinder.rpc.clock import monotonic_ms
-from vdsmcinder.rpc.wire import state
+from vdsmcinder.rpc.wire.clock import monotonic_ms
+from vdsmcinder.rpc.wire.common import state
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.vm import VM
 

@@ -15,9 +15,10 @@ from vdsmcinder.ceph.monitor import ClusterMonitor
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
-from vdsmcinder.rpc import wire, wire_ceph, wire_host, wire_iotune
 from vdsmcinder.rpc.envelope import Written
-from vdsmcinder.rpc.wire_stats import EncodedStats
+from vdsmcinder.rpc.wire import ceph as wire_ceph
+from vdsmcinder.rpc.wire import common, host, iotune
+from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
@@ -68,25 +69,23 @@ class HostVerbs:
         return await self._capabilities.hardware()
 
     def getStats(self) -> dict[str, Any]:
-        return wire_host.host_stats(
-            self._sampler.snapshot(), self._registry.vms(), self._ceph.clusters
-        )
+        return host.host_stats(self._sampler.snapshot(), self._registry.vms(), self._ceph.clusters)
 
     def getVMList(self, full: bool, vm_ids: Sequence[str], only_ids: bool) -> list[Any]:
         vms = self._chosen(vm_ids)
         if only_ids:
             return [vm.id for vm in vms]
-        return [wire.definition(vm) if full else wire.short_status(vm) for vm in vms]
+        return [common.definition(vm) if full else common.short_status(vm) for vm in vms]
 
     def getVMFullList(self, vm_ids: Sequence[str]) -> list[dict[str, Any]]:
-        return [wire.definition(vm) for vm in self._chosen(vm_ids)]
+        return [common.definition(vm) for vm in self._chosen(vm_ids)]
 
     async def getAllVmStats(self) -> Written:
         return await self._stats.of(self._registry.vms())
 
     def getAllVmIoTunePolicies(self) -> dict[str, Any]:
         return {
-            vm.id: {"policy": wire_iotune.policy(vm), "current_values": wire_iotune.values(vm)}
+            vm.id: {"policy": iotune.policy(vm), "current_values": iotune.values(vm)}
             for vm in self._registry.vms()
             if vm.domain.io_tune_policy
         }

@@ -23,8 +23,8 @@ from vdsmcinder import logs
 from vdsmcinder.errors import Recovering, Unexpected, UnsupportedOperation, VdsmCinderError
 from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.envelope import Written
-from vdsmcinder.rpc.types import Mismatch, is_uuid
-from vdsmcinder.rpc.verb import Verb
+from vdsmcinder.rpc.schema.types import Mismatch, is_uuid
+from vdsmcinder.rpc.schema.verb import Verb
 from vdsmcinder.tally import OK, Tally
 
 log = logging.getLogger(__name__)

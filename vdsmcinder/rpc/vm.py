@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.errors import UpdateDeviceFailed
-from vdsmcinder.rpc import wire, wire_ceph, wire_iotune, wire_migration, wire_stats
+from vdsmcinder.rpc.wire import ceph, common, migration, stats
+from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt import (
     disks,
     guest_agent,
@@ -41,7 +42,7 @@ class VmVerbs:
         self._checks = checks
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        return wire.definition(await self._registry.create(vm_id, params))
+        return common.definition(await self._registry.create(vm_id, params))
 
     async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
         await self._registry.destroy(vm_id, graceful_attempts)
@@ -70,42 +71,42 @@ class VmVerbs:
     async def pause(self, vm_id: str) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await power.pause(vm)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def cont(self, vm_id: str) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await power.cont(vm)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     def getStats(self, vm_id: str) -> list[dict[str, Any]]:
-        return [wire_stats.vm_stats(self._registry.get(vm_id))]
+        return [stats.vm_stats(self._registry.get(vm_id))]
 
     def getInfo(self, vm_id: str) -> dict[str, Any]:
-        return wire.definition(self._registry.get(vm_id))
+        return common.definition(self._registry.get(vm_id))
 
     async def checkDisks(self, vm_id: str) -> list[dict[str, Any]]:
         checks = await self._checks.of_vm(self._registry.get(vm_id))
-        return [wire_ceph.disk_check(check) for check in checks]
+        return [ceph.disk_check(check) for check in checks]
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await disks.plug(vm, params)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await disks.unplug(vm, params)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await nics.plug(vm, params)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def hotunplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await nics.unplug(vm, params)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def updateDevice(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
@@ -119,12 +120,12 @@ class VmVerbs:
                 f"a device of VM {vm.id} that is neither interface nor graphics cannot be changed "
                 "while it runs; shut it down and create it anew"
             )
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def changeCD(self, vm_id: str, drive_spec: Any) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await media.change_cd(vm, drive_spec)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def diskSizeExtend(self, vm_id: str, specs: Mapping[str, Any], new_size: int) -> str:
         return str(await resize.extend(self._registry.get(vm_id), specs, new_size))
@@ -159,7 +160,7 @@ class VmVerbs:
     async def setNumberOfCpus(self, vm_id: str, count: int) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
         await resources.set_cpus(vm, count)
-        return wire.definition(vm)
+        return common.definition(vm)
 
     async def setBalloonTarget(self, vm_id: str, target_kib: int) -> None:
         await resources.set_balloon_target(self._registry.get(vm_id), target_kib)
@@ -187,7 +188,7 @@ class VmVerbs:
 
     def getMigrationStatus(self, vm_id: str) -> dict[str, Any]:
         progress, done = self._departures.status(vm_id)
-        return wire_migration.status(vm_id, progress, done=done)
+        return migration.status(vm_id, progress, done=done)
 
     async def migrateChangeParams(self, vm_id: str, params: Mapping[str, Any]) -> None:
         await self._departures.change(vm_id, params)
@@ -195,10 +196,10 @@ class VmVerbs:
     async def migrationCreate(
         self, vm_id: str, params: Mapping[str, Any], limit: int | None
     ) -> dict[str, Any]:
-        offer = wire_migration.read_offer(vm_id, params, limit)
-        return wire_migration.write_acceptance(*await self._arrivals.accept(offer))
+        offer = migration.read_offer(vm_id, params, limit)
+        return migration.write_acceptance(*await self._arrivals.accept(offer))
 
     async def migrationConclude(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, int]:
-        migration_id, verdict = wire_migration.read_verdict(vm_id, params)
+        migration_id, verdict = migration.read_verdict(vm_id, params)
         running_ms = await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)
-        return wire_migration.write_conclusion(running_ms)
+        return migration.write_conclusion(running_ms)

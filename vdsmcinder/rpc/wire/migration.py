@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
-from vdsmcinder.rpc import wire
+from vdsmcinder.rpc.wire import common
 from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Progress, Verdict
 from vdsmcinder.virt.secret import SecretSpec, validated
 from vdsmcinder.virt.vm import VM
@@ -66,7 +66,7 @@ def write_acceptance(acceptance: Acceptance, vm: VM) -> dict[str, Any]:
     return {
         "migrationPort": 0,
         "encryption": acceptance.encryption,
-        "params": wire.definition(vm),
+        "params": common.definition(vm),
     }
 
 

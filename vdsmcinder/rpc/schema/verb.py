@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.errors import InvalidParams
-from vdsmcinder.rpc.types import Mismatch, Type
+from vdsmcinder.rpc.schema.types import Mismatch, Type
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from vdsmcinder.ceph.monitor import ClusterState
 from vdsmcinder.host.counters import Nic, NodeMemory
 from vdsmcinder.host.stats import CpuShare, HostSample
-from vdsmcinder.rpc import wire_ceph
+from vdsmcinder.rpc.wire import ceph
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM
 
@@ -31,8 +31,8 @@ def host_stats(
         **_memory(sample),
         **_vm_counts(vms),
         **_absent(),
-        "storageDomains": wire_ceph.vitals(clusters),
-        "cephClusters": wire_ceph.clusters(clusters),
+        "storageDomains": ceph.vitals(clusters),
+        "cephClusters": ceph.clusters(clusters),
         "network": {name: _nic(nic, sample) for name, nic in sample.nics.items()},
         "rxDropped": str(sum(nic.rx_dropped for nic in sample.nics.values())),
         "txDropped": str(sum(nic.tx_dropped for nic in sample.nics.values())),

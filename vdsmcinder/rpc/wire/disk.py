@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A drive as the wire's VmDiskDevice (contract/types.txt).
 
-wire.py lists a VM's disks with it.
+common.py lists a VM's disks with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.rpc.types import is_uuid
+from vdsmcinder.rpc.schema.types import is_uuid
 from vdsmcinder.virt.access import Encryption
 from vdsmcinder.virt.address import Address
 from vdsmcinder.virt.drive import Drive

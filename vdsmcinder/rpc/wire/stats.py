@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vdsmcinder.rpc import envelope, wire, wire_iotune
-from vdsmcinder.rpc.clock import monotonic_ms
-from vdsmcinder.rpc.types import is_uuid
+from vdsmcinder.rpc import envelope
+from vdsmcinder.rpc.schema.types import is_uuid
+from vdsmcinder.rpc.wire import common, iotune
+from vdsmcinder.rpc.wire.clock import monotonic_ms
 from vdsmcinder.turns import Pace, Turns
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.domain_devices import Interface
@@ -92,7 +93,7 @@ class _Written(NamedTuple):
 
 
 def _exited(vm: VM) -> dict[str, Any]:
-    return {"vmId": vm.id, "timeOffset": vm.domain.time_offset_s, **wire.state(vm)}
+    return {"vmId": vm.id, "timeOffset": vm.domain.time_offset_s, **common.state(vm)}
 
 
 def _running(vm: VM) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _state(vm: VM) -> dict[str, Any]:
         "cpuActual": sample is not None,
         **_GUEST_UNKNOWN,
         **_balloon(vm, sample),
-        "ioTune": [t for t in wire_iotune.values(vm) if any(t["ioTune"].values())],
+        "ioTune": [t for t in iotune.values(vm) if any(t["ioTune"].values())],
     }
 
 
@@ -198,7 +199,7 @@ def _memory(memory: MemorySample) -> dict[str, Any]:
 def _disks(domain: Domain, sample: VmSample | None) -> dict[str, Any]:
     sampled = sample.disks if sample else {}
     disks = {
-        target: _disk(sampled.get(target, wire.NOT_SAMPLED)) for target in sorted(domain.targets)
+        target: _disk(sampled.get(target, common.NOT_SAMPLED)) for target in sorted(domain.targets)
     }
     for drive in domain.drives:
         # The engine finds its disk by this id, which is the one that it gave the device.
@@ -257,14 +258,14 @@ def _display(domain: Domain) -> dict[str, Any]:
             "tlsPort": _port(g.tls_port),
             "ipAddress": g.listen or "0",
         }
-        for g in wire.known_graphics(domain)
+        for g in common.known_graphics(domain)
     ]
     if not graphics:
         return {"displayInfo": [], "displayPort": _port(None)}
     first = graphics[0]
     return {
         "displayInfo": graphics,
-        "displayType": wire.DISPLAY_TYPES[first["type"]],
+        "displayType": common.DISPLAY_TYPES[first["type"]],
         "displayIp": first["ipAddress"],
         "displayPort": first["port"],
         "displaySecurePort": first["tlsPort"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vdsmcinder.rpc import wire_disk
+from vdsmcinder.rpc.wire import disk
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.domain_devices import Graphics
 from vdsmcinder.virt.stats import DiskSample
@@ -104,4 +104,4 @@ def _display(domain: Domain) -> dict[str, Any]:
 
 def _disks(vm: VM) -> list[dict[str, Any]]:
     sampled = vm.sample.disks if vm.sample else {}
-    return [wire_disk.device(d, sampled.get(d.target, NOT_SAMPLED)) for d in vm.domain.drives]
+    return [disk.device(d, sampled.get(d.target, NOT_SAMPLED)) for d in vm.domain.drives]

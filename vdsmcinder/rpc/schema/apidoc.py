@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes docs/api.md, the reference of all verbs, events, types and error codes, from the schema.
 
-`python -m vdsmcinder.rpc.apidoc > docs/api.md`; a unit test fails while the file is stale.
+`make api`; a unit test fails while the file is stale.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 from vdsmcinder import errors
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.rpc import schema
-from vdsmcinder.rpc.schema import Event, Schema, TypeDoc
-from vdsmcinder.rpc.types import Enumeration, MapOf, Record, Type, Union
-from vdsmcinder.rpc.verb import Param, Verb
+from vdsmcinder.rpc.schema import schema
+from vdsmcinder.rpc.schema.schema import Event, Schema, TypeDoc
+from vdsmcinder.rpc.schema.types import Enumeration, MapOf, Record, Type, Union
+from vdsmcinder.rpc.schema.verb import Param, Verb
 
 _HEAD = """\
 # The API
 
 Every verb, event and type of vdsm-cinderd, as its `schema.yml` declares them. This page is
-generated from it: change the schema, then run `python -m vdsmcinder.rpc.apidoc > docs/api.md`.
+generated from it: change the schema, then run `make api`.
 
 Requests are JSON-RPC 2.0, with parameters by name or, in the order shown, by position. What the
 schema does not know is ignored with a warning in the log. Numbers may be sent as decimal strings,

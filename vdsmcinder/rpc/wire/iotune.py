@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdsmcinder.rpc import wire_disk
+from vdsmcinder.rpc.wire import disk
 from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.iotune_policy import DevicePolicy
 from vdsmcinder.virt.vm import VM
 
-_UNLIMITED = dict.fromkeys(sorted(wire_disk.IO_TUNE_LIMITS), 0)
+_UNLIMITED = dict.fromkeys(sorted(disk.IO_TUNE_LIMITS), 0)
 
 
 def values(vm: VM) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def policy(vm: VM) -> list[dict[str, Any]]:
 
 
 def _values(drive: Drive) -> dict[str, Any]:
-    limits = {} if drive.io_tune is None else wire_disk.io_tune(drive.io_tune)
+    limits = {} if drive.io_tune is None else disk.io_tune(drive.io_tune)
     return {
         "name": drive.target,
         "path": drive.source.path,

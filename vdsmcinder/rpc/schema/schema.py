@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from vdsmcinder.rpc.types import (
+from vdsmcinder.rpc.schema.types import (
     BUILTIN,
     Enumeration,
     Field,
@@ -26,7 +26,7 @@ from vdsmcinder.rpc.types import (
     Type,
     Union,
 )
-from vdsmcinder.rpc.verb import Param, Verb
+from vdsmcinder.rpc.schema.verb import Param, Verb
 
 # libyaml's parser is ten times faster; distributions build PyYAML with it, wheels for odd
 # platforms may come without.
@@ -89,7 +89,7 @@ class Schema:
 
 def load() -> Schema:
     """Read the package's schema.yml. Raises SchemaError if it does not hold together."""
-    return parse(Path(__file__).with_name("schema.yml").read_text(encoding="utf-8"))
+    return parse((Path(__file__).parent.parent / "schema.yml").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Schema:
