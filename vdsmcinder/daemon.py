@@ -22,16 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import vdsmcinder
-from vdsmcinder import config, health, logs, peers
+from vdsmcinder import config, logs, peers
 from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
-from vdsmcinder.expiry import Expiry
 from vdsmcinder.fdstore import FdStore
 from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.monitoring import health
+from vdsmcinder.monitoring.certificate_expiry import Expiry
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
 from vdsmcinder.rpc.events import Events, Told, secrets_missing, vm_status, vm_thawed
@@ -57,7 +58,7 @@ from vdsmcinder.virt.secrets import Secrets
 from vdsmcinder.virt.vm import VM
 
 if TYPE_CHECKING:
-    from vdsmcinder.metrics import Exporter
+    from vdsmcinder.monitoring.metrics import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +338,7 @@ class Daemon:
 
     def _make_exporter(self) -> Exporter:
         """What daemons that nobody scrapes do without; in a thread, for it is imported here."""
-        from vdsmcinder.metrics import Exporter, Sources  # noqa: PLC0415
+        from vdsmcinder.monitoring.metrics import Exporter, Sources  # noqa: PLC0415
 
         sources = Sources(
             self._health,

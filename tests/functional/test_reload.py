@@ -60,7 +60,10 @@ async def test_a_certificate_that_ends_soon_is_told_of_everywhere(daemon):
     told = event["params"]["host"]
     assert (told["file"], told["daysLeft"]) == (str(daemon.pki.identity("host2").cert), 19)
     assert "expires in 20.0 days; renew it with vdsm-cinder pki renew" in told["message"]
-    assert f"WARNING vdsmcinder.expiry: {told['message']}" in daemon.log.read_text()
+    assert (
+        f"WARNING vdsmcinder.monitoring.certificate_expiry: {told['message']}"
+        in daemon.log.read_text()
+    )
     health = daemon.health()
     assert (health["status"], health["warnings"]) == ("ready", [told["message"]])
     expiry = metrics(daemon)["certificate_expiry_timestamp_seconds", "host"]
@@ -71,7 +74,7 @@ async def test_a_certificate_that_ends_soon_is_told_of_everywhere(daemon):
     operator = over_unix(str(daemon.unix_socket), 30)
     heard = await asyncio.to_thread(lambda: next(iter(operator.events())))
     assert heard["method"] == EXPIRES
-    assert daemon.log.read_text().count("WARNING vdsmcinder.expiry") == 1
+    assert daemon.log.read_text().count("WARNING vdsmcinder.monitoring.certificate_expiry") == 1
     daemon.pki.renew_host("host2", daemon.host.address, days=60)
     await logged(daemon, RENEWED, times=2)
     assert daemon.health()["warnings"] == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vdsmcinder.expiry import DAY_S, Expiry
+from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.certificates import Held, Owner
 

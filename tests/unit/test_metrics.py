@@ -6,7 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from tests.unit.test_wire import UUID, vm
-from vdsmcinder import metrics
+from vdsmcinder.monitoring import metrics
 from vdsmcinder.tally import OK, Tally
 from vdsmcinder.virt.status import Status
 

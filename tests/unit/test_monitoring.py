@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.pages import REPOSITORY
 from tests.unit.test_wire import vm
 from tests.unit.whole import running
-from vdsmcinder import metrics
+from vdsmcinder.monitoring import metrics
 
 DIRECTORY = REPOSITORY / "monitoring"
 RULES = yaml.safe_load((DIRECTORY / "prometheus-rules.yml").read_text(encoding="utf-8"))

@@ -24,8 +24,8 @@ from vdsmcinder.client.faults import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, over_unix
 from vdsmcinder.config import Config, ConfigError, Listen
 from vdsmcinder.errors import RemoteError
-from vdsmcinder.expiry import DAY_S
 from vdsmcinder.host import packages
+from vdsmcinder.monitoring.certificate_expiry import DAY_S
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 
 SERVICE, SOCKET = "vdsm-cinderd.service", "vdsm-cinderd.socket"

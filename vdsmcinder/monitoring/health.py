@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether the daemon can do its work, and if not why, in sentences for an operator.
 
-daemon.py answers GET /health with it, vdsmcinder/metrics.py tells it as numbers.
+daemon.py answers GET /health with it, vdsmcinder/monitoring/metrics.py tells it as numbers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.ceph.monitor import ClusterMonitor
-from vdsmcinder.expiry import DAY_S, Expiry, sentence
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 from vdsmcinder.virt.arrivals import Arrivals
 from vdsmcinder.virt.missing_secrets import MissingSecrets
