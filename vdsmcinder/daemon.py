@@ -26,8 +26,6 @@ from vdsmcinder import config, logs, peers
 from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
-from vdsmcinder.fdstore import FdStore
-from vdsmcinder.handed import receive
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
@@ -41,7 +39,9 @@ from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire import ceph, migration
 from vdsmcinder.rpc.wire.stats import EncodedStats
-from vdsmcinder.supervision import Supervision
+from vdsmcinder.system.fdstore import FdStore
+from vdsmcinder.system.socket_activation import receive
+from vdsmcinder.system.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.pages import Page, Pages
 from vdsmcinder.virt import clusters

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vdsmcinder import fdstore
-from vdsmcinder.fdstore import FdStore
+from vdsmcinder.system import fdstore
+from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.virt.keyring import Keyring
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.secret import SecretSpec
@@ -33,8 +33,8 @@ KEY = b"\x01\x02the key that must not show\xff"
 STARTED = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
-from vdsmcinder.fdstore import FdStore
-from vdsmcinder.handed import receive
+from vdsmcinder.system.fdstore import FdStore
+from vdsmcinder.system.socket_activation import receive
 handed = receive()
 assert len(handed.sockets) == 1
 sys.stdout.write((FdStore("secrets", handed.stored).read() or b"nothing").decode())

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from vdsmcinder import supervision
 from vdsmcinder.host import machine
-from vdsmcinder.supervision import Supervision
+from vdsmcinder.system import supervision
+from vdsmcinder.system.supervision import Supervision
 
 HEALTH = {"status": "ready", "ready": True}
 # Serves /health on the sockets that it is handed, says which it listens on, and stops on SIGTERM.
@@ -27,7 +27,7 @@ SERVER = """
 import asyncio, signal
 from tests.unit.serving import Verbs
 from vdsmcinder.config import Listen, Rpc
-from vdsmcinder.handed import receive
+from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.pages import Pages

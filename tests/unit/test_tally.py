@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vdsmcinder.tally import BOUNDS_S, OK, Tally
+from vdsmcinder.system.counters import BOUNDS_S, OK, Tally
 
 
 @pytest.mark.parametrize(

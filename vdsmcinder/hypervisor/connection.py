@@ -31,7 +31,7 @@ from vdsmcinder.hypervisor.handles import (
     open_handle,
     start_events,
 )
-from vdsmcinder.tally import OK, Tally
+from vdsmcinder.system.counters import OK, Tally
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc.dispatch import Dispatcher
 from vdsmcinder.rpc.events import Events
-from vdsmcinder.tally import BOUNDS_S, Tally
+from vdsmcinder.system.counters import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.pages import Page
 from vdsmcinder.virt.migrations import Migrations

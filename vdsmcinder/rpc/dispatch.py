@@ -39,7 +39,7 @@ from vdsmcinder.rpc.method import (
     SyncMethod,
 )
 from vdsmcinder.rpc.schema.schema import Schema
-from vdsmcinder.tally import Tally
+from vdsmcinder.system.counters import Tally
 from vdsmcinder.turns import Pace, Turns
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.schema.types import Mismatch, is_uuid
 from vdsmcinder.rpc.schema.verb import Verb
-from vdsmcinder.tally import OK, Tally
+from vdsmcinder.system.counters import OK, Tally
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Callable
 
-from vdsmcinder.tally import Deliveries
+from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport.http_connection import HttpConnection
 
 if TYPE_CHECKING:

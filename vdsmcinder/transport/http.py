@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from vdsmcinder.config import Listen
 from vdsmcinder.rpc import envelope
 from vdsmcinder.stomp.session import FLOW_ID
-from vdsmcinder.tally import Deliveries
+from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport.event_stream import EventStreams
 from vdsmcinder.transport.http_connection import Answer, HttpConnection
 from vdsmcinder.transport.http_session import Refused, Request

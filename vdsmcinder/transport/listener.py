@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
-from vdsmcinder.tally import Deliveries
+from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport import peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.greeter import Greeter, Spoken

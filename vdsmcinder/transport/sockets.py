@@ -21,7 +21,8 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def inherited(fds: Iterable[int]) -> list[socket.socket]:
-    """The listening sockets that systemd opened for us and keeps open (handed.py)."""
+    """The listening sockets that systemd opened for us and keeps open
+    (system/socket_activation.py)."""
     found = []
     for fd in fds:
         sock = socket.socket(fileno=fd)

@@ -21,7 +21,7 @@ from vdsmcinder.rpc import envelope
 from vdsmcinder.stomp.frames import HEARTBEAT, Limits
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.stomp.session import Request, Session, Subscription, event_tail
-from vdsmcinder.tally import Deliveries
+from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.lane import Lane
 from vdsmcinder.transport.work import Work

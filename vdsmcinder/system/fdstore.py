@@ -3,7 +3,8 @@
 
 virt/keyring.py keeps the keys of the host's VMs in it. What is kept is a memfd that nobody can
 change any more, which systemd holds from one run of the daemon to the next and hands over with the
-sockets (handed.py, sd_pid_notify_with_fds(3), FileDescriptorStoreMax= in systemd.service(5)).
+sockets (socket_activation.py, sd_pid_notify_with_fds(3), FileDescriptorStoreMax= in
+systemd.service(5)).
 """
 
 from __future__ import annotations
