@@ -43,7 +43,7 @@ from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.system.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
-from vdsmcinder.transport.pages import Page, Pages
+from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.virt import clusters
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.freezing import LateThaw

@@ -31,7 +31,7 @@ from vdsmcinder.stomp.frames import (
     encode_head,
 )
 from vdsmcinder.stomp.session import Session
-from vdsmcinder.transport.greeter import Spoken, recognise
+from vdsmcinder.transport.protocol_detect import Spoken, recognise
 from vdsmcinder.virt.request import parse_request
 
 CORPUS = Path(__file__).parent / "corpus"

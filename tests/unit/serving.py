@@ -22,7 +22,7 @@ from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.dispatch import Caller
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.listener import Listener
-from vdsmcinder.transport.pages import Page, Pages
+from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.turns import Turns
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.serving import Host, listening
 from vdsmcinder.transport import event_stream, http_connection
-from vdsmcinder.transport.greeter import Spoken
+from vdsmcinder.transport.protocol_detect import Spoken
 
 BODY = b'{"jsonrpc":"2.0","method":"echo","params":{"a":1},"id":1}'
 

@@ -15,7 +15,7 @@ from tests.unit import serving
 from tests.unit.serving import Host, listening, until
 from tests.unit.test_http import BODY, Answer, ask, http_request
 from vdsmcinder.transport import http_connection
-from vdsmcinder.transport.greeter import Spoken
+from vdsmcinder.transport.protocol_detect import Spoken
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -7,9 +7,9 @@ import asyncio
 
 import pytest
 
-from vdsmcinder.transport import lane
-from vdsmcinder.transport.lane import Lane
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport import request_queue
+from vdsmcinder.transport.request_queue import Lane
+from vdsmcinder.transport.tasks import Work
 
 
 class Answers:
@@ -30,8 +30,8 @@ class Answers:
 
 @pytest.fixture(autouse=True)
 def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "RUNNING_AT_ONCE", 2)
-    monkeypatch.setattr(lane, "HELD_BYTES", 100)
+    monkeypatch.setattr(request_queue, "RUNNING_AT_ONCE", 2)
+    monkeypatch.setattr(request_queue, "HELD_BYTES", 100)
 
 
 async def test_a_few_run_and_the_others_wait_in_line() -> None:

@@ -26,8 +26,8 @@ from vdsmcinder.stomp.client import SessionLost, connect
 from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.transport import listener, sockets, stomp_server
-from vdsmcinder.transport.greeter import Spoken, recognise
 from vdsmcinder.transport.listener import Listener
+from vdsmcinder.transport.protocol_detect import Spoken, recognise
 
 CONNECT = b"CONNECT\naccept-version:1.2\n\n\0"
 SUBSCRIBE = b"SUBSCRIBE\nid:r\ndestination:jms.topic.vdsm_responses\n\n\0"

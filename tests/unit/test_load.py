@@ -12,7 +12,7 @@ import pytest
 from tests.unit.serving import Host, listening, read_frames
 from vdsmcinder.stomp.client import connect
 from vdsmcinder.stomp.frames import Frame, encode
-from vdsmcinder.transport import lane, listener, stomp_server
+from vdsmcinder.transport import listener, request_queue, stomp_server
 
 CONNECT = b"CONNECT\naccept-version:1.2\nheart-beat:%d,%d\n\n\0"
 SUBSCRIBE = b"SUBSCRIBE\nid:r\ndestination:replies\n\n\0"
@@ -173,7 +173,7 @@ async def test_a_flood_of_slow_requests_is_refused_beyond_the_queue(tmp_path: Pa
 async def test_no_more_is_taken_while_what_is_under_way_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "HELD_BYTES", 10_000)
+    monkeypatch.setattr(request_queue, "HELD_BYTES", 10_000)
     async with listening(tmp_path) as host:
         reader, writer = await client(host, heartbeats=(100, 0))
         (connection,) = host.listener._stomp.connections
@@ -194,7 +194,7 @@ async def test_no_more_is_taken_while_what_is_under_way_is_large(
 async def test_what_has_not_begun_is_not_done_for_who_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "RUNNING_AT_ONCE", 1)
+    monkeypatch.setattr(request_queue, "RUNNING_AT_ONCE", 1)
     async with listening(tmp_path) as host:
         _, writer = await client(host)
         (connection,) = host.listener._stomp.connections

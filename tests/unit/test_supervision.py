@@ -30,7 +30,7 @@ from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.listener import Listener
-from vdsmcinder.transport.pages import Pages
+from vdsmcinder.transport.status_pages import Pages
 
 HEALTH = {"status": "ready", "ready": True}
 

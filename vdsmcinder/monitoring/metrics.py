@@ -32,7 +32,7 @@ from vdsmcinder.rpc.dispatch import Dispatcher
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.system.counters import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
-from vdsmcinder.transport.pages import Page
+from vdsmcinder.transport.status_pages import Page
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets import Secrets

@@ -15,8 +15,8 @@ from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport.event_stream import EventStreams
 from vdsmcinder.transport.http_connection import Answer, HttpConnection
 from vdsmcinder.transport.http_session import Refused, Request
-from vdsmcinder.transport.pages import Pages
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport.status_pages import Pages
+from vdsmcinder.transport.tasks import Work
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher

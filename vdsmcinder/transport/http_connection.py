@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from vdsmcinder.rpc import envelope
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.http_session import HttpSession, Refused, Request, Stage
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport.tasks import Work
 from vdsmcinder.turns import Turns, turn_end
 
 log = logging.getLogger(__name__)

@@ -22,12 +22,12 @@ from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport import peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
-from vdsmcinder.transport.greeter import Greeter, Spoken
 from vdsmcinder.transport.http import HttpServer
 from vdsmcinder.transport.http_connection import HttpConnection
-from vdsmcinder.transport.pages import Pages
+from vdsmcinder.transport.protocol_detect import Greeter, Spoken
+from vdsmcinder.transport.status_pages import Pages
 from vdsmcinder.transport.stomp_server import StompConnection, StompServer
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport.tasks import Work
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher

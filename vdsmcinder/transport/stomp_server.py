@@ -23,8 +23,8 @@ from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.stomp.session import Request, Session, Subscription, event_tail
 from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport import peer
-from vdsmcinder.transport.lane import Lane
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport.request_queue import Lane
+from vdsmcinder.transport.tasks import Work
 from vdsmcinder.turns import turn_end
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Callable, NamedTuple
 
-from vdsmcinder.transport.work import Work
+from vdsmcinder.transport.tasks import Work
 
 # More than an engine has under way on one host, and few enough that those of another connection
 # do not wait long for a thread.
