@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import vdsmcinder
-from vdsmcinder import config, logs, peers
-from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
+from vdsmcinder import config, logs, peer_client
+from vdsmcinder.ceph.cluster_monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Config, ConfigError
 from vdsmcinder.host.capabilities import Capabilities
@@ -171,7 +171,7 @@ class Daemon:
             self._secrets,
             preflight,
             settings.migration,
-            dial=functools.partial(peers.connect, settings.listen),
+            dial=functools.partial(peer_client.connect, settings.listen),
             host_name=platform.node(),
             available_mib=lambda: self._host.snapshot().memory.available_kib // 1024,
             on_progress=self._migration_progress,

@@ -18,12 +18,12 @@ from typing import Any, Callable
 
 from lab.pki import Identity, Pki, make_pki
 from vdsmcinder.config import Listen, Rpc
+from vdsmcinder.fair_scheduling import Turns
 from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.dispatch import Caller
 from vdsmcinder.rpc.events import Events
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page, Pages
-from vdsmcinder.turns import Turns
 
 
 class Verbs:

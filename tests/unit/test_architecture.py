@@ -21,7 +21,16 @@ KNOWS = {
     "stomp": set(),
     "ceph": set(),
 }
-FOR_ALL = {"config", "errors", "fields", "logs", "system", "tls_errors", "turns", "__version__"}
+FOR_ALL = {
+    "config",
+    "errors",
+    "fields",
+    "logs",
+    "system",
+    "tls_errors",
+    "fair_scheduling",
+    "__version__",
+}
 
 
 def imported(part: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vdsmcinder import turns
+from vdsmcinder import fair_scheduling
 from vdsmcinder.rpc import dispatch
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.schema import schema
@@ -94,7 +94,7 @@ async def test_a_long_batch_lets_others_in(
         passes += 1
         dispatcher.turns.ask(count)
 
-    monkeypatch.setattr(turns, "turn_end", lambda: 0.0)  # every turn is over at once
+    monkeypatch.setattr(fair_scheduling, "turn_end", lambda: 0.0)  # every turn is over at once
     dispatcher.turns.ask(count)
     replies = await send(dispatcher, [call("Host.ping2", n) for n in range(1000)])
     assert len(replies) == 1000

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vdsmcinder.ceph.connection_info import ConnectionInfo
-from vdsmcinder.ceph.hosts import MonitorHost
 from vdsmcinder.ceph.image import ImageName
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.errors import (
     InvalidParameter,
     MissingParameter,

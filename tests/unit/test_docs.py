@@ -31,7 +31,7 @@ from tests.pages import (
     Kind,
     Place,
 )
-from vdsmcinder.ceph.faults import Kind as Kinds
+from vdsmcinder.ceph.fault_kinds import Kind as Kinds
 
 MAKE_TARGET = re.compile(r"^([a-z-]+):", re.M)
 

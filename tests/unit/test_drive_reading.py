@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.errors import UnsupportedDrive, VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.access import Auth, Encryption

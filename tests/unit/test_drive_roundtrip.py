@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from tests.unit.test_drive import network
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import target as targets
 from vdsmcinder.virt.access import Auth, Encryption

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vdsmcinder.ceph.faults import Kind
+from vdsmcinder.ceph.fault_kinds import Kind
 from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
 
 HERE, SOURCE, THIRD = "192.0.2.2", "192.0.2.1", "192.0.2.3"

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.monitors import all_silent, in_words, survey
+from vdsmcinder.ceph.monitor_address import MonitorHost
+from vdsmcinder.ceph.monitor_survey import all_silent, in_words, survey
 
 
 @asynccontextmanager

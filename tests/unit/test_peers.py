@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.serving import listening
 from tests.unit.test_session import server
-from vdsmcinder import peers
+from vdsmcinder import peer_client
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable
 from vdsmcinder.virt.migration import Handover, Offer
@@ -32,7 +32,7 @@ async def host(*answers: bytes) -> AsyncIterator[Address]:
 async def test_a_service_without_tls(tmp_path: Path) -> None:
     async with listening(tmp_path, tls=True) as ours, listening(tmp_path / "other") as other:
         with pytest.raises(PeerUnreachable, match=r"cannot be reached \(.*(version|record).*\)"):
-            await peers.connect(ours.listen, Address("127.0.0.1", other.port))
+            await peer_client.connect(ours.listen, Address("127.0.0.1", other.port))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ async def test_a_service_without_tls(tmp_path: Path) -> None:
 async def test_a_service_that_is_no_daemon(answer: bytes) -> None:
     async with host(answer) as address:
         with pytest.raises(PeerUnreachable, match=r"cannot be reached \(the daemon broke the prot"):
-            await peers.connect(PLAIN, address)
+            await peer_client.connect(PLAIN, address)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ async def test_a_service_that_is_no_daemon(answer: bytes) -> None:
 async def test_a_daemon_that_does_not_answer_what_it_was_asked(body: bytes) -> None:
     message = b"MESSAGE\nsubscription:1\nmessage-id:1\ndestination:x\n\n" + body + b"\0"
     async with host(CONNECTED, SUBSCRIBED, message) as address:
-        peer = await peers.connect(PLAIN, address)
+        peer = await peer_client.connect(PLAIN, address)
         with pytest.raises(PeerUnreachable, match=r"was lost during VM.migrationCreate"):
             await peer.offer(OFFER)
         await peer.close()

@@ -15,7 +15,7 @@ import pytest
 
 from lab.pki import make_pki
 from tests.unit.serving import Host, listening
-from vdsmcinder.client.faults import CommandFailed
+from vdsmcinder.client.exit_codes import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, connect, over_unix
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp import client

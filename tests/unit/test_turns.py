@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from vdsmcinder.turns import Turns
+from vdsmcinder.fair_scheduling import Turns
 
 
 async def test_turns_come_in_order_and_may_be_asked_for_again() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vdsmcinder.ceph import workers as module
-from vdsmcinder.ceph.faults import CephFault, Kind
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.fault_kinds import CephFault, Kind
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account, Workers
 from vdsmcinder.virt.secret import Secret
 

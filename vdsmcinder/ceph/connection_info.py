@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vdsmcinder.ceph.hosts import HOST, PORT, MonitorHost
 from vdsmcinder.ceph.image import IMAGE, ImageName
+from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, matching
 

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.faults import PASSING, CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import PASSING, CephFault, Kind
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.ceph.image_use import Claim, ImageUse, clients
-from vdsmcinder.ceph.monitors import Survey, all_silent, in_words, survey
+from vdsmcinder.ceph.monitor_survey import Survey, all_silent, in_words, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, result
 
 # Who looks at the image for a moment, as `rbd` does, is still seen then.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.faults import CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 
 # A claim that is not renewed lapses after so many seconds.
 CLAIM_S = 30

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The worker processes that talk to Ceph for the daemon: one for each cluster and user.
 
-virt/preflight.py, virt/resize.py and ceph/monitor.py ask through Workers.ask(). Every request has a
-deadline; a worker that overruns is killed, and while its cluster does not answer, callers are told
-so at once instead of waiting each for themselves. A worker that nobody needs is ended.
+virt/preflight.py, virt/resize.py and ceph/cluster_monitor.py ask through Workers.ask(). Every
+request has a deadline; a worker that overruns is killed, and while its cluster does not answer,
+callers are told so at once instead of waiting each for themselves. A worker that nobody needs is
+ended.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vdsmcinder.ceph.faults import DOWN, KINDS, CephFault, Kind
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.fault_kinds import DOWN, KINDS, CephFault, Kind
+from vdsmcinder.ceph.monitor_address import MonitorHost
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vdsmcinder.client import sources
-from vdsmcinder.client.faults import InputRefused, UsageError
+from vdsmcinder.client.exit_codes import InputRefused, UsageError
 from vdsmcinder.rpc.schema.types import Enumeration, Mismatch, Reference, Scalar, Type
 from vdsmcinder.rpc.schema.verb import Param, Verb
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from vdsmcinder import __version__
 from vdsmcinder.client import commands, pki_words, tables
-from vdsmcinder.client.faults import INTERRUPTED, OK, REFUSED, USAGE, CommandFailed
+from vdsmcinder.client.exit_codes import INTERRUPTED, OK, REFUSED, USAGE, CommandFailed
 from vdsmcinder.config import DEFAULT_PATH, Listen
 from vdsmcinder.errors import RemoteError
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vdsmcinder.client import secrets, sources, tables, vms
-from vdsmcinder.client.faults import CommandFailed, InputRefused, UsageError
+from vdsmcinder.client.exit_codes import CommandFailed, InputRefused, UsageError
 from vdsmcinder.client.session import Session, connect
 from vdsmcinder.client.tables import DIM, GREEN, NOTHING, RED, YELLOW, Column
 from vdsmcinder.errors import VdsmCinderError

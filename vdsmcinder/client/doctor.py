@@ -21,7 +21,7 @@ from vdsmcinder.ceph.findings import Check, Finding, State
 from vdsmcinder.client import doctor_disks, doctor_host, doctor_libvirt, tables
 from vdsmcinder.client.doctor_disks import Wanted
 from vdsmcinder.client.doctor_host import Host
-from vdsmcinder.client.faults import UNSURE, UNWELL, CommandFailed
+from vdsmcinder.client.exit_codes import UNSURE, UNWELL, CommandFailed
 from vdsmcinder.client.system import libvirt_units
 from vdsmcinder.client.tables import DIM, GREEN, RED, YELLOW
 from vdsmcinder.config import Listen

@@ -20,7 +20,7 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.client import secrets, sources, system, vms
 from vdsmcinder.client.doctor_host import Host
 from vdsmcinder.client.doctor_libvirt import domain_of
-from vdsmcinder.client.faults import CommandFailed, UsageError
+from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError
 from vdsmcinder.virt import ceph_access

@@ -20,7 +20,7 @@ from typing import Any
 from vdsmcinder import config
 from vdsmcinder.ceph.findings import Check, Finding, State
 from vdsmcinder.client import system
-from vdsmcinder.client.faults import CommandFailed
+from vdsmcinder.client.exit_codes import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, over_unix
 from vdsmcinder.config import Config, ConfigError, Listen
 from vdsmcinder.errors import RemoteError

@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography import x509
 
 from vdsmcinder.client import issuing, pki_files, pki_show
-from vdsmcinder.client.faults import CommandFailed, InputRefused, UsageError
+from vdsmcinder.client.exit_codes import CommandFailed, InputRefused, UsageError
 from vdsmcinder.client.issuing import Authority, Wish
 from vdsmcinder.client.pki_files import Draft, Layout, Pair
 from vdsmcinder.client.pki_show import certificates, days_left

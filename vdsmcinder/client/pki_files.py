@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsmcinder import config
-from vdsmcinder.client.faults import InputRefused
+from vdsmcinder.client.exit_codes import InputRefused
 from vdsmcinder.config import Config, ConfigError, Listen
 
 # The daemon's, which systemd/vdsm-cinder.sysusers makes.

@@ -20,7 +20,7 @@ from cryptography import x509
 
 from vdsmcinder import tls_errors
 from vdsmcinder.client import issuing, pki_files, tables
-from vdsmcinder.client.faults import EXPIRED, EXPIRES_SOON, CommandFailed
+from vdsmcinder.client.exit_codes import EXPIRED, EXPIRES_SOON, CommandFailed
 from vdsmcinder.client.pki_files import Layout, Pair
 from vdsmcinder.client.tables import BOLD, DIM, GREEN, RED, YELLOW
 

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from vdsmcinder.client import sources
-from vdsmcinder.client.faults import InputRefused
+from vdsmcinder.client.exit_codes import InputRefused
 
 _KEYRING_KEY = re.compile(r"^\s*key\s*=\s*(\S+)\s*$", re.MULTILINE)
 

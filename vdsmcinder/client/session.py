@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
 
-from vdsmcinder.client.faults import UNREACHABLE, CommandFailed, UsageError
+from vdsmcinder.client.exit_codes import UNREACHABLE, CommandFailed, UsageError
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import Recovering, RemoteError
 from vdsmcinder.tls_errors import reason

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vdsmcinder.client.faults import InputRefused
+from vdsmcinder.client.exit_codes import InputRefused
 
 
 def named(path: str) -> str:

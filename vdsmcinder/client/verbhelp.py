@@ -12,7 +12,7 @@ import textwrap
 from typing import Any
 
 from vdsmcinder.client import tables
-from vdsmcinder.client.faults import UsageError
+from vdsmcinder.client.exit_codes import UsageError
 from vdsmcinder.client.tables import Column
 from vdsmcinder.rpc.schema.schema import Schema
 from vdsmcinder.rpc.schema.types import Enumeration, ListOf, Record, Reference, Type

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.client.faults import CommandFailed
+from vdsmcinder.client.exit_codes import CommandFailed
 from vdsmcinder.client.session import Session
 
 SHORT_ID = 8

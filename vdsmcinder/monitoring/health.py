@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.monitor import ClusterMonitor
+from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner

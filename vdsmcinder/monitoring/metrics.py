@@ -25,7 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 import vdsmcinder
-from vdsmcinder.ceph.monitor import ClusterMonitor, ClusterState
+from vdsmcinder.ceph.cluster_monitor import ClusterMonitor, ClusterState
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc.dispatch import Dispatcher

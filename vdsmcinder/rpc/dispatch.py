@@ -28,6 +28,7 @@ from vdsmcinder.errors import (
     OutOfResources,
     VdsmCinderError,
 )
+from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.method import (
     AsyncMethod,
@@ -40,7 +41,6 @@ from vdsmcinder.rpc.method import (
 )
 from vdsmcinder.rpc.schema.schema import Schema
 from vdsmcinder.system.counters import Tally
-from vdsmcinder.turns import Pace, Turns
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vdsmcinder.ceph.monitor import ClusterMonitor
+from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler

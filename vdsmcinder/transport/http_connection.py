@@ -14,11 +14,11 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
+from vdsmcinder.fair_scheduling import Turns, turn_end
 from vdsmcinder.rpc import envelope
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.http_session import HttpSession, Refused, Request, Stage
 from vdsmcinder.transport.tasks import Work
-from vdsmcinder.turns import Turns, turn_end
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.errors import OutOfResources, ParseError
+from vdsmcinder.fair_scheduling import turn_end
 from vdsmcinder.rpc import envelope
 from vdsmcinder.stomp.frames import HEARTBEAT, Limits
 from vdsmcinder.stomp.heartbeat import Heart
@@ -25,7 +26,6 @@ from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.request_queue import Lane
 from vdsmcinder.transport.tasks import Work
-from vdsmcinder.turns import turn_end
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from vdsmcinder.ceph.diagnosis import Patient
-from vdsmcinder.ceph.faults import CephFault
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.image_use import ImageUse, Others
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.drive import Drive

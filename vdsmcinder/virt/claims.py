@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.image_use import Claim
 from vdsmcinder.ceph.workers import Account, Workers
 from vdsmcinder.virt.secret import Secret

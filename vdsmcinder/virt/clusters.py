@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which Ceph clusters running VMs use, and how.
 
-daemon.py has ceph/monitor.py watch them; the doctor asks alike.
+daemon.py has ceph/cluster_monitor.py watch them; the doctor asks alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from vdsmcinder.ceph.monitor import Use
+from vdsmcinder.ceph.cluster_monitor import Use
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.secrets import Secrets

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.faults import DOWN, PASSING, CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import DOWN, PASSING, CephFault, Kind
 from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
-from vdsmcinder.ceph.monitors import Survey, all_silent, survey
+from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError

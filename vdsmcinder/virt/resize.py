@@ -11,7 +11,7 @@ from typing import Any
 
 import libvirt
 
-from vdsmcinder.ceph.faults import CephFault
+from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import (
     ImageNotFound,

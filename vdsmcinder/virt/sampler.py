@@ -15,8 +15,8 @@ from typing import Any, Callable
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
-from vdsmcinder.turns import Pace, Turns
 from vdsmcinder.virt import stats
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.vm import VM

@@ -13,8 +13,8 @@ from typing import ClassVar, Union
 from lxml import etree
 
 from vdsmcinder.ceph.connection_info import ConnectionInfo
-from vdsmcinder.ceph.hosts import HOST, PORT, MonitorHost
 from vdsmcinder.ceph.image import IMAGE, is_image_path
+from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import TEXT, Fields, Kind, matching
 from vdsmcinder.hypervisor.xmldoc import (

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from vdsmcinder.ceph.monitor import ClusterState, MonitorState
+from vdsmcinder.ceph.cluster_monitor import ClusterState, MonitorState
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.disk_checks import DiskCheck
 

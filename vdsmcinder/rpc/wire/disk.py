@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.rpc.schema.types import is_uuid
 from vdsmcinder.virt.access import Encryption
 from vdsmcinder.virt.address import Address

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from vdsmcinder.ceph.monitor import ClusterState
+from vdsmcinder.ceph.cluster_monitor import ClusterState
 from vdsmcinder.host.counters import Nic, NodeMemory
 from vdsmcinder.host.stats import CpuShare, HostSample
 from vdsmcinder.rpc.wire import ceph

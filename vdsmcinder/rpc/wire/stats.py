@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.schema.types import is_uuid
 from vdsmcinder.rpc.wire import common, iotune
 from vdsmcinder.rpc.wire.clock import monotonic_ms
-from vdsmcinder.turns import Pace, Turns
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.domain_devices import Interface
 from vdsmcinder.virt.stats import DiskSample, MemorySample, NicSample, VmSample

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which of a cluster's monitors answer this host, found out without librados.
 
-virt/preflight.py and ceph/monitor.py name them where librados only says that it was in vain.
+virt/preflight.py and ceph/cluster_monitor.py name them where librados only says that it was in
+vain.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from vdsmcinder.ceph.hosts import MonitorHost
+from vdsmcinder.ceph.monitor_address import MonitorHost
 
 # Where monitors listen: msgr2, then the older protocol
 # (https://docs.ceph.com/en/latest/rados/configuration/msgr2/).

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from vdsmcinder.ceph.faults import CephFault, Kind
-from vdsmcinder.ceph.hosts import MonitorHost
-from vdsmcinder.ceph.monitors import Survey, all_silent, survey
+from vdsmcinder.ceph.fault_kinds import CephFault, Kind
+from vdsmcinder.ceph.monitor_address import MonitorHost
+from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, monitor_text
 
 log = logging.getLogger(__name__)

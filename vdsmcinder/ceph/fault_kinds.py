@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 
-from vdsmcinder.ceph.monitors import Survey, in_words
+from vdsmcinder.ceph.monitor_survey import Survey, in_words
 from vdsmcinder.errors import ImageNotFound, ResourceUnavailable, VdsmCinderError
 
 _CHECK_CAPS = "check its capabilities with 'ceph auth get client.{user}'"
