@@ -14,7 +14,7 @@ from bench.report import Row, Sample, at_most
 from lab.engine import disk_params, new_id
 from lab.running import Lab
 from lab.steps import Step
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 
 ROUNDS = 40
 CALLS = 2000

@@ -19,7 +19,7 @@ from lab.steps import Step
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Ceph as Options
 from vdsmcinder.errors import CreateFailed
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secret import Secret
 

@@ -16,8 +16,8 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     VdsmCinderError,
 )
-from vdsmcinder.virt.access import Encryption
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.disk_auth import Encryption
+from vdsmcinder.virt.disk.drive import Drive
 
 SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
 OTHER = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"

@@ -17,9 +17,9 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.drive_json import drive_xml
-from vdsmcinder.virt.source import FileSource
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.drive_json import drive_xml
+from vdsmcinder.virt.disk.source import FileSource
 
 DATA = Path(__file__).parent / "data" / "drives"
 KEY = "AQAAAAAAAAAAABAAihjHgccb4t7alQcseE5tnA=="

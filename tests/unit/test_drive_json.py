@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
-from vdsmcinder.virt.drive_json import drive_xml
+from vdsmcinder.virt.disk.drive_json import drive_xml
 
 
 @pytest.mark.parametrize(

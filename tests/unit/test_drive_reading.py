@@ -11,14 +11,14 @@ from lxml import etree
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.errors import UnsupportedDrive, VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt.access import Auth, Encryption
-from vdsmcinder.virt.address import Address
-from vdsmcinder.virt.description import Device
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.driver import Driver
-from vdsmcinder.virt.inventory import read_drives
-from vdsmcinder.virt.source import FileSource, NetworkSource
-from vdsmcinder.virt.tuning import IoTune
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
+from vdsmcinder.virt.disk.disk_params import Device
+from vdsmcinder.virt.disk.domain_disks import read_drives
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.driver import Driver
+from vdsmcinder.virt.disk.source import FileSource, NetworkSource
+from vdsmcinder.virt.disk.tuning import IoTune
 
 LIVE = Path(__file__).parent / "data" / "domains" / "live.xml"
 SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"

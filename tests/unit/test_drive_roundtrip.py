@@ -12,14 +12,14 @@ from lxml import etree
 from tests.unit.test_drive import network
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import target as targets
-from vdsmcinder.virt.access import Auth, Encryption
-from vdsmcinder.virt.address import Address
-from vdsmcinder.virt.description import Device
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.driver import Driver
-from vdsmcinder.virt.source import BlockSource, FileSource, NetworkSource
-from vdsmcinder.virt.tuning import LIMITS, IoTune
+from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
+from vdsmcinder.virt.disk.disk_params import Device
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.driver import Driver
+from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource
+from vdsmcinder.virt.disk.tuning import LIMITS, IoTune
 
 # All that XML can carry, line ends and tabs included.
 CHARACTERS = st.characters(

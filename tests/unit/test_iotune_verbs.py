@@ -9,9 +9,9 @@ from lxml import etree
 from tests.unit.test_wire import CONTRACT, XML, vm
 from vdsmcinder.errors import InvalidParameter, MissingParameter
 from vdsmcinder.rpc.wire import iotune
-from vdsmcinder.virt import iotune_policy
+from vdsmcinder.virt.disk import iotune_policy
+from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
 from vdsmcinder.virt.iotune import Tunable
-from vdsmcinder.virt.iotune_policy import DevicePolicy
 
 QOS = """
 <metadata><t:qos xmlns:t='http://ovirt.org/vm/tune/1.0'><t:vcpuLimit>50</t:vcpuLimit><t:ioTune>

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
+from vdsmcinder.virt.disk.source import BlockSource, FileSource
 from vdsmcinder.virt.media import CdChange, parse_cd
-from vdsmcinder.virt.source import BlockSource, FileSource
 from vdsmcinder.virt.ticket import Ticket
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The name of an RBD image as the rbd command and Cinder write it: pool/image@snapshot.
 
-ceph/connection_info.py and virt/source.py take it apart here.
+ceph/connection_info.py and virt/disk/source.py take it apart here.
 """
 
 from __future__ import annotations

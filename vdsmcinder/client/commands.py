@@ -194,7 +194,7 @@ def events(args: argparse.Namespace) -> None:
 def drive_xml(args: argparse.Namespace) -> None:
     """Print the libvirt XML of a drive described as JSON; needs no daemon."""
     # lxml is needed here alone.
-    from vdsmcinder.virt import drive_json  # noqa: PLC0415
+    from vdsmcinder.virt.disk import drive_json  # noqa: PLC0415
 
     description = sources.parse_json(sources.read_text(args.file), sources.named(args.file))
     try:

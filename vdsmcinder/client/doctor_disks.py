@@ -24,10 +24,10 @@ from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError
 from vdsmcinder.virt import ceph_access
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.drive_json import described
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.drive_json import described
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secret import Secret
-from vdsmcinder.virt.source import NetworkSource
 
 DISK = Check("disk")
 # Ceph may take ceph.timeout_s for each of several looks, of which the daemon tells when it is done.

@@ -17,8 +17,8 @@ from typing import Any
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.client import system
 from vdsmcinder.client.doctor_host import Host
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.source import NetworkSource
 
 LIBVIRT, KVM = Check("libvirt"), Check("KVM")
 QEMU, SECRETS = Check("QEMU"), Check("secrets")

@@ -15,10 +15,10 @@ from vdsmcinder.ceph.image_use import ImageUse, Others
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.source import NetworkSource
 
 
 def account(source: NetworkSource) -> Account:

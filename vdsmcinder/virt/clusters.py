@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from vdsmcinder.ceph.cluster_monitor import Use
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.virt import ceph_access
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.vm import VM
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, choice, matching
-from vdsmcinder.virt import description
-from vdsmcinder.virt.address import Address
+from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk.address import Address
 
 MAC = matching("([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", "a MAC address such as 00:1a:4a:16:01:51")
 BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
@@ -46,9 +46,9 @@ class Nic:
             mac=nic.get("macAddr", MAC),
             model=_MODELS.get(model, model),
             link_up=nic.get("linkActive", BOOLEAN) is not False,
-            boot_order=nic.get("bootOrder", description.BOOT_ORDER),
+            boot_order=nic.get("bootOrder", disk_params.BOOT_ORDER),
             filter=nic.get("filter", TEXT),
-            alias=description.alias(nic),
+            alias=disk_params.alias(nic),
             address=Address.from_fields(nic.section("address")) if "address" in nic else None,
         )
 

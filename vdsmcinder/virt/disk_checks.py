@@ -19,9 +19,9 @@ from vdsmcinder.ceph.findings import Finding
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
 from vdsmcinder.virt import ceph_access
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.vm import VM
 
 

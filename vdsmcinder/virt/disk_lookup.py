@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.errors import SnapshotFailed
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.source import NetworkSource
 
 # In the order in which they count; the first three name a disk, the rest what is on it.
 _NAMES = ("alias", "name", "path")

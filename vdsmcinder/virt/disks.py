@@ -21,7 +21,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
 from vdsmcinder.virt import faults, live
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
 from vdsmcinder.virt.vm import VM
 

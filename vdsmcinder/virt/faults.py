@@ -21,7 +21,7 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     VdsmCinderError,
 )
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from lxml import etree
 
 from vdsmcinder.fields import TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
-from vdsmcinder.virt import description
-from vdsmcinder.virt import target as targets
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.inventory import DriveQuery
+from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.domain_disks import DriveQuery
+from vdsmcinder.virt.disk.drive import Drive
 
 _XML = Kind(TEXT.convert, "the description of one disk, in drive or in xml")
 
@@ -55,12 +55,12 @@ def parse_hotunplug(params: Mapping[str, Any]) -> DriveQuery:
 
 
 def _query_of_params(drive: Fields) -> DriveQuery:
-    index = drive.get("index", description.INDEX)
+    index = drive.get("index", disk_params.INDEX)
     return DriveQuery(
-        alias=description.alias(drive),
+        alias=disk_params.alias(drive),
         path=drive.get("path", TEXT) or _path_of_volume(drive.section("connectionInfo")),
-        serial=description.serial(drive),
-        target=None if index is None else targets.name(description.bus(drive), index),
+        serial=disk_params.serial(drive),
+        target=None if index is None else targets.name(disk_params.bus(drive), index),
     )
 
 

@@ -15,8 +15,8 @@ import libvirt
 from vdsmcinder.errors import IoTuneFailed
 from vdsmcinder.fields import TEXT, Fields
 from vdsmcinder.virt import faults
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.tuning import IoTune
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.tuning import IoTune
 from vdsmcinder.virt.vm import VM
 
 

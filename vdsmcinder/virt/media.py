@@ -16,10 +16,10 @@ from lxml import etree
 from vdsmcinder.errors import ChangeDiskFailed, InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import Fields
 from vdsmcinder.virt import faults, live
-from vdsmcinder.virt import target as targets
-from vdsmcinder.virt.description import BUS, INDEX, Device
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.source import ABSOLUTE_PATH, BlockSource, FileSource, Source
+from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.disk_params import BUS, INDEX, Device
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import ABSOLUTE_PATH, BlockSource, FileSource, Source
 from vdsmcinder.virt.vm import VM
 
 # Forms of DriveSpec (contract/types.txt) that mean media which this host has no access to.

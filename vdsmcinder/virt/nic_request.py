@@ -16,8 +16,8 @@ from lxml import etree
 from vdsmcinder.errors import UnsupportedOperation
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
-from vdsmcinder.virt import description
 from vdsmcinder.virt.devices import BRIDGE, MAC, Nic
+from vdsmcinder.virt.disk import disk_params
 
 _XML = Kind(TEXT.convert, "the description of one NIC, in nic or in xml")
 
@@ -146,7 +146,7 @@ def _filter(fields: Fields) -> etree._Element | None:
 
 
 def _query_of_params(nic: Fields) -> NicQuery:
-    return NicQuery(alias=description.alias(nic), mac=nic.get("macAddr", MAC))
+    return NicQuery(alias=disk_params.alias(nic), mac=nic.get("macAddr", MAC))
 
 
 def _query(interface: etree._Element) -> NicQuery:

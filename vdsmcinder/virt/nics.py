@@ -21,7 +21,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import faults, live
-from vdsmcinder.virt.description import USER_ALIAS
+from vdsmcinder.virt.disk.disk_params import USER_ALIAS
 from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
 from vdsmcinder.virt.vm import VM
 

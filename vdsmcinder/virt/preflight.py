@@ -25,10 +25,10 @@ from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.claims import Claims
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secret import Secret
 from vdsmcinder.virt.secrets import Secrets
-from vdsmcinder.virt.source import NetworkSource
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import access, domain_writer, metadata
+from vdsmcinder.virt import domain_writer, metadata
+from vdsmcinder.virt.disk import disk_auth
 from vdsmcinder.virt.emulation import emulate
 from vdsmcinder.virt.vm_description import NAME, VmDescription
 
@@ -85,7 +86,7 @@ def _read_document(uuid: str, fields: Fields) -> etree._Element:
     if given.get("uuid", UUID) not in (None, uuid):
         raise given.invalid("uuid", f"the request's vmID, {uuid}")
     name = given.get("name", NAME) or fields.get("vmName", NAME) or uuid
-    access.check_secrets(domain, fields.thing)
+    disk_auth.check_secrets(domain, fields.thing)
     _set_text(domain, "uuid", uuid)
     _set_text(domain, "name", name)
     return domain

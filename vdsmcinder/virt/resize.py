@@ -20,8 +20,8 @@ from vdsmcinder.errors import (
     WrongDiskSize,
 )
 from vdsmcinder.virt import ceph_access, disk_lookup, faults
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.vm import VM
 
 

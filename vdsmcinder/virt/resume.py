@@ -15,7 +15,7 @@ from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt import ceph_access
-from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.status import PauseCode, Status
 from vdsmcinder.virt.vm import VM
 

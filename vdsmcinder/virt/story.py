@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 
-from vdsmcinder.virt.description import Device
+from vdsmcinder.virt.disk.disk_params import Device
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import Domain
 from vdsmcinder.virt.domain_devices import Interface
-from vdsmcinder.virt.drive import Drive
 from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.source import NetworkSource
 from vdsmcinder.virt.status import ExitCode, PauseCode, Status
 
 _FROM_OUTSIDE = "somebody did that through libvirt, not through this daemon"

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, choice, matching, number
-from vdsmcinder.virt import description
 from vdsmcinder.virt.devices import Display, Nic
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.source import ABSOLUTE_PATH
+from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import ABSOLUTE_PATH
 from vdsmcinder.virt.topology import COUNT, Topology
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive,
     for disk in disks:
         if "index" not in disk:
             continue
-        name = description.target(disk, taken)
+        name = disk_params.target(disk, taken)
         if name in taken:
             raise disk.invalid("index", f"another one, {name} is taken")
         taken.add(name)

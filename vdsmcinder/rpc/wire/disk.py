@@ -11,12 +11,12 @@ from typing import Any
 
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.rpc.schema.types import is_uuid
-from vdsmcinder.virt.access import Encryption
-from vdsmcinder.virt.address import Address
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.source import NetworkSource
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.disk_auth import Encryption
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import NetworkSource
+from vdsmcinder.virt.disk.tuning import IoTune
 from vdsmcinder.virt.stats import DiskSample
-from vdsmcinder.virt.tuning import IoTune
 
 # What engines call a format, by QEMU's name for it.
 _FORMATS: Mapping[str, str] = {"raw": "raw", "qcow2": "cow"}

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from vdsmcinder.rpc.wire import disk
-from vdsmcinder.virt.drive import Drive
-from vdsmcinder.virt.iotune_policy import DevicePolicy
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
 from vdsmcinder.virt.vm import VM
 
 _UNLIMITED = dict.fromkeys(sorted(disk.IO_TUNE_LIMITS), 0)

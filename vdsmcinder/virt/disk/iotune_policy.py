@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
-from vdsmcinder.virt.tuning import LIMITS
+from vdsmcinder.virt.disk.tuning import LIMITS
 
 NAMESPACE = "http://ovirt.org/vm/tune/1.0"
 

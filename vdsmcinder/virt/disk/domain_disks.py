@@ -13,7 +13,7 @@ from lxml import etree
 
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import child_attribute
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How QEMU reads and writes a disk: libvirt's <driver>.
 
-virt/drive.py composes a Drive with it (https://libvirt.org/formatdomain.html, `driver` of disks).
+virt/disk/drive.py composes a Drive with it (https://libvirt.org/formatdomain.html, `driver` of
+disks).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from lxml import etree
 
 from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number
 from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
-from vdsmcinder.virt.source import BlockSource, NetworkSource, Source
+from vdsmcinder.virt.disk.source import BlockSource, NetworkSource, Source
 
 CACHE = choice("none", "writeback", "writethrough", "directsync", "unsafe", "default")
 FORMATS = {"raw": "raw", "cow": "qcow2"}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fields of an engine's disk description, converted one by one (contract/wire.md).
 
-virt/drive.py builds Drives of them. Cinder's connection info says where the data is; the other
+virt/disk/drive.py builds Drives of them. Cinder's connection info says where the data is; the other
 fields come from here as well.
 """
 
@@ -13,8 +13,14 @@ from typing import Any
 
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, matching, number
-from vdsmcinder.virt import target as targets
-from vdsmcinder.virt.source import ABSOLUTE_PATH, BlockSource, FileSource, NetworkSource, Source
+from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.source import (
+    ABSOLUTE_PATH,
+    BlockSource,
+    FileSource,
+    NetworkSource,
+    Source,
+)
 
 
 class Device(str, Enum):

@@ -18,14 +18,14 @@ from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, Fields
 from vdsmcinder.hypervisor.xmldoc import check_text, child_attribute, refuse_attributes
-from vdsmcinder.virt import description
-from vdsmcinder.virt import target as targets
-from vdsmcinder.virt.access import Encryption
-from vdsmcinder.virt.address import Address
-from vdsmcinder.virt.description import BOOT_ORDER, BUS, DEVICE, REMOVABLE, USER_ALIAS, Device
-from vdsmcinder.virt.driver import Driver
-from vdsmcinder.virt.source import BlockSource, FileSource, NetworkSource, Source
-from vdsmcinder.virt.tuning import IoTune
+from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.disk_auth import Encryption
+from vdsmcinder.virt.disk.disk_params import BOOT_ORDER, BUS, DEVICE, REMOVABLE, USER_ALIAS, Device
+from vdsmcinder.virt.disk.driver import Driver
+from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource, Source
+from vdsmcinder.virt.disk.tuning import IoTune
 
 _ATTRIBUTES = ("type", "device", "snapshot", "sgio", "model", "rawio")
 _CHILDREN = frozenset(
@@ -174,7 +174,7 @@ class Drive:
 
         What libvirt adds to the disks of running VMs is left out (backing store, indexes, tray).
         Raises UnsupportedDrive for whatever else a Drive cannot express, so that nothing is lost
-        unnoticed; inventory.py lists such disks as OpaqueDrive.
+        unnoticed; domain_disks.py lists such disks as OpaqueDrive.
         """
         target = child_attribute(disk, "target", "dev") or ""
         thing = f"disk {target or 'without target'}"
@@ -220,11 +220,11 @@ class Drive:
         Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, its
         value and what was expected.
         """
-        fields = Fields(params, description.thing(params))
+        fields = Fields(params, disk_params.thing(params))
         if "connectionInfo" in fields:
             return cls._from_cinder(fields, taken, default_secret)
         io_tune = IoTune.from_params(fields.section("specParams").section("ioTune"))
-        return cls._assemble(fields, description.source(fields), io_tune, taken)
+        return cls._assemble(fields, disk_params.source(fields), io_tune, taken)
 
     @classmethod
     def from_connection_info(
@@ -246,7 +246,7 @@ class Drive:
     def _from_cinder(
         cls, device: Fields, taken: Container[str], default_secret: str | None
     ) -> Drive:
-        description.refuse_second_source(device)
+        disk_params.refuse_second_source(device)
         info = device.section("connectionInfo").values
         connection = ConnectionInfo.from_dict(info, default_secret)
         thing = f"volume {connection.image.path}"
@@ -272,29 +272,29 @@ class Drive:
     def _assemble(
         cls, fields: Fields, source: Source, io_tune: IoTune | None, taken: Container[str]
     ) -> Drive:
-        device = description.device(fields)
+        device = disk_params.device(fields)
         read_driver = Driver.for_removable if device in REMOVABLE else Driver.for_disk
         readonly = fields.get("readonly", BOOLEAN) or False
         if isinstance(source, NetworkSource) and source.snapshot is not None and not readonly:
             raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
-        driver, shared = read_driver(fields, source), description.shared(fields)
+        driver, shared = read_driver(fields, source), disk_params.shared(fields)
         if shared and not readonly and driver.caches:
             # Nobody tells a cache on this host of what another host wrote.
             raise fields.invalid("cache", "none or directsync, as the disk is shared")
         return cls(
             device=device,
             source=source,
-            target=description.target(fields, taken),
-            bus=description.bus(fields),
+            target=disk_params.target(fields, taken),
+            bus=disk_params.bus(fields),
             driver=driver,
-            serial=description.serial(fields),
+            serial=disk_params.serial(fields),
             readonly=readonly,
             shared=shared,
             boot_order=fields.get("bootOrder", BOOT_ORDER),
             io_tune=io_tune,
-            alias=description.alias(fields),
+            alias=disk_params.alias(fields),
             address=Address.from_fields(fields.section("address")) if "address" in fields else None,
-            sgio=fields.get("sgio", description.SGIO),
+            sgio=fields.get("sgio", disk_params.SGIO),
         )
 
 

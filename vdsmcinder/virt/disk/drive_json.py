@@ -12,7 +12,7 @@ from typing import Any
 
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.hypervisor.xmldoc import to_text
-from vdsmcinder.virt.drive import Drive
+from vdsmcinder.virt.disk.drive import Drive
 
 
 def drive_xml(description: Any, default_secret: str | None = None) -> str:

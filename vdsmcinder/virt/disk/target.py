@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Target names of disks: vda, sdb, hdc.
 
-virt/drive.py names drives with it, by bus and index (contract/wire.md).
+virt/disk/drive.py names drives with it, by bus and index (contract/wire.md).
 """
 
 from __future__ import annotations
