@@ -21,7 +21,7 @@ from vdsmcinder.config import Ceph as Options
 from vdsmcinder.errors import CreateFailed
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.preflight import Preflight
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 
 COUNTS = (1, 16)
 ROUNDS = 15

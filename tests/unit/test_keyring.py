@@ -22,9 +22,9 @@ import pytest
 
 from vdsmcinder.system import fdstore
 from vdsmcinder.system.fdstore import FdStore
-from vdsmcinder.virt.keyring import Keyring
 from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.secret import SecretSpec
+from vdsmcinder.virt.secrets.keyring import Keyring
+from vdsmcinder.virt.secrets.secret import SecretSpec
 
 ONE = "12345678-1234-1234-1234-123456789abc"
 TWO = "22345678-1234-1234-1234-123456789abc"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from vdsmcinder.errors import SecretMalformed
-from vdsmcinder.virt.secret import Secret, SecretSpec, UsageType, validated
+from vdsmcinder.virt.secrets.secret import Secret, SecretSpec, UsageType, validated
 
 UUID = "12345678-1234-1234-1234-123456789abc"
 KEY = b"\x01\x02the key that must not show\xff"

@@ -17,7 +17,7 @@ from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.departures import Departures
-from vdsmcinder.virt.secret import RegisteredSecret, UsageType
+from vdsmcinder.virt.secrets.secret import RegisteredSecret, UsageType
 from vdsmcinder.virt.status import Status
 
 OTHER = "11111111-2222-4333-8444-555555555555"

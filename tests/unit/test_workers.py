@@ -18,7 +18,7 @@ from vdsmcinder.ceph import workers as module
 from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account, Workers
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 
 ACCOUNT = Account((MonitorHost("10.0.0.1", 6789), MonitorHost("fd00::1", 3300)), user="cinder")
 OTHER = Account((MonitorHost("10.0.0.2"),), user="cinder")

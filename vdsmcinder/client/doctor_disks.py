@@ -27,7 +27,7 @@ from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.drive_json import described
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 
 DISK = Check("disk")
 # Ceph may take ceph.timeout_s for each of several looks, of which the daemon tells when it is done.

@@ -35,7 +35,7 @@ from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.stats import DiskSample, NicSample, VmSample
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM

@@ -22,7 +22,7 @@ from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm import VM
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from vdsmcinder.virt import (
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.ticket import Ticket
 
 

@@ -17,8 +17,8 @@ from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.secret import Secret
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.secrets.secrets import Secrets
 
 
 def account(source: NetworkSource) -> Account:

@@ -16,7 +16,7 @@ import logging
 from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.image_use import Claim
 from vdsmcinder.ceph.workers import Account, Workers
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
 from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm import VM
 
 

@@ -33,7 +33,7 @@ from lxml import etree
 
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.migration_request import Address
-from vdsmcinder.virt.secret import SecretSpec
+from vdsmcinder.virt.secrets.secret import SecretSpec
 
 
 class Handover(enum.Enum):

@@ -19,7 +19,7 @@ from vdsmcinder.virt.departures import Departures
 from vdsmcinder.virt.migration import Dial, Progress
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.travel import Counts, Travel
 from vdsmcinder.virt.vm import VM
 

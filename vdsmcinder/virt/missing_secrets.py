@@ -17,7 +17,7 @@ import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from vdsmcinder.errors import MigrationFailed, VdsmCinderError
 from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.migration import Acceptance, Offer, Peer, PeerRefused, error_of
 from vdsmcinder.virt.migration_request import MigrationRequest
-from vdsmcinder.virt.secret import SecretSpec
+from vdsmcinder.virt.secrets.secret import SecretSpec
 from vdsmcinder.virt.travel import Travel
 from vdsmcinder.virt.vm import VM
 

@@ -27,8 +27,8 @@ from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.secret import Secret
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.secrets.secrets import Secrets
 
 log = logging.getLogger(__name__)
 

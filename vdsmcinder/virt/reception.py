@@ -20,7 +20,7 @@ from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import faults
 from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
 # What QEMU takes beside the memory that the guest sees.

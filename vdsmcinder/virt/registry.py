@@ -33,7 +33,7 @@ from vdsmcinder.virt.domain import is_ours, without_passwords
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.request import DomainRequest, parse_request
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.status import Cause, ExitReason
 from vdsmcinder.virt.vm import VM, Services
 

@@ -19,7 +19,7 @@ from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import Fields, choice, is_xml_text, number
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt import faults
-from vdsmcinder.virt.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import VM
 
 # The protocol's own limit (RFC 6143, 7.2.2): the password is a DES key.

@@ -37,7 +37,7 @@ from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Migration
 from vdsmcinder.virt.monitor import Monitor
 from vdsmcinder.virt.preflight import Preflight
-from vdsmcinder.virt.secrets import Secrets
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.status import Exit, PauseCode, Status, after
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
 from vdsmcinder.rpc.wire import common
 from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Progress, Verdict
-from vdsmcinder.virt.secret import SecretSpec, validated
+from vdsmcinder.virt.secrets.secret import SecretSpec, validated
 from vdsmcinder.virt.vm import VM
 
 _HANDOVER = choice(*(h.value for h in Handover))

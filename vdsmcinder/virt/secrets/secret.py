@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A CEPHX or other key as a value: read off the wire, validated, and shown nowhere.
 
-virt/secrets.py registers such values in libvirt, virt/keyring.py keeps them.
+virt/secrets/secrets.py registers such values in libvirt, virt/secrets/keyring.py keeps them.
 """
 
 from __future__ import annotations

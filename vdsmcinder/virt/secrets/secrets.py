@@ -20,8 +20,8 @@ from vdsmcinder.errors import (
     SecretUnregistrationFailed,
 )
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt.keyring import Keyring
-from vdsmcinder.virt.secret import (
+from vdsmcinder.virt.secrets.keyring import Keyring
+from vdsmcinder.virt.secrets.secret import (
     LIBVIRT_USAGE_TYPES,
     OUR_PREFIX,
     RegisteredSecret,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The keys that engines registered, kept beside libvirt, which forgets them and gives none back.
 
-virt/secrets.py registers them anew from here after libvirtd was restarted. They outlive this
-process where the memory that they are kept in does (fdstore.py).
+virt/secrets/secrets.py registers them anew from here after libvirtd was restarted. They outlive
+this process where the memory that they are kept in does (fdstore.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from typing import Any, Protocol
 
 from vdsmcinder.errors import SecretMalformed
-from vdsmcinder.virt.secret import Secret, SecretSpec
+from vdsmcinder.virt.secrets.secret import Secret, SecretSpec
 
 log = logging.getLogger(__name__)
 
