@@ -24,7 +24,7 @@ from lab.local import HOST, LocalDaemon
 from lab.running import Lab
 from lab.steps import Step
 from vdsmcinder import daemon
-from vdsmcinder.virt import stats
+from vdsmcinder.virt.domain import stats
 
 COUNTS = (10, 100, 1000)
 # Far more often than by default, so that the calls that are measured meet samples.

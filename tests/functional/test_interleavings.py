@@ -29,7 +29,7 @@ from tests.functional.helpers import (
 )
 from tests.interleaving import IMAGES, Interleavings, Seen
 from vdsmcinder.stomp.client import NoSuchEvent, SessionLost
-from vdsmcinder.virt import metadata
+from vdsmcinder.virt.domain import metadata
 
 STATES = {"running": "Up", "paused": "Paused", "shut off": "Down"}
 VERBS = {"plug": "hotplugDisk", "unplug": "hotunplugDisk"}

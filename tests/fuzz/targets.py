@@ -32,7 +32,7 @@ from vdsmcinder.stomp.frames import (
 )
 from vdsmcinder.stomp.session import Session
 from vdsmcinder.transport.protocol_detect import Spoken, recognise
-from vdsmcinder.virt.request import parse_request
+from vdsmcinder.virt.domain.create_request import parse_request
 
 CORPUS = Path(__file__).parent / "corpus"
 LIMITS = Limits(frame=4096, head=1024, line=256, headers=16)

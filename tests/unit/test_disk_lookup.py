@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.test_wire import DISK, XML
 from vdsmcinder.errors import SnapshotFailed
-from vdsmcinder.virt.disk_lookup import check_drives, find
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.disk_lookup import check_drives, find
+from vdsmcinder.virt.domain.domain import Domain
 
 VOLUME = "0a1b2c3d-0000-4000-8000-000000000001"
 NAMED = Domain.from_xml(XML.replace("volume-1", f"volume-{VOLUME}"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
-from vdsmcinder.virt import metadata
-from vdsmcinder.virt.domain import Domain, is_ours, without_passwords
-from vdsmcinder.virt.domain_devices import Graphics, Interface
-from vdsmcinder.virt.metadata import VmMetadata
-from vdsmcinder.virt.topology import Topology
+from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.domain import Domain, is_ours, without_passwords
+from vdsmcinder.virt.domain.domain_devices import Graphics, Interface
+from vdsmcinder.virt.domain.metadata import VmMetadata
+from vdsmcinder.virt.domain.topology import Topology
 
 DATA = Path(__file__).parent / "data" / "domains"
 LIVE = (DATA / "live.xml").read_text()

@@ -15,8 +15,8 @@ from lxml import etree
 
 from tests.unit.test_drive import KEY, network
 from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
-from vdsmcinder.virt.domain import Domain, is_ours
-from vdsmcinder.virt.request import DomainRequest, parse_request
+from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
+from vdsmcinder.virt.domain.domain import Domain, is_ours
 
 DATA = Path(__file__).parent / "data" / "domains"
 DRIVES = DATA.parent / "drives"

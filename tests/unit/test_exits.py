@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vdsmcinder.virt import exits
-from vdsmcinder.virt.metadata import VmMetadata
+from vdsmcinder.virt.domain.metadata import VmMetadata
 from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason
 
 

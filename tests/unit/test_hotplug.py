@@ -15,7 +15,7 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     VdsmCinderError,
 )
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
 
 LIVE = Domain.from_xml((Path(__file__).parent / "data" / "domains" / "live.xml").read_text())

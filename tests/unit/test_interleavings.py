@@ -23,7 +23,7 @@ from tests.interleaving import Interleavings, Seen
 from tests.unit.whole import Whole, running
 from vdsmcinder.stomp.client import NoSuchEvent, StompSession
 from vdsmcinder.virt.claims import Claims
-from vdsmcinder.virt.domain import Domain, is_ours
+from vdsmcinder.virt.domain.domain import Domain, is_ours
 from vdsmcinder.virt.preflight import Preflight
 
 STATUSES = {

@@ -14,8 +14,8 @@ import libvirt
 import pytest
 
 from vdsmcinder.virt import migration_job, outgoing
+from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.io_trouble import IoTrouble
-from vdsmcinder.virt.metadata import MigrationMark
 from vdsmcinder.virt.migration import Phase, Progress
 from vdsmcinder.virt.migration_request import Address
 from vdsmcinder.virt.outgoing import Outgoing

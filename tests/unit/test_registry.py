@@ -19,7 +19,7 @@ from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt import power
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.preflight import Preflight
 
 OURS = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vdsmcinder.virt import stats
+from vdsmcinder.virt.domain import stats
 
 FIRST = {
     "cpu.time": 10_000_000_000,

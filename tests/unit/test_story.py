@@ -11,7 +11,7 @@ import pytest
 
 from vdsmcinder import logs
 from vdsmcinder.virt import lifecycle, story
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.status import Cause, PauseCode, Status
 

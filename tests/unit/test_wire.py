@@ -13,9 +13,9 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.wire import common, host
 from vdsmcinder.rpc.wire import stats as wire_stats
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.migration import Progress
-from vdsmcinder.virt.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.status import Exit, ExitCode, ExitReason, PauseCode, Status
 
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

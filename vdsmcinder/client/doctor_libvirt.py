@@ -18,7 +18,7 @@ from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.client import system
 from vdsmcinder.client.doctor_host import Host
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 
 LIBVIRT, KVM = Check("libvirt"), Check("KVM")
 QEMU, SECRETS = Check("QEMU"), Check("secrets")

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import libvirt
 
-# Marks the domains that are ours; virt/metadata.py reads more of it.
+# Marks the domains that are ours; virt/domain/metadata.py reads more of it.
 NAMESPACE = "http://ovirt.org/vm/1.0"
 
 

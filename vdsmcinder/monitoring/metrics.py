@@ -33,10 +33,10 @@ from vdsmcinder.rpc.events import Events
 from vdsmcinder.system.counters import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page
+from vdsmcinder.virt.domain.stats import DiskSample, NicSample, VmSample
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.stats import DiskSample, NicSample, VmSample
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM
 

@@ -20,9 +20,9 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.virt import lifecycle, migration_job, reception
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.incoming import Incoming
-from vdsmcinder.virt.metadata import MigrationMark
 from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Verdict
 from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry

@@ -24,7 +24,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.virt import lifecycle, migration
-from vdsmcinder.virt.metadata import MigrationMark
+from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import Handover, Phase, Progress
 from vdsmcinder.virt.migration_request import (
     ADDRESS,

@@ -11,9 +11,9 @@ import logging
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt import metadata
+from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.metadata import VmMetadata
 from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.metadata import VmMetadata
 from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason
 from vdsmcinder.virt.vm import VM
 

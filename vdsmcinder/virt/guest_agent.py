@@ -25,8 +25,9 @@ from vdsmcinder.errors import (
     ThawFailed,
     VdsmCinderError,
 )
-from vdsmcinder.virt import faults, metadata
-from vdsmcinder.virt.disk_lookup import check_drives
+from vdsmcinder.virt import faults
+from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.disk_lookup import check_drives
 from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM

@@ -19,7 +19,8 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, VMExists
-from vdsmcinder.virt import lifecycle, metadata, migration_job
+from vdsmcinder.virt import lifecycle, migration_job
+from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_job import Situation

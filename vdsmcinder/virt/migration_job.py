@@ -17,7 +17,8 @@ import libvirt
 from lxml import etree
 
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import faults, metadata
+from vdsmcinder.virt import faults
+from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_request import Address, MigrationRequest
 

@@ -16,8 +16,8 @@ from lxml import etree
 from vdsmcinder.errors import UnsupportedOperation
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
-from vdsmcinder.virt.devices import BRIDGE, MAC, Nic
 from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.domain.devices import BRIDGE, MAC, Nic
 
 _XML = Kind(TEXT.convert, "the description of one NIC, in nic or in xml")
 

@@ -28,8 +28,8 @@ from vdsmcinder.errors import (
 from vdsmcinder.hypervisor import process
 from vdsmcinder.virt import copying, faults, lifecycle, migration_job, offering, settling, story
 from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
+from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.metadata import MigrationMark
 from vdsmcinder.virt.migration import Handover, Peer, Phase, Progress
 from vdsmcinder.virt.migration_request import Address, MigrationRequest
 from vdsmcinder.virt.travel import Travel

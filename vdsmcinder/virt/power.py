@@ -22,7 +22,8 @@ from vdsmcinder.errors import (
     UnsupportedOperation,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
-from vdsmcinder.virt import faults, lifecycle, metadata
+from vdsmcinder.virt import faults, lifecycle
+from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm import NOT_STARTED_YET, VM

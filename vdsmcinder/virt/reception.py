@@ -19,7 +19,7 @@ from vdsmcinder.errors import MigrationFailed, OutOfMemory
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt import faults
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.secrets.secrets import Secrets
 
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE

@@ -17,7 +17,7 @@ import libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
-from vdsmcinder.virt import stats
+from vdsmcinder.virt.domain import stats
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.vm import VM
 

@@ -24,7 +24,8 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMExists,
 )
-from vdsmcinder.virt import lifecycle, metadata, migration_job
+from vdsmcinder.virt import lifecycle, migration_job
+from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Handover, PeerRefused, Phase, Verdict, error_of
 from vdsmcinder.virt.migration_job import Situation

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from vdsmcinder.virt.disk.disk_params import Device
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.domain_devices import Interface
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.domain_devices import Interface
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.status import ExitCode, PauseCode, Status
 

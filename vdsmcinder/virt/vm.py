@@ -29,8 +29,9 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor import process
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt import faults, lifecycle, stats, story
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt import faults, lifecycle, story
+from vdsmcinder.virt.domain import stats
+from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.freezing import Freezing, LateThaw
 from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change

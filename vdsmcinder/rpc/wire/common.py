@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.rpc.wire import disk
-from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.domain_devices import Graphics
-from vdsmcinder.virt.stats import DiskSample
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.domain_devices import Graphics
+from vdsmcinder.virt.domain.stats import DiskSample
 from vdsmcinder.virt.status import Status
 from vdsmcinder.virt.vm import VM
 

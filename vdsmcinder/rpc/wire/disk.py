@@ -16,7 +16,7 @@ from vdsmcinder.virt.disk.disk_auth import Encryption
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.disk.tuning import IoTune
-from vdsmcinder.virt.stats import DiskSample
+from vdsmcinder.virt.domain.stats import DiskSample
 
 # What engines call a format, by QEMU's name for it.
 _FORMATS: Mapping[str, str] = {"raw": "raw", "qcow2": "cow"}

@@ -14,9 +14,9 @@ from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.schema.types import is_uuid
 from vdsmcinder.rpc.wire import common, iotune
 from vdsmcinder.rpc.wire.clock import monotonic_ms
-from vdsmcinder.virt.domain import Domain
-from vdsmcinder.virt.domain_devices import Interface
-from vdsmcinder.virt.stats import DiskSample, MemorySample, NicSample, VmSample
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.domain_devices import Interface
+from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.status import PauseCode, Status
 from vdsmcinder.virt.vm import VM
 

@@ -13,7 +13,7 @@ from typing import Any
 from vdsmcinder.errors import SnapshotFailed
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.domain import Domain
+from vdsmcinder.virt.domain.domain import Domain
 
 # In the order in which they count; the first three name a disk, the rest what is on it.
 _NAMES = ("alias", "name", "path")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a VM's virtual CPUs are arranged.
 
-virt/domain.py reads it, virt/vm_description.py takes it from the engine's flat description.
+virt/domain/domain.py reads it, virt/domain/vm_description.py takes it from the engine's flat
+description.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import domain_writer, metadata
 from vdsmcinder.virt.disk import disk_auth
-from vdsmcinder.virt.emulation import emulate
-from vdsmcinder.virt.vm_description import NAME, VmDescription
+from vdsmcinder.virt.domain import domain_writer, metadata
+from vdsmcinder.virt.domain.emulation import emulate
+from vdsmcinder.virt.domain.vm_description import NAME, VmDescription
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writing the domain document for a VM that an engine described without one.
 
-virt/request.py calls write(). A modern machine: q35, PCIe ports to spare for hot-plug, virtio,
-a serial console, the guest agent's channel, a random number generator, a balloon
+virt/domain/create_request.py calls write(). A modern machine: q35, PCIe ports to spare for
+hot-plug, virtio, a serial console, the guest agent's channel, a random number generator, a balloon
 (https://libvirt.org/formatdomain.html).
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 from lxml import etree
 from lxml.etree import SubElement
 
-from vdsmcinder.virt import metadata
-from vdsmcinder.virt.vm_description import VmDescription
+from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.vm_description import VmDescription
 
 BALLOON_STATS_PERIOD_S = 5
 AGENT_CHANNEL = "org.qemu.guest_agent.0"

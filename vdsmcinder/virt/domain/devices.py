@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """NICs and displays of the VMs whose domain is written here, from an engine's device list.
 
-virt/vm_description.py reads them, virt/domain_writer.py writes them.
+virt/domain/vm_description.py reads them, virt/domain/domain_writer.py writes them.
 """
 
 from __future__ import annotations

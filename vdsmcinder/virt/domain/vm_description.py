@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An engine's flat description of a VM, checked and typed (contract/wire.md, "vmParams").
 
-virt/request.py reads it, virt/domain_writer.py writes the domain that it describes.
+virt/domain/create_request.py reads it, virt/domain/domain_writer.py writes the domain that it
+describes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, choice, matching, number
-from vdsmcinder.virt.devices import Display, Nic
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH
-from vdsmcinder.virt.topology import COUNT, Topology
+from vdsmcinder.virt.domain.devices import Display, Nic
+from vdsmcinder.virt.domain.topology import COUNT, Topology
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import UUID, Fields, number
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt import metadata
 from vdsmcinder.virt.disk import iotune_policy
 from vdsmcinder.virt.disk.domain_disks import OpaqueDrive, read_drives
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.domain_devices import Graphics, Interface
-from vdsmcinder.virt.metadata import VmMetadata
-from vdsmcinder.virt.topology import COUNT, Topology
+from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.domain_devices import Graphics, Interface
+from vdsmcinder.virt.domain.metadata import VmMetadata
+from vdsmcinder.virt.domain.topology import COUNT, Topology
 
 # Units of <memory>, in bytes.
 _UNITS: Mapping[str, int] = {
