@@ -20,8 +20,8 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Ceph as Options
 from vdsmcinder.errors import CreateFailed
 from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.storage.preflight import Preflight
 
 COUNTS = (1, 16)
 ROUNDS = 15

@@ -50,11 +50,11 @@ from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.migration import Progress
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import VM
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from tests.faults import pluggable
 from tests.interleaving import Interleavings, Seen
 from tests.unit.whole import Whole, running
 from vdsmcinder.stomp.client import NoSuchEvent, StompSession
-from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.domain.domain import Domain, is_ours
-from vdsmcinder.virt.preflight import Preflight
+from vdsmcinder.virt.storage.image_locks import Claims
+from vdsmcinder.virt.storage.preflight import Preflight
 
 STATUSES = {
     libvirt.VIR_DOMAIN_RUNNING: "Up",

@@ -20,7 +20,7 @@ from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt import power
 from vdsmcinder.virt.domain.domain import Domain
-from vdsmcinder.virt.preflight import Preflight
+from vdsmcinder.virt.storage.preflight import Preflight
 
 OURS = """
   <metadata>

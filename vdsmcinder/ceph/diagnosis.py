@@ -2,7 +2,7 @@
 """What an operator is told of a disk on Ceph: each step from the monitors to the image's users.
 
 virt/disk_checks.py asks for verbs, with the keys that the daemon has; client/doctor_disks.py where
-no daemon runs. The faults are those that a start meets in virt/preflight.py.
+no daemon runs. The faults are those that a start meets in virt/storage/preflight.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a disk uses an image: what ceph/worker.py is asked of it, and what its answer is judged by.
 
-virt/preflight.py looks before QEMU opens an image, ceph/diagnosis.py for an operator.
+virt/storage/preflight.py looks before QEMU opens an image, ceph/diagnosis.py for an operator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _AUTOMATIC = "auto "
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of an image by who is about to open it; virt/claims.py says what for.
+    """A claim of an image by who is about to open it; virt/storage/image_locks.py says what for.
 
     cookie: tells one claimant's claims from another's. owner: for whom it is, in words.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which of a cluster's monitors answer this host, found out without librados.
 
-virt/preflight.py and ceph/cluster_monitor.py name them where librados only says that it was in
-vain.
+virt/storage/preflight.py and ceph/cluster_monitor.py name them where librados only says that it was
+in vain.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ from vdsmcinder.client.doctor_libvirt import domain_of
 from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError
-from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.drive_json import described
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.storage import ceph_access
 
 DISK = Check("disk")
 # Ceph may take ceph.timeout_s for each of several looks, of which the daemon tells when it is done.

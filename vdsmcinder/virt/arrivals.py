@@ -24,9 +24,9 @@ from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.incoming import Incoming
 from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Verdict
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.status import ExitReason
+from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.travel import Travel
 from vdsmcinder.virt.vm import VM
 
@@ -59,7 +59,7 @@ class Arrivals:
         """Check that a VM can run here, and expect it.
 
         Raises VMExists (4), TooManyMigrations (82), MigrationFailed (12), OutOfMemory (14), and
-        what virt/preflight.py and Secrets.take_in raise; nothing is expected then.
+        what virt/storage/preflight.py and Secrets.take_in raise; nothing is expected then.
         """
         domain = Domain.from_xml(offer.xml)
         if domain.uuid != offer.vm_id:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from vdsmcinder.ceph.cluster_monitor import Use
 from vdsmcinder.ceph.workers import Account
-from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm import VM
 
 

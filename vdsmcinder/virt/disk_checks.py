@@ -18,10 +18,10 @@ from vdsmcinder.ceph.diagnosis import SECRET, Patient, diagnose
 from vdsmcinder.ceph.findings import Finding
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
-from vdsmcinder.virt import ceph_access
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm import VM
 
 

@@ -17,9 +17,9 @@ from vdsmcinder.virt import lifecycle
 from vdsmcinder.virt.arrivals import Arrivals
 from vdsmcinder.virt.departures import Departures
 from vdsmcinder.virt.migration import Dial, Progress
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.travel import Counts, Travel
 from vdsmcinder.virt.vm import VM
 

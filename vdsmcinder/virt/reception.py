@@ -49,7 +49,7 @@ class Host:
     async def check(
         self, domain: Domain, xml: str, announced: Collection[Domain], *, post_copy: bool
     ) -> None:
-        """Raise for what this host lacks to run the VM; its disks are virt/preflight.py's.
+        """Raise for what this host lacks to run the VM; its disks are virt/storage/preflight.py's.
 
         announced: VMs that are to come as well and have not got their memory yet. post_copy:
         whether it may come to be moved so, for which only the destination needs anything.

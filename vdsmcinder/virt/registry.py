@@ -28,13 +28,13 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
-from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
 from vdsmcinder.virt.domain.domain import is_ours, without_passwords
 from vdsmcinder.virt.freezing import LateThaw
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.status import Cause, ExitReason
+from vdsmcinder.virt.storage.image_locks import Claims
+from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import VM, Services
 
 log = logging.getLogger(__name__)

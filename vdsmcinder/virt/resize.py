@@ -19,10 +19,11 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     WrongDiskSize,
 )
-from vdsmcinder.virt import ceph_access, faults
+from vdsmcinder.virt import faults
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import disk_lookup
+from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm import VM
 
 

@@ -37,9 +37,9 @@ from vdsmcinder.virt.io_trouble import IoTrouble
 from vdsmcinder.virt.lifecycle import Change
 from vdsmcinder.virt.migration import Migration
 from vdsmcinder.virt.monitor import Monitor
-from vdsmcinder.virt.preflight import Preflight
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.status import Exit, PauseCode, Status, after
+from vdsmcinder.virt.storage.preflight import Preflight
 
 log = logging.getLogger(__name__)
 

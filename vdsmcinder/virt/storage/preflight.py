@@ -23,12 +23,12 @@ from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt import ceph_access
-from vdsmcinder.virt.claims import Claims
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage import ceph_access
+from vdsmcinder.virt.storage.image_locks import Claims
 
 log = logging.getLogger(__name__)
 
