@@ -2,7 +2,7 @@
 """A state machine that does things to VMs at once, and looks whether everybody agrees afterwards.
 
 unit/test_interleavings.py runs it over libvirt's test driver, functional/test_interleavings.py over
-QEMU. What is to be expected is in the tables below and in vdsmcinder/virt/status.py.
+QEMU. What is to be expected is in the tables below and in vdsmcinder/virt/vm/status.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from vdsmcinder.errors import RemoteError
-from vdsmcinder.virt.status import TRANSITIONS, Status
+from vdsmcinder.virt.vm.status import TRANSITIONS, Status
 
 T = TypeVar("T")
 

@@ -46,16 +46,16 @@ from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.virt import clusters
 from vdsmcinder.virt.disk_checks import DiskChecks
-from vdsmcinder.virt.freezing import LateThaw
-from vdsmcinder.virt.migration import Progress
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.migration import Progress
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.vm import VM
 
 if TYPE_CHECKING:
     from vdsmcinder.monitoring.metrics import Exporter

@@ -17,8 +17,8 @@ from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc.wire import migration
 from vdsmcinder.stomp import client
 from vdsmcinder.tls_errors import reason
-from vdsmcinder.virt.migration import Acceptance, Offer, PeerRefused, Verdict
-from vdsmcinder.virt.migration_request import Address
+from vdsmcinder.virt.vm.migration import Acceptance, Offer, PeerRefused, Verdict
+from vdsmcinder.virt.vm.migration_request import Address
 
 # So soon is it noticed that the other host is gone, in some three of these.
 HEARTBEAT_MS = 5000
@@ -66,7 +66,7 @@ def _context(listen: Listen) -> ssl.SSLContext:
 
 
 class StompPeer:
-    """Another host's daemon, as virt/migration.py wants one."""
+    """Another host's daemon, as virt/vm/migration.py wants one."""
 
     def __init__(self, session: client.StompSession, address: Address) -> None:
         self._session = session

@@ -2,7 +2,8 @@
 """Ceph and libvirt when they do not do their part: what the engine is told, and what goes on.
 
 Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_ceph_faults.py`.
-vdsmcinder/virt/faults.py reads the words of QEMU and librbd that come here from the real ones.
+vdsmcinder/virt/vm/libvirt_errors.py reads the words of QEMU and librbd that come here from the real
+ones.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter
 from vdsmcinder.fields import Fields
-from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
+from vdsmcinder.virt.vm.convergence import Action, Convergence, Deed, Schedule
 
 
 def schedule(init: list[Any] | None = None, stalling: list[Any] | None = None) -> Schedule:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from vdsmcinder.virt import exits
 from vdsmcinder.virt.domain.metadata import VmMetadata
-from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason
+from vdsmcinder.virt.vm import exit_record
+from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason
 
 
 def test_a_record_is_read_back() -> None:
-    change = exits.recorded(VmMetadata(exit_code=0, exit_reason=6, exit_message="It was asked to."))
+    change = exit_record.recorded(
+        VmMetadata(exit_code=0, exit_reason=6, exit_message="It was asked to.")
+    )
     assert change is not None
     assert change.cause is Cause.STOPPED
     assert change.exit == Exit(ExitCode.NORMAL, ExitReason.ADMIN_SHUTDOWN, "It was asked to.")
@@ -28,4 +30,4 @@ def test_a_record_is_read_back() -> None:
     ],
 )
 def test_what_is_no_record(kept: VmMetadata) -> None:
-    assert exits.recorded(kept) is None
+    assert exit_record.recorded(kept) is None

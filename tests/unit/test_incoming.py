@@ -16,8 +16,8 @@ from vdsmcinder.client import arguments
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.virt import incoming
 from vdsmcinder.virt.incoming import Incoming
-from vdsmcinder.virt.migration import Handover
 from vdsmcinder.virt.travel import Counts
+from vdsmcinder.virt.vm.migration import Handover
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 MIGRATION = "0b4f9c52-11d0-4b8e-8f5d-1c7e0a9d3b62"

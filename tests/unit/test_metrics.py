@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from tests.unit.test_wire import UUID, vm
 from vdsmcinder.monitoring import metrics
 from vdsmcinder.system.counters import OK, Tally
-from vdsmcinder.virt.status import Status
+from vdsmcinder.virt.vm.status import Status
 
 DOWN = "11111111-2222-4333-8444-555555555555"
 

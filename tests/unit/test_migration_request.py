@@ -11,8 +11,8 @@ import pytest
 from vdsmcinder.config import Migration
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedOperation
 from vdsmcinder.virt import migration_job
-from vdsmcinder.virt.migration import Handover
-from vdsmcinder.virt.migration_request import Address, MigrationRequest, parse_migration
+from vdsmcinder.virt.vm.migration import Handover
+from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest, parse_migration
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 

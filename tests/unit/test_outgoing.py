@@ -15,11 +15,11 @@ import pytest
 
 from vdsmcinder.virt import migration_job, outgoing
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.io_trouble import IoTrouble
-from vdsmcinder.virt.migration import Phase, Progress
-from vdsmcinder.virt.migration_request import Address
 from vdsmcinder.virt.outgoing import Outgoing
-from vdsmcinder.virt.status import PauseCode
+from vdsmcinder.virt.vm.io_errors import IoTrouble
+from vdsmcinder.virt.vm.migration import Phase, Progress
+from vdsmcinder.virt.vm.migration_request import Address
+from vdsmcinder.virt.vm.status import PauseCode
 
 STOPPED = libvirt.VIR_DOMAIN_EVENT_STOPPED
 SHUT_DOWN = libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN

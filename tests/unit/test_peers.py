@@ -14,8 +14,8 @@ from tests.unit.test_session import server
 from vdsmcinder import peer_client
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable
-from vdsmcinder.virt.migration import Handover, Offer
-from vdsmcinder.virt.migration_request import Address
+from vdsmcinder.virt.vm.migration import Handover, Offer
+from vdsmcinder.virt.vm.migration_request import Address
 
 PLAIN = Listen(tls=False)
 OFFER = Offer("5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d", "", Handover.CONFIRMED, "<domain/>", "host1")

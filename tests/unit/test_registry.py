@@ -18,9 +18,9 @@ from tests.unit.whole import Whole, running
 from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.stomp.client import StompSession
-from vdsmcinder.virt import power
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.storage.preflight import Preflight
+from vdsmcinder.virt.vm import power
 
 OURS = """
   <metadata>

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsmcinder.virt import lifecycle
-from vdsmcinder.virt.status import (
+from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.status import (
     TRANSITIONS,
     Cause,
     ExitCode,

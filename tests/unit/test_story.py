@@ -10,10 +10,10 @@ import logging
 import pytest
 
 from vdsmcinder import logs
-from vdsmcinder.virt import lifecycle, story
 from vdsmcinder.virt.domain.domain import Domain
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.status import Cause, PauseCode, Status
+from vdsmcinder.virt.vm import event_log, lifecycle
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.status import Cause, PauseCode, Status
 
 BEFORE = """
 <domain type='kvm'><name>web</name><uuid>6a1c52a8-3e0d-4b6e-9a4f-0d6f3c1b2a47</uuid>
@@ -38,7 +38,7 @@ AFTER = (
 
 
 def test_a_vm_is_described_in_a_line() -> None:
-    assert story.described(Domain.from_xml(BEFORE)) == (
+    assert event_log.described(Domain.from_xml(BEFORE)) == (
         "2 CPUs, 2048 MiB, disk vda (volumes/volume-a on Ceph), cdrom sdc (empty), "
         "NIC 52:54:00:00:00:01 (network ovirtmgmt)"
     )
@@ -46,7 +46,7 @@ def test_a_vm_is_described_in_a_line() -> None:
 
 def test_what_changed_is_told_device_by_device() -> None:
     before, now = Domain.from_xml(BEFORE), Domain.from_xml(AFTER)
-    assert list(story.devices_changed(before, now)) == [
+    assert list(event_log.devices_changed(before, now)) == [
         "disk vda (volumes/volume-a on Ceph) was unplugged",
         "disk vdb (volumes/volume-b on Ceph) was plugged",
         "cdrom sdc holds /iso/tools.iso now",
@@ -54,10 +54,10 @@ def test_what_changed_is_told_device_by_device() -> None:
         "it has 3 CPUs, had 2",
     ]
     without = dataclasses.replace(before, interfaces=())
-    assert list(story.devices_changed(before, without)) == [
+    assert list(event_log.devices_changed(before, without)) == [
         "NIC 52:54:00:00:00:01 (network ovirtmgmt) was unplugged"
     ]
-    assert list(story.devices_changed(before, before)) == []
+    assert list(event_log.devices_changed(before, before)) == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_changed_is_told_device_by_device() -> None:
 def test_a_status_is_told_with_its_reason(
     before: Status, now: Status, change: Change, asked_for: bool, told: str
 ) -> None:
-    assert story.changed(before, 7, now, change, asked_for=asked_for) == told
+    assert event_log.changed(before, 7, now, change, asked_for=asked_for) == told
 
 
 def test_what_needs_an_operator_is_a_warning() -> None:
@@ -97,13 +97,13 @@ def test_what_needs_an_operator_is_a_warning() -> None:
         lifecycle.DESTROYED: logging.INFO,
         lifecycle.RUNNING: logging.INFO,
     }
-    assert {change: story.severity(change) for change in severities} == severities
+    assert {change: event_log.severity(change) for change in severities} == severities
 
 
 def test_a_vm_that_was_there_is_told_with_its_age() -> None:
     told = "was found as it is in libvirt: Up, running for 3.0 h"
-    assert story.found(Status.UP, lifecycle.RUNNING, 10800) == told
-    down = story.found(Status.DOWN, lifecycle.GUEST_SHUT_DOWN, 0)
+    assert event_log.found(Status.UP, lifecycle.RUNNING, 10800) == told
+    down = event_log.found(Status.DOWN, lifecycle.GUEST_SHUT_DOWN, 0)
     assert down.startswith("was found as it is in libvirt: Down: The guest shut itself down")
 
 
@@ -112,7 +112,7 @@ def test_a_vm_that_was_there_is_told_with_its_age() -> None:
     [(0.0124, "12 ms"), (1.25, "1.2 s"), (600, "10 min"), (90000, "25.0 h"), (864000, "10.0 days")],
 )
 def test_spans(time_s: float, told: str) -> None:
-    assert story.span(time_s) == told
+    assert event_log.span(time_s) == told
 
 
 def marked() -> logging.LogRecord:

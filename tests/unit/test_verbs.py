@@ -18,7 +18,7 @@ from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.departures import Departures
 from vdsmcinder.virt.secrets.secret import RegisteredSecret, UsageType
-from vdsmcinder.virt.status import Status
+from vdsmcinder.virt.vm.status import Status
 
 OTHER = "11111111-2222-4333-8444-555555555555"
 CALLER = Caller("", "root", "unix")

@@ -15,8 +15,8 @@ from vdsmcinder.rpc.wire import common, host
 from vdsmcinder.rpc.wire import stats as wire_stats
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
-from vdsmcinder.virt.migration import Progress
-from vdsmcinder.virt.status import Exit, ExitCode, ExitReason, PauseCode, Status
+from vdsmcinder.virt.vm.migration import Progress
+from vdsmcinder.virt.vm.status import Exit, ExitCode, ExitReason, PauseCode, Status
 
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 DISK = "0d9c1f5e-7a57-4b8b-9b59-6f0f7d0f8a11"

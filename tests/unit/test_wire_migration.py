@@ -17,7 +17,8 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.wire import migration
-from vdsmcinder.virt.migration import (
+from vdsmcinder.virt.secrets.secret import Secret, SecretSpec, UsageType
+from vdsmcinder.virt.vm.migration import (
     Acceptance,
     Handover,
     Offer,
@@ -26,7 +27,6 @@ from vdsmcinder.virt.migration import (
     Verdict,
     error_of,
 )
-from vdsmcinder.virt.secrets.secret import Secret, SecretSpec, UsageType
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 MIGRATION = "0b4f9c52-11d0-4b8e-8f5d-1c7e0a9d3b62"

@@ -17,7 +17,7 @@ from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 from vdsmcinder.virt.arrivals import Arrivals
 from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.registry import Registry
+from vdsmcinder.virt.vm.registry import Registry
 
 # A certificate that ends sooner than this should have been renewed by now. Before, that it ends is
 # a warning, for as long as option listen.expiry_warning_days says.

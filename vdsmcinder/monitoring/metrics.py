@@ -35,10 +35,10 @@ from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page
 from vdsmcinder.virt.domain.stats import DiskSample, NicSample, VmSample
 from vdsmcinder.virt.migrations import Migrations
-from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.status import Status
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.vm import VM
 
 PREFIX = "vdsm_cinder_"
 # Values by those of their labels, which are tuples of strings.

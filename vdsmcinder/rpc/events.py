@@ -13,8 +13,8 @@ from typing import Any, Callable
 from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.wire.clock import monotonic_ms
 from vdsmcinder.rpc.wire.common import state
-from vdsmcinder.virt.freezing import LateThaw
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from vdsmcinder.rpc.wire import common, host, iotune
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class HostVerbs:
         if name and name not in logging.getLogger().manager.loggerDict:
             raise InvalidParameter(
                 f"there is no logger {name[:64]!r}; leave name empty for all, or name a module as "
-                "log lines do, such as vdsmcinder.virt.vm",
+                "log lines do, such as vdsmcinder.virt.vm.vm",
                 field="name",
             )
         logging.getLogger(name).setLevel(level)

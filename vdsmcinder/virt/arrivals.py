@@ -19,16 +19,17 @@ from vdsmcinder.errors import (
     TooManyMigrations,
     VMExists,
 )
-from vdsmcinder.virt import lifecycle, migration_job, reception
+from vdsmcinder.virt import migration_job, reception
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.incoming import Incoming
-from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Verdict
-from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.status import ExitReason
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.travel import Travel
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Verdict
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.status import ExitReason
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from vdsmcinder.ceph.workers import Account
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage import ceph_access
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.vm import VM
 
 
 def in_use(vms: Iterable[VM], secrets: Secrets) -> Mapping[Account, Use]:

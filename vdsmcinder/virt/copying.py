@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.migration_job import Way
-from vdsmcinder.virt.migration_request import MigrationRequest
+from vdsmcinder.virt.vm.migration_request import MigrationRequest
 
 if TYPE_CHECKING:
     from vdsmcinder.virt.outgoing import Outgoing

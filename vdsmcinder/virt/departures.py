@@ -23,20 +23,20 @@ from vdsmcinder.errors import (
     UnsupportedOperation,
     VdsmCinderError,
 )
-from vdsmcinder.virt import lifecycle, migration
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.migration import Handover, Phase, Progress
-from vdsmcinder.virt.migration_request import (
+from vdsmcinder.virt.outgoing import Outgoing
+from vdsmcinder.virt.travel import Direction, Travel
+from vdsmcinder.virt.vm import lifecycle, migration
+from vdsmcinder.virt.vm.migration import Handover, Phase, Progress
+from vdsmcinder.virt.vm.migration_request import (
     ADDRESS,
     MigrationRequest,
     parse_bandwidth,
     parse_migration,
 )
-from vdsmcinder.virt.outgoing import Outgoing
-from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.status import Status
-from vdsmcinder.virt.travel import Direction, Travel
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

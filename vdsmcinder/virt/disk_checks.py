@@ -22,7 +22,7 @@ from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage import ceph_access
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.vm import VM
 
 
 @dataclass(frozen=True)

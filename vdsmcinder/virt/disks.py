@@ -20,10 +20,11 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
-from vdsmcinder.virt import faults, live
+from vdsmcinder.virt import live
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 
 async def plug(vm: VM, params: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
             await live.plug(vm, _xml(drive))
         except libvirt.libvirtError as e:
             action = f"{disk} could not be plugged into VM {vm.id}, which is as it was"
-            raise faults.explain(e, action, HotplugDiskFailed) from e
+            raise libvirt_errors.explain(e, action, HotplugDiskFailed) from e
         except CallOverrun as e:
             raise ResourceUnavailable(
                 f"whether {disk} is plugged is not known yet: {e}, then ask VM.getInfo",
@@ -71,7 +72,7 @@ async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
             raise VMIsDown(f"disk {drive.name} was not unplugged: {e.message}") from None
         except libvirt.libvirtError as e:
             action = f"disk {drive.name} could not be unplugged from VM {vm.id}"
-            raise faults.explain(e, action, HotunplugDiskFailed) from e
+            raise libvirt_errors.explain(e, action, HotunplugDiskFailed) from e
 
 
 def _refuse_twice(vm: VM, drive: Drive) -> None:

@@ -5,7 +5,8 @@ In post-copy libvirt lets it run while the rest of its memory is on its way: it 
 migration is not over.
 
 virt/migrations.py makes one for VM.migrationCreate, and for each domain that libvirt has of a VM
-that was on its way when the daemon started. Who may run the VM when is told in virt/migration.py.
+that was on its way when the daemon started. Who may run the VM when is told in
+virt/vm/migration.py.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, VMExists
-from vdsmcinder.virt import lifecycle, migration_job
+from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.migration import Handover, Progress
 from vdsmcinder.virt.migration_job import Situation
 from vdsmcinder.virt.travel import Direction, Travel
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.migration import Handover, Progress
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

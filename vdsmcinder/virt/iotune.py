@@ -14,10 +14,10 @@ import libvirt
 
 from vdsmcinder.errors import IoTuneFailed
 from vdsmcinder.fields import TEXT, Fields
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.tuning import IoTune
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ async def _set(vm: VM, drive: Drive, limits: IoTune) -> None:
             f"limits of disk {drive.name} ({drive.source.path}) of VM {vm.id} could not be set, "
             "those of the disks before it in the list are"
         )
-        raise faults.explain(e, action, IoTuneFailed) from e
+        raise libvirt_errors.explain(e, action, IoTuneFailed) from e
 
 
 def _drive(vm: VM, tunable: Tunable) -> Drive:

@@ -12,7 +12,7 @@ import asyncio
 import libvirt
 
 from vdsmcinder.errors import UnsupportedOperation
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.vm import VM
 
 
 class StillPlugged(Exception):

@@ -15,12 +15,13 @@ from lxml import etree
 
 from vdsmcinder.errors import ChangeDiskFailed, InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import Fields
-from vdsmcinder.virt import faults, live
+from vdsmcinder.virt import live
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.disk_params import BUS, INDEX, Device
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH, BlockSource, FileSource, Source
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 # Forms of DriveSpec (contract/types.txt) that mean media which this host has no access to.
 _FOREIGN = ("GUID", "imageID", "volumeID", "specParams", "protocol", "hosts")
@@ -78,7 +79,7 @@ async def change_cd(vm: VM, spec: Any) -> None:
         except libvirt.libvirtError as e:
             await vm.refresh()
             action = f"the CD in drive {drive.name} of VM {vm.id} could not be changed"
-            raise faults.explain(e, action, ChangeDiskFailed) from e
+            raise libvirt_errors.explain(e, action, ChangeDiskFailed) from e
 
 
 def _source(fields: Fields) -> Source:

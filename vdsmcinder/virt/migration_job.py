@@ -17,10 +17,10 @@ import libvirt
 from lxml import etree
 
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.migration import Handover, Progress
-from vdsmcinder.virt.migration_request import Address, MigrationRequest
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.migration import Handover, Progress
+from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
 
 # Where libvirt's QEMU driver looks for certificates for QEMU's data (qemu.conf).
 _TLS_DIRECTORIES = ("/etc/pki/libvirt-migrate", "/etc/pki/qemu")
@@ -247,5 +247,5 @@ def destroy(domain: libvirt.virDomain) -> None:
     try:
         domain.destroy()
     except libvirt.libvirtError as e:
-        if not faults.nothing_to_end(e):
+        if not libvirt_errors.nothing_to_end(e):
             raise

@@ -16,8 +16,8 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt.registry import Registry
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.vm.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,11 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt import faults, live
+from vdsmcinder.virt import live
 from vdsmcinder.virt.disk.disk_params import USER_ALIAS
 from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 
 async def plug(vm: VM, params: Mapping[str, Any]) -> None:
@@ -42,7 +43,7 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
             action = (
                 f"NIC {_name(interface)} could not be plugged into VM {vm.id}, which is as it was"
             )
-            raise faults.explain(e, action, HotplugNicFailed) from e
+            raise libvirt_errors.explain(e, action, HotplugNicFailed) from e
 
 
 async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
@@ -66,7 +67,7 @@ async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
             raise VMIsDown(f"NIC {name} was not unplugged: {e.message}") from None
         except libvirt.libvirtError as e:
             action = f"NIC {name} could not be unplugged from VM {vm.id}"
-            raise faults.explain(e, action, HotunplugNicFailed) from e
+            raise libvirt_errors.explain(e, action, HotunplugNicFailed) from e
 
 
 async def update(vm: VM, params: Mapping[str, Any]) -> None:
@@ -86,7 +87,7 @@ async def update(vm: VM, params: Mapping[str, Any]) -> None:
         except libvirt.libvirtError as e:
             await vm.refresh()
             action = f"NIC {name} of VM {vm.id} could not be changed"
-            raise faults.explain(e, action, UpdateDeviceFailed) from e
+            raise libvirt_errors.explain(e, action, UpdateDeviceFailed) from e
 
 
 def _refuse_twice(vm: VM, interface: etree._Element) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from vdsmcinder.errors import MigrationFailed, VdsmCinderError
 from vdsmcinder.virt import migration_job
-from vdsmcinder.virt.migration import Acceptance, Offer, Peer, PeerRefused, error_of
-from vdsmcinder.virt.migration_request import MigrationRequest
 from vdsmcinder.virt.secrets.secret import SecretSpec
 from vdsmcinder.virt.travel import Travel
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.migration import Acceptance, Offer, Peer, PeerRefused, error_of
+from vdsmcinder.virt.vm.migration_request import MigrationRequest
+from vdsmcinder.virt.vm.vm import VM
 
 if TYPE_CHECKING:
     from vdsmcinder.virt.outgoing import Outgoing

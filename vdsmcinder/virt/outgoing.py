@@ -3,7 +3,7 @@
 
 virt/migrations.py makes one for VM.migrate, and for each VM that was on its way when the daemon
 started; virt/settling.py finds out what came of it. Who may run the VM when is told in
-virt/migration.py.
+virt/vm/migration.py.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.hypervisor import process
-from vdsmcinder.virt import copying, faults, lifecycle, migration_job, offering, settling, story
-from vdsmcinder.virt.convergence import Action, Convergence, Deed, Schedule
+from vdsmcinder.virt import copying, migration_job, offering, settling
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.migration import Handover, Peer, Phase, Progress
-from vdsmcinder.virt.migration_request import Address, MigrationRequest
 from vdsmcinder.virt.travel import Travel
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
+from vdsmcinder.virt.vm.convergence import Action, Convergence, Deed, Schedule
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.migration import Handover, Peer, Phase, Progress
+from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 
@@ -369,8 +370,8 @@ class Outgoing:
             "%s runs on host %s after %s; it stood still for %s",
             self.vm.name,
             self.address,
-            story.span(now - self._began_s),
-            story.span(self.progress.downtime_ms / 1000),
+            event_log.span(now - self._began_s),
+            event_log.span(self.progress.downtime_ms / 1000),
         )
         self.finish(lifecycle.migrated_to(str(self.address)))
 
@@ -396,7 +397,7 @@ class Outgoing:
             return MigrationFailed(f"{action}: {reason}")
         if isinstance(failure, libvirt.libvirtError):
             drives = self.vm.domain.drives
-            return faults.explain(failure, action, MigrationFailed, drives, _SEE_LOGS)
+            return libvirt_errors.explain(failure, action, MigrationFailed, drives, _SEE_LOGS)
         if isinstance(failure, VdsmCinderError):
             return MigrationFailed(f"{action}: {failure.message}")
         return MigrationFailed(f"{action}: libvirt ended the migration and does not tell why")

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, PeerUnreachable, ResourceUnavailable, VMExists
-from vdsmcinder.virt import copying, faults, migration_job
-from vdsmcinder.virt.migration import PeerRefused, Verdict, error_of
+from vdsmcinder.virt import copying, migration_job
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.migration import PeerRefused, Verdict, error_of
 
 if TYPE_CHECKING:
     from vdsmcinder.virt.outgoing import Outgoing
@@ -79,7 +80,11 @@ class Recovery:
         if self._told:
             return
         self._told = True
-        why = faults.own_words(failure) if isinstance(failure, libvirt.libvirtError) else failure
+        why = (
+            libvirt_errors.own_words(failure)
+            if isinstance(failure, libvirt.libvirtError)
+            else failure
+        )
         log.warning(
             "%s runs on host %s, but the rest of its memory does not get there (%s); trying on",
             self._going.vm.name,

@@ -18,9 +18,9 @@ from lxml import etree
 from vdsmcinder.errors import MigrationFailed, OutOfMemory
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.vm import libvirt_errors
 
 _INCOMPATIBLE = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
 # What QEMU takes beside the memory that the guest sees.
@@ -58,7 +58,7 @@ class Host:
         try:
             await self.connection.call(_check_here, self.connection.handle, xml)
         except libvirt.libvirtError as e:
-            raise faults.explain(
+            raise libvirt_errors.explain(
                 e,
                 f"this host cannot run VM {domain.uuid}",
                 MigrationFailed,

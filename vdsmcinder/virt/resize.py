@@ -19,12 +19,12 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     WrongDiskSize,
 )
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import disk_lookup
 from vdsmcinder.virt.storage import ceph_access
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 
 async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
@@ -45,7 +45,7 @@ async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
             await vm.call(_block_resize, drive.target, size)
         except libvirt.libvirtError as e:
             action = f"the guest of VM {vm.id} could not be told the size of disk {drive.name}"
-            raise faults.explain(e, action, WrongDiskSize, [drive]) from e
+            raise libvirt_errors.explain(e, action, WrongDiskSize, [drive]) from e
         return size
 
 

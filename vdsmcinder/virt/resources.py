@@ -9,8 +9,8 @@ from __future__ import annotations
 import libvirt
 
 from vdsmcinder.errors import SetCpusFailed, UpdateDeviceFailed
-from vdsmcinder.virt import faults
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 
 async def set_cpus(vm: VM, count: int) -> None:
@@ -31,7 +31,7 @@ async def set_cpus(vm: VM, count: int) -> None:
             await vm.call(_set_vcpus, count)
         except libvirt.libvirtError as e:
             action = f"VM {vm.id} could not be given {count} processors"
-            raise faults.explain(e, action, SetCpusFailed) from e
+            raise libvirt_errors.explain(e, action, SetCpusFailed) from e
         finally:
             await vm.refresh()
 
@@ -48,7 +48,7 @@ async def set_balloon_target(vm: VM, target_kib: int) -> None:
             await vm.call(_set_memory, target_kib)
         except libvirt.libvirtError as e:
             action = f"the balloon of VM {vm.id} could not be told to leave {target_kib} KiB"
-            raise faults.explain(e, action, UpdateDeviceFailed) from e
+            raise libvirt_errors.explain(e, action, UpdateDeviceFailed) from e
         vm.balloon_target_kib = target_kib
 
 

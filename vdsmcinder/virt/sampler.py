@@ -18,8 +18,8 @@ from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
 from vdsmcinder.virt.domain import stats
-from vdsmcinder.virt.registry import Registry
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

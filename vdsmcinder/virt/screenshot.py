@@ -12,7 +12,7 @@ import libvirt
 
 from vdsmcinder.errors import Unexpected, UnsupportedOperation
 from vdsmcinder.virt.picture import PNG_SIGNATURE, png
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.vm import VM
 
 _FIRST_SCREEN = 0
 _CHUNK_BYTES = 256 * 1024

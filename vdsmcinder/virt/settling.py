@@ -24,12 +24,13 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMExists,
 )
-from vdsmcinder.virt import lifecycle, migration_job
+from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.migration import Handover, PeerRefused, Phase, Verdict, error_of
 from vdsmcinder.virt.migration_job import Situation
 from vdsmcinder.virt.post_copy import FIRST_RETRY_S, MOST_RETRY_S, STILL_S, CopyEnded, Recovery
+from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.migration import Handover, PeerRefused, Phase, Verdict, error_of
 
 if TYPE_CHECKING:
     from vdsmcinder.virt.outgoing import Outgoing

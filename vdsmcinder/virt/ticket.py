@@ -18,9 +18,9 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import Fields, choice, is_xml_text, number
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.secrets.secret import Secret
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.vm import VM
 
 # The protocol's own limit (RFC 6143, 7.2.2): the password is a DES key.
 VNC_PASSWORD_CHARS = 8
@@ -82,7 +82,7 @@ async def set_ticket(vm: VM, ticket: Ticket) -> None:
             await vm.call(_update, xml)
         except libvirt.libvirtError as e:
             action = f"the ticket of VM {vm.id}'s {graphics.get('type')} display could not be set"
-            failure = faults.explain(e, action, UpdateDeviceFailed)
+            failure = libvirt_errors.explain(e, action, UpdateDeviceFailed)
             raise _without(failure, password) from None
 
 

@@ -14,9 +14,9 @@ from typing import Any, Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt.migration import Dial, Progress
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.migration import Dial, Progress
+from vdsmcinder.virt.vm.vm import VM
 
 
 class Direction(enum.Enum):

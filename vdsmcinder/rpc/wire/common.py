@@ -13,8 +13,8 @@ from vdsmcinder.rpc.wire import disk
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Graphics
 from vdsmcinder.virt.domain.stats import DiskSample
-from vdsmcinder.virt.status import Status
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.vm import VM
 
 # The displays that engines know, and the video adapter that they take for granted with each.
 DISPLAY_TYPES: Mapping[str, str] = {"spice": "qxl", "vnc": "vnc"}

@@ -15,8 +15,8 @@ from vdsmcinder.ceph.cluster_monitor import ClusterState
 from vdsmcinder.host.counters import Nic, NodeMemory
 from vdsmcinder.host.stats import CpuShare, HostSample
 from vdsmcinder.rpc.wire import ceph
-from vdsmcinder.virt.status import Status
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.vm import VM
 
 # Engines reckon a NIC's load by its speed, so there has to be one.
 _DEFAULT_SPEED_MBPS = 1000

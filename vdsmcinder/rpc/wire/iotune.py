@@ -12,7 +12,7 @@ from typing import Any
 from vdsmcinder.rpc.wire import disk
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.vm import VM
 
 _UNLIMITED = dict.fromkeys(sorted(disk.IO_TUNE_LIMITS), 0)
 

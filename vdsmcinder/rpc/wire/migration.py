@@ -13,9 +13,9 @@ from typing import Any
 
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
 from vdsmcinder.rpc.wire import common
-from vdsmcinder.virt.migration import Acceptance, Handover, Offer, Progress, Verdict
 from vdsmcinder.virt.secrets.secret import SecretSpec, validated
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Progress, Verdict
+from vdsmcinder.virt.vm.vm import VM
 
 _HANDOVER = choice(*(h.value for h in Handover))
 _VERDICT = choice(*(v.value for v in Verdict))

@@ -17,8 +17,8 @@ from vdsmcinder.rpc.wire.clock import monotonic_ms
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Interface
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
-from vdsmcinder.virt.status import PauseCode, Status
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.status import PauseCode, Status
+from vdsmcinder.virt.vm.vm import VM
 
 # A virtual NIC has no speed of its own; engines reckon its load by this one.
 _NIC_SPEED_MBPS = "1000"

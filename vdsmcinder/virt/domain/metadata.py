@@ -50,8 +50,8 @@ class MigrationMark:
     """What a domain says of a migration that is not over, on both hosts, for it goes along with it.
 
     id: of the migration. source: UUID of the host that it leaves, as libvirt knows it. peer: the
-    daemon that it goes to, host:port. handover: see virt/migration.py. data_host: where QEMU's data
-    goes, empty for that daemon's host. encrypted: whether that is.
+    daemon that it goes to, host:port. handover: see virt/vm/migration.py. data_host: where QEMU's
+    data goes, empty for that daemon's host. encrypted: whether that is.
     """
 
     id: str

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of I/O errors that made QEMU pause a VM: which disks, and what kind of error.
 
-Each VM in virt/vm.py has one; virt/resume.py continues the VM when its storage is back.
+Each VM in virt/vm/vm.py has one; virt/vm/io_resume.py continues the VM when its storage is back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from vdsmcinder.virt.status import PauseCode
+from vdsmcinder.virt.vm.status import PauseCode
 
 
 class IoTrouble:

@@ -16,7 +16,7 @@ from vdsmcinder.config import Listen
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.errors import UnsupportedOperation
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, number
-from vdsmcinder.virt.convergence import Schedule
+from vdsmcinder.virt.vm.convergence import Schedule
 
 _BANDWIDTH = number(0, 2**31 - 1)
 _LIMIT = number(1, 2**16)

@@ -25,12 +25,12 @@ from vdsmcinder.errors import (
     ThawFailed,
     VdsmCinderError,
 )
-from vdsmcinder.virt import faults
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.disk_lookup import check_drives
-from vdsmcinder.virt.freezing import LateThaw
-from vdsmcinder.virt.status import Status
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +190,11 @@ async def _ask(
         action = f"VM {vm.id}'s guest could not be {doing}"
         if e.get_error_code() in _NO_ANSWER:
             raise AgentUnavailable(
-                f"{action}: {faults.own_words(e)}; check that qemu-guest-agent runs in the guest"
+                f"{action}: {libvirt_errors.own_words(e)}; "
+                "check that qemu-guest-agent runs in the guest"
             ) from e
         raise failure(
-            f"{action}: the agent says: {faults.own_words(e)}; look at its log in the guest"
+            f"{action}: the agent says: {libvirt_errors.own_words(e)}; look at its log in the guest"
         ) from e
 
 

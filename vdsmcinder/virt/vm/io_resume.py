@@ -15,9 +15,9 @@ from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.status import PauseCode, Status
 from vdsmcinder.virt.storage import ceph_access
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.status import PauseCode, Status
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

@@ -27,15 +27,23 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt import exits, faults, guest_agent, lifecycle, power, resume, story
 from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
 from vdsmcinder.virt.domain.domain import is_ours, without_passwords
-from vdsmcinder.virt.freezing import LateThaw
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.status import Cause, ExitReason
 from vdsmcinder.virt.storage.image_locks import Claims
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.vm import VM, Services
+from vdsmcinder.virt.vm import (
+    event_log,
+    exit_record,
+    guest_agent,
+    io_resume,
+    libvirt_errors,
+    lifecycle,
+    power,
+)
+from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.status import Cause, ExitReason
+from vdsmcinder.virt.vm.vm import VM, Services
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +164,7 @@ class Registry:
         except BaseException:
             self.forget(vm)
             raise
-        log.info("%s is defined: %s", vm.name, story.described(vm.domain))
+        log.info("%s is defined: %s", vm.name, event_log.described(vm.domain))
         vm.spawn(_start(vm, claims))
         return vm
 
@@ -172,7 +180,7 @@ class Registry:
             await self._connection.call(_define, self._connection.handle, vm_id, request.xml)
         except libvirt.libvirtError as e:
             action, remedy = f"VM {vm_id} could not be defined", "correct its description"
-            raise faults.explain(e, action, CreateFailed, remedy=remedy) from e
+            raise libvirt_errors.explain(e, action, CreateFailed, remedy=remedy) from e
 
     def _refuse_second(self, vm_id: str) -> None:
         known = self._vms.get(vm_id)
@@ -271,7 +279,7 @@ class Registry:
         if vm is None or (not vm.running and not vm.doomed and change.cause is not Cause.STOPPED):
             # Down is final: one that somebody else has started again is another VM to engines.
             vm = VM(domain.uuid, domain.xml, self._services)
-            ended = change.cause is Cause.STOPPED and exits.recorded(vm.domain.metadata)
+            ended = change.cause is Cause.STOPPED and exit_record.recorded(vm.domain.metadata)
             travels = not ended and await self.on_travelling(vm, domain.xml)
             self._vms[domain.uuid] = vm
             if travels:
@@ -282,18 +290,18 @@ class Registry:
             vm.migration.recheck()
             return
         if change.cause is Cause.STOPPED:
-            change = exits.recorded(vm.domain.metadata) or change
+            change = exit_record.recorded(vm.domain.metadata) or change
         vm.found(domain.xml, change)
         guest_agent.recover(vm)
 
     def _changed(self, vm: VM) -> None:
         self._on_change(vm)
-        if resume.waits(vm):
-            vm.spawn(resume.continue_when_back(vm))
+        if io_resume.waits(vm):
+            vm.spawn(io_resume.continue_when_back(vm))
         # One that did not arrive has no domain here to record it in.
         arrived = vm.exit is not None and vm.exit.reason is not ExitReason.MIGRATION_FAILED
         if vm.exit is not None and arrived and not vm.doomed:
-            vm.spawn(exits.record(vm, vm.exit))
+            vm.spawn(exit_record.record(vm, vm.exit))
 
     def _event_handlers(self) -> dict[int, Callable[..., None]]:
         return {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import libvirt
 
-from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode
+from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode
 
 
 @dataclass(frozen=True)

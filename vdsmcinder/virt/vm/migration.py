@@ -32,8 +32,8 @@ import libvirt
 from lxml import etree
 
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt.migration_request import Address
 from vdsmcinder.virt.secrets.secret import SecretSpec
+from vdsmcinder.virt.vm.migration_request import Address
 
 
 class Handover(enum.Enum):
@@ -138,7 +138,7 @@ class Progress:
 
 
 class Migration(Protocol):
-    """A VM's migration, as virt/vm.py has one: what libvirt tells goes to it while it lasts."""
+    """A VM's migration, as virt/vm/vm.py has one: what libvirt tells goes to it while it lasts."""
 
     id: str
     progress: Progress

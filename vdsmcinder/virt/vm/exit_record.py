@@ -13,9 +13,9 @@ import libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.metadata import VmMetadata
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason
-from vdsmcinder.virt.vm import VM
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason
+from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Interface
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.status import ExitCode, PauseCode, Status
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.status import ExitCode, PauseCode, Status
 
 _FROM_OUTSIDE = "somebody did that through libvirt, not through this daemon"
 _PAUSED: Mapping[PauseCode, str] = {

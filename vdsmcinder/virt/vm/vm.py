@@ -29,17 +29,17 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor import process
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt import faults, lifecycle, story
 from vdsmcinder.virt.domain import stats
 from vdsmcinder.virt.domain.domain import Domain
-from vdsmcinder.virt.freezing import Freezing, LateThaw
-from vdsmcinder.virt.io_trouble import IoTrouble
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.migration import Migration
-from vdsmcinder.virt.monitor import Monitor
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.status import Exit, PauseCode, Status, after
 from vdsmcinder.virt.storage.preflight import Preflight
+from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
+from vdsmcinder.virt.vm.freeze_state import Freezing, LateThaw
+from vdsmcinder.virt.vm.io_errors import IoTrouble
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.migration import Migration
+from vdsmcinder.virt.vm.qemu_monitor import Monitor
+from vdsmcinder.virt.vm.status import Exit, PauseCode, Status, after
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class VM:
         if self.hash == known.devices_hash or not settled:
             return
         with logs.caused_by(self._command):
-            for clause in story.devices_changed(known, self.domain):
+            for clause in event_log.devices_changed(known, self.domain):
                 log.info("%s: %s", self.name, clause)
         self.services.on_change(self)
 
@@ -259,10 +259,10 @@ class VM:
         change = self._explained(change)
         with logs.caused_by(self._command):
             lasted_s = (_now_ms() - self.status_changed_ms) / 1000
-            # From trouble with storage virt/resume.py brings it back, of itself.
+            # From trouble with storage virt/vm/io_resume.py brings it back, of itself.
             ours = logs.cause() is not None or self.io.code is not None
-            told = story.changed(self.status, lasted_s, status, change, asked_for=ours)
-            log.log(story.severity(change), "%s %s", self.name, told)
+            told = event_log.changed(self.status, lasted_s, status, change, asked_for=ours)
+            log.log(event_log.severity(change), "%s %s", self.name, told)
         self._become(status, change)
 
     def _become(self, status: Status, change: Change) -> None:
@@ -306,7 +306,7 @@ class VM:
         assert status is not None, (
             "whatever a domain's state is, one that is powering up gets there"
         )
-        log.info("%s %s", self.name, story.found(status, change, process.age_s(self.pid)))
+        log.info("%s %s", self.name, event_log.found(status, change, process.age_s(self.pid)))
         self._become(status, change)
 
     @contextlib.contextmanager
@@ -371,10 +371,10 @@ class VM:
         try:
             return await self.call(func, *args)
         except libvirt.libvirtError as e:
-            raise faults.explain(e, f"VM {self.id} could not be {doing}", failure) from e
+            raise libvirt_errors.explain(e, f"VM {self.id} could not be {doing}", failure) from e
 
     async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
-        """Run func(domain, *args), as virt/monitor.py does."""
+        """Run func(domain, *args), as virt/vm/qemu_monitor.py does."""
         return await self.monitor.call(func, *args, timeout_s=timeout_s)
 
     def _monitor_is_back(self) -> None:

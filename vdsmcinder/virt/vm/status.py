@@ -45,7 +45,7 @@ class Cause(enum.Enum):
 # How to read it: in the status of the row, the cause on the left leads to the status on the right.
 # A cause that a row does not name leaves the status as it is; after() tells that by returning None.
 # Down is final: a VM that is to run again is destroyed and created anew.
-# While a VM migrates, libvirt's events go to its migration (virt/migration.py), which says what
+# While a VM migrates, libvirt's events go to its migration (virt/vm/migration.py), which says what
 # came of it when it is over.
 TRANSITIONS: Mapping[Status, Mapping[Cause, Status]] = {
     Status.WAIT_FOR_LAUNCH: {

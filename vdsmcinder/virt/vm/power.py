@@ -22,11 +22,11 @@ from vdsmcinder.errors import (
     UnsupportedOperation,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
-from vdsmcinder.virt import faults, lifecycle
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.lifecycle import Change
-from vdsmcinder.virt.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
-from vdsmcinder.virt.vm import NOT_STARTED_YET, VM
+from vdsmcinder.virt.vm import libvirt_errors, lifecycle
+from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
+from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ async def start(vm: VM) -> None:
             )
         except libvirt.libvirtError as e:
             action = f"VM {vm.id} could not be started"
-            _start_failed(vm, faults.explain(e, action, CreateFailed, vm.domain.drives).message)
+            _start_failed(
+                vm, libvirt_errors.explain(e, action, CreateFailed, vm.domain.drives).message
+            )
         except ConnectionLost as e:
             log.warning("whether %s was started is known when libvirt is back: %s", vm.name, e)
             vm.adrift = True
@@ -107,7 +109,7 @@ async def destroy(vm: VM, graceful_attempts: int) -> None:
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 action = f"VM {vm.id} was ended but could not be removed from libvirt"
-                raise faults.explain(e, action, DestroyFailed) from e
+                raise libvirt_errors.explain(e, action, DestroyFailed) from e
 
 
 async def _kill(vm: VM, graceful_attempts: int) -> None:
@@ -124,8 +126,10 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:
-        if not faults.nothing_to_end(e):
-            raise faults.explain(e, f"VM {vm.id} could not be destroyed", DestroyFailed) from e
+        if not libvirt_errors.nothing_to_end(e):
+            raise libvirt_errors.explain(
+                e, f"VM {vm.id} could not be destroyed", DestroyFailed
+            ) from e
     if vm.status not in NOT_STARTED_YET:
         vm.apply(lifecycle.DESTROYED)
 
@@ -261,7 +265,7 @@ def _destroy(domain: libvirt.virDomain, graceful_attempts: int) -> None:
             domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
             return
         except libvirt.libvirtError as e:
-            if faults.nothing_to_end(e):
+            if libvirt_errors.nothing_to_end(e):
                 return
             log.warning("%s does not end gracefully: %s", domain.name(), e)
     domain.destroy()
