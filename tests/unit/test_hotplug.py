@@ -16,7 +16,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.virt.domain.domain import Domain
-from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
+from vdsmcinder.virt.live.disk_request import parse_hotplug, parse_hotunplug
 
 LIVE = Domain.from_xml((Path(__file__).parent / "data" / "domains" / "live.xml").read_text())
 VDA_ALIAS = "ua-6d5b02f4-55d6-4b4a-8a53-4b1a7ac44f01"

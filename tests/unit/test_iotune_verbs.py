@@ -11,7 +11,7 @@ from vdsmcinder.errors import InvalidParameter, MissingParameter
 from vdsmcinder.rpc.wire import iotune
 from vdsmcinder.virt.disk import iotune_policy
 from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
-from vdsmcinder.virt.iotune import Tunable
+from vdsmcinder.virt.live.iotune import Tunable
 
 QOS = """
 <metadata><t:qos xmlns:t='http://ovirt.org/vm/tune/1.0'><t:vcpuLimit>50</t:vcpuLimit><t:ioTune>

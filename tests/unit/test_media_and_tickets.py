@@ -7,8 +7,8 @@ import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
 from vdsmcinder.virt.disk.source import BlockSource, FileSource
-from vdsmcinder.virt.media import CdChange, parse_cd
-from vdsmcinder.virt.ticket import Ticket
+from vdsmcinder.virt.live.media import CdChange, parse_cd
+from vdsmcinder.virt.live.ticket import Ticket
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedOperation
-from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
+from vdsmcinder.virt.live.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
 
 MAC = "52:54:00:77:00:0A"
 ID = "6d5b02f4-55d6-4b4a-8a53-4b1a7ac44f01"

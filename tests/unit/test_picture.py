@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from vdsmcinder.virt.picture import PNG_SIGNATURE, png
+from vdsmcinder.virt.live.picture import PNG_SIGNATURE, png
 
 RED, GREEN, BLUE, WHITE = b"\xff\0\0", b"\0\xff\0", b"\0\0\xff", b"\xff\xff\xff"
 

@@ -13,11 +13,11 @@ from typing import Any
 from vdsmcinder.errors import UpdateDeviceFailed
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
-from vdsmcinder.virt import disks, iotune, media, nics, resize, resources, screenshot, ticket
 from vdsmcinder.virt.disk_checks import DiskChecks
+from vdsmcinder.virt.live import disks, iotune, media, nics, resize, resources, screenshot, ticket
+from vdsmcinder.virt.live.ticket import Ticket
 from vdsmcinder.virt.migrations import Migrations
 from vdsmcinder.virt.secrets.secret import Secret
-from vdsmcinder.virt.ticket import Ticket
 from vdsmcinder.virt.vm import guest_agent, power
 from vdsmcinder.virt.vm.registry import Registry
 

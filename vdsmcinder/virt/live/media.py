@@ -15,11 +15,11 @@ from lxml import etree
 
 from vdsmcinder.errors import ChangeDiskFailed, InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import Fields
-from vdsmcinder.virt import live
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.disk_params import BUS, INDEX, Device
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH, BlockSource, FileSource, Source
+from vdsmcinder.virt.live import device_ops
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
@@ -75,7 +75,7 @@ async def change_cd(vm: VM, spec: Any) -> None:
         flags = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if change.source.path else 0
         changed = replace(drive, source=change.source)
         try:
-            await live.change(vm, etree.tostring(changed.getXML(), encoding="unicode"), flags)
+            await device_ops.change(vm, etree.tostring(changed.getXML(), encoding="unicode"), flags)
         except libvirt.libvirtError as e:
             await vm.refresh()
             action = f"the CD in drive {drive.name} of VM {vm.id} could not be changed"

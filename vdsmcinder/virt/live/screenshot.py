@@ -11,7 +11,7 @@ import contextlib
 import libvirt
 
 from vdsmcinder.errors import Unexpected, UnsupportedOperation
-from vdsmcinder.virt.picture import PNG_SIGNATURE, png
+from vdsmcinder.virt.live.picture import PNG_SIGNATURE, png
 from vdsmcinder.virt.vm.vm import VM
 
 _FIRST_SCREEN = 0

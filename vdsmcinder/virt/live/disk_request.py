@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The parameters of VM.hotplugDisk and VM.hotunplugDisk, in both of their forms.
 
-virt/disks.py plugs the Drive and looks for the one to unplug. The forms are contract/wire.md's:
-{vmId, drive: {...}} and {vmId, xml: "<hotplug>..." or a fragment of a domain}.
+virt/live/disks.py plugs the Drive and looks for the one to unplug. The forms are
+contract/wire.md's: {vmId, drive: {...}} and {vmId, xml: "<hotplug>..." or a fragment of a domain}.
 """
 
 from __future__ import annotations

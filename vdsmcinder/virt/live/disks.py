@@ -20,9 +20,9 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
-from vdsmcinder.virt import live
 from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.hotplug import parse_hotplug, parse_hotunplug
+from vdsmcinder.virt.live import device_ops
+from vdsmcinder.virt.live.disk_request import parse_hotplug, parse_hotunplug
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
@@ -42,7 +42,7 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
         claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"
         try:
-            await live.plug(vm, _xml(drive))
+            await device_ops.plug(vm, _xml(drive))
         except libvirt.libvirtError as e:
             action = f"{disk} could not be plugged into VM {vm.id}, which is as it was"
             raise libvirt_errors.explain(e, action, HotplugDiskFailed) from e
@@ -65,8 +65,8 @@ async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
         vm.require_running("unplugged from")
         drive = _plugged(vm, params)
         try:
-            await live.unplug(vm, drive.alias or "")
-        except live.StillPlugged as e:
+            await device_ops.unplug(vm, drive.alias or "")
+        except device_ops.StillPlugged as e:
             raise _kept(vm, drive, str(e)) from None
         except VMIsDown as e:
             raise VMIsDown(f"disk {drive.name} was not unplugged: {e.message}") from None

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parameters of the NIC verbs, in both of their forms, read into what virt/nics.py works with.
+"""The parameters of the NIC verbs, in both of their forms, read into what virt/live/nics.py works
+with.
 
 The forms are contract/wire.md's: {vmId, nic: {...}} and {vmId, xml: "<hotplug>..." or a fragment};
 for VM.updateDevice contract/types.txt's vmUpdateInterfaceDeviceParams and vmUpdateXMLDeviceParams.

@@ -20,9 +20,9 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt import live
 from vdsmcinder.virt.disk.disk_params import USER_ALIAS
-from vdsmcinder.virt.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
+from vdsmcinder.virt.live import device_ops
+from vdsmcinder.virt.live.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
@@ -38,7 +38,7 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
         interface = parse_plug(params)
         _refuse_twice(vm, interface)
         try:
-            await live.plug(vm, _text(interface))
+            await device_ops.plug(vm, _text(interface))
         except libvirt.libvirtError as e:
             action = (
                 f"NIC {_name(interface)} could not be plugged into VM {vm.id}, which is as it was"
@@ -56,8 +56,8 @@ async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
         interface = _plugged(vm, parse_unplug(params), HotunplugNicFailed)
         name = _name(interface)
         try:
-            await live.unplug(vm, child_attribute(interface, "alias", "name") or "")
-        except live.StillPlugged as e:
+            await device_ops.unplug(vm, child_attribute(interface, "alias", "name") or "")
+        except device_ops.StillPlugged as e:
             raise HotunplugNicFailed(
                 f"NIC {name} is still plugged into VM {vm.id}: {e}; take it down in the guest and "
                 "call again",
@@ -83,7 +83,7 @@ async def update(vm: VM, params: Mapping[str, Any]) -> None:
         name = _name(interface)
         change.apply(interface)
         try:
-            await live.change(vm, _text(interface))
+            await device_ops.change(vm, _text(interface))
         except libvirt.libvirtError as e:
             await vm.refresh()
             action = f"NIC {name} of VM {vm.id} could not be changed"
