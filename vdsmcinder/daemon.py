@@ -46,7 +46,7 @@ from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.virt import clusters
 from vdsmcinder.virt.disk_checks import DiskChecks
-from vdsmcinder.virt.migrations import Migrations
+from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets.keyring import Keyring

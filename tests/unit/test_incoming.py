@@ -14,9 +14,9 @@ import pytest
 
 from vdsmcinder.client import arguments
 from vdsmcinder.rpc.schema import schema
-from vdsmcinder.virt import incoming
-from vdsmcinder.virt.incoming import Incoming
-from vdsmcinder.virt.travel import Counts
+from vdsmcinder.virt.migration import incoming
+from vdsmcinder.virt.migration.context import Counts
+from vdsmcinder.virt.migration.incoming import Incoming
 from vdsmcinder.virt.vm.migration import Handover
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

@@ -13,9 +13,9 @@ from typing import Any
 import libvirt
 import pytest
 
-from vdsmcinder.virt import migration_job, outgoing
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.outgoing import Outgoing
+from vdsmcinder.virt.migration import migration_job, outgoing
+from vdsmcinder.virt.migration.outgoing import Outgoing
 from vdsmcinder.virt.vm.io_errors import IoTrouble
 from vdsmcinder.virt.vm.migration import Phase, Progress
 from vdsmcinder.virt.vm.migration_request import Address

@@ -16,7 +16,7 @@ from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire.stats import EncodedStats
-from vdsmcinder.virt.departures import Departures
+from vdsmcinder.virt.migration.departures import Departures
 from vdsmcinder.virt.secrets.secret import RegisteredSecret, UsageType
 from vdsmcinder.virt.vm.status import Status
 

@@ -34,7 +34,7 @@ from vdsmcinder.system.counters import BOUNDS_S, Tally
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page
 from vdsmcinder.virt.domain.stats import DiskSample, NicSample, VmSample
-from vdsmcinder.virt.migrations import Migrations
+from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.status import Status

@@ -16,7 +16,7 @@ from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.disk_checks import DiskChecks
 from vdsmcinder.virt.live import disks, iotune, media, nics, resize, resources, screenshot, ticket
 from vdsmcinder.virt.live.ticket import Ticket
-from vdsmcinder.virt.migrations import Migrations
+from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import guest_agent, power
 from vdsmcinder.virt.vm.registry import Registry

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is done about a guest that writes faster than its memory is moved: a convergence schedule.
 
-virt/vm/migration_request.py reads it; virt/outgoing.py tells it of each pass over the guest's
-memory and does what it answers. It is pure: no clock, no libvirt.
+virt/vm/migration_request.py reads it; virt/migration/outgoing.py tells it of each pass over the
+guest's memory and does what it answers. It is pure: no clock, no libvirt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The parameters of VM.migrate: where a VM is to go, and how (contract/types.txt, MigrateParams).
 
-rpc/vm.py has them read here; virt/outgoing.py does what they say.
+rpc/vm.py has them read here; virt/migration/outgoing.py does what they say.
 """
 
 from __future__ import annotations

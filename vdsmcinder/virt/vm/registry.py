@@ -66,12 +66,11 @@ class Found:
 class Registry:
     """All VMs that are ours, by uuid.
 
-    recovered: False until libvirt's domains have been read for the first time.
-    unread: domains that are ours and that make no sense to us: by name, why not.
-    virt/migrations.py sets these: on_travelling, awaited with a VM that is found when the daemon
-    starts, and its document; it gives True if it takes care of it. on_stranger, called with a VM
-    that comes from another host unannounced. on_pass, called when QEMU begins another pass over the
-    memory of a VM that leaves.
+    recovered: False until libvirt's domains have been read for the first time. unread: domains that
+    are ours and that make no sense to us: by name, why not. virt/migration/migrations.py sets
+    these: on_travelling, awaited with a VM that is found when the daemon starts, and its document;
+    it gives True if it takes care of it. on_stranger, called with a VM that comes from another host
+    unannounced. on_pass, called when QEMU begins another pass over the memory of a VM that leaves.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The VMs that come to this host: announced by their source, taken in, let run or forgotten.
 
-rpc/vm.py calls it for the verbs that another host's daemon calls; virt/migrations.py builds it.
+rpc/vm.py calls it for the verbs that another host's daemon calls; virt/migration/migrations.py
+builds it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from vdsmcinder.errors import (
     TooManyMigrations,
     VMExists,
 )
-from vdsmcinder.virt import migration_job, reception
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.incoming import Incoming
+from vdsmcinder.virt.migration import destination_checks, migration_job
+from vdsmcinder.virt.migration.context import Travel
+from vdsmcinder.virt.migration.incoming import Incoming
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.travel import Travel
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Verdict
 from vdsmcinder.virt.vm.registry import Registry
@@ -50,7 +51,7 @@ class Arrivals:
         self._registry = registry
         self._travel = travel
         self._preflight = preflight
-        self._host = reception.Host(travel.connection, travel.secrets, available_mib)
+        self._host = destination_checks.Host(travel.connection, travel.secrets, available_mib)
         # One offer at a time, so that two do not count on the same memory.
         self._lock = asyncio.Lock()
         self._ended_s: dict[str, float] = {}

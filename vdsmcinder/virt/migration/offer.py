@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Offering a VM to another host: nothing moves before that host says that it can run it.
 
-virt/outgoing.py calls offer() when it is the VM's turn.
+virt/migration/outgoing.py calls offer() when it is the VM's turn.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vdsmcinder.errors import MigrationFailed, VdsmCinderError
-from vdsmcinder.virt import migration_job
+from vdsmcinder.virt.migration import migration_job
+from vdsmcinder.virt.migration.context import Travel
 from vdsmcinder.virt.secrets.secret import SecretSpec
-from vdsmcinder.virt.travel import Travel
 from vdsmcinder.virt.vm.migration import Acceptance, Offer, Peer, PeerRefused, error_of
 from vdsmcinder.virt.vm.migration_request import MigrationRequest
 from vdsmcinder.virt.vm.vm import VM
 
 if TYPE_CHECKING:
-    from vdsmcinder.virt.outgoing import Outgoing
+    from vdsmcinder.virt.migration.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 

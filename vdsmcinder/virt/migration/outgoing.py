@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM on its way from this host to another: offered there, copied by libvirt, handed over.
 
-virt/migrations.py makes one for VM.migrate, and for each VM that was on its way when the daemon
-started; virt/settling.py finds out what came of it. Who may run the VM when is told in
-virt/vm/migration.py.
+virt/migration/migrations.py makes one for VM.migrate, and for each VM that was on its way when the
+daemon started; virt/migration/handover.py finds out what came of it. Who may run the VM when is
+told in virt/vm/migration.py.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.hypervisor import process
-from vdsmcinder.virt import copying, migration_job, offering, settling
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.travel import Travel
+from vdsmcinder.virt.migration import copy_job, handover, migration_job, offer
+from vdsmcinder.virt.migration.context import Travel
 from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.convergence import Action, Convergence, Deed, Schedule
 from vdsmcinder.virt.vm.lifecycle import Change
@@ -229,7 +229,7 @@ class Outgoing:
         """
         self.phase = Phase.OFFERED
         peer = await self.peer()
-        encrypted = await offering.offer(self, request, peer)
+        encrypted = await offer.offer(self, request, peer)
         self.mark = replace(self.mark, encrypted=encrypted)
         await self.vm.command(
             migration_job.depart,
@@ -247,17 +247,17 @@ class Outgoing:
         self._watch_qemu()
         for action in request.schedule.init:
             await self._do(action)
-        await self._settled(copying.begin(self, request, encrypted=encrypted))
+        await self._settled(copy_job.begin(self, request, encrypted=encrypted))
 
     async def called_off(self, why: VdsmCinderError) -> None:
         """It does not come to be copied: the VM stays, as it is."""
         try:
-            change, xml = await self.vm.services.connection.on_domain(self.vm.id, settling.stay)
+            change, xml = await self.vm.services.connection.on_domain(self.vm.id, handover.stay)
             self.vm.take_xml(xml)
         except (libvirt.libvirtError, ResourceUnavailable):
             change = lifecycle.RUNNING
         if self._peer is not None:
-            self.spawn(settling.drop(self))
+            self.spawn(handover.drop(self))
         self.stays(self.ended or change, why)
 
     async def adopt(self) -> None:
@@ -274,7 +274,7 @@ class Outgoing:
         self._least_s = time.monotonic()
         watching = asyncio.create_task(self._watch())
         try:
-            await settling.settle(self, call)
+            await handover.settle(self, call)
         finally:
             watching.cancel()
             if self.qemu is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What migrations work with, and what they count.
 
-virt/migrations.py makes one Travel for all of them; metrics.py reads the counts.
+virt/migration/migrations.py makes one Travel for all of them; metrics.py reads the counts.
 """
 
 from __future__ import annotations

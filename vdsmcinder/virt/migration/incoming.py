@@ -4,8 +4,8 @@
 In post-copy libvirt lets it run while the rest of its memory is on its way: it is Up then, and its
 migration is not over.
 
-virt/migrations.py makes one for VM.migrationCreate, and for each domain that libvirt has of a VM
-that was on its way when the daemon started. Who may run the VM when is told in
+virt/migration/migrations.py makes one for VM.migrationCreate, and for each domain that libvirt has
+of a VM that was on its way when the daemon started. Who may run the VM when is told in
 virt/vm/migration.py.
 """
 
@@ -20,10 +20,10 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, VMExists
-from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.migration_job import Situation
-from vdsmcinder.virt.travel import Direction, Travel
+from vdsmcinder.virt.migration import migration_job
+from vdsmcinder.virt.migration.context import Direction, Travel
+from vdsmcinder.virt.migration.migration_job import Situation
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.migration import Handover, Progress

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether this host can run a VM that another host offers: asked before anything moves.
 
-virt/migrations.py calls check() for VM.migrationCreate.
+virt/migration/migrations.py calls check() for VM.migrationCreate.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from typing import Any, Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.virt.arrivals import Arrivals
-from vdsmcinder.virt.departures import Departures
+from vdsmcinder.virt.migration.arrivals import Arrivals
+from vdsmcinder.virt.migration.context import Counts, Travel
+from vdsmcinder.virt.migration.departures import Departures
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.travel import Counts, Travel
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Dial, Progress
 from vdsmcinder.virt.vm.registry import Registry

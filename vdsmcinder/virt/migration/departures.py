@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The VMs that leave this host: begun, queued, told of, cancelled, found again.
 
-rpc/vm.py calls it for VM.migrate and what belongs to it; virt/migrations.py builds it.
+rpc/vm.py calls it for VM.migrate and what belongs to it; virt/migration/migrations.py builds it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.outgoing import Outgoing
-from vdsmcinder.virt.travel import Direction, Travel
+from vdsmcinder.virt.migration.context import Direction, Travel
+from vdsmcinder.virt.migration.outgoing import Outgoing
 from vdsmcinder.virt.vm import lifecycle, migration
 from vdsmcinder.virt.vm.migration import Handover, Phase, Progress
 from vdsmcinder.virt.vm.migration_request import (

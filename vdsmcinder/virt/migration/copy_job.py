@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's call that copies a VM to another host, as a task: the first one, and those that resume.
 
-virt/outgoing.py begins it, virt/post_copy.py goes on with it.
+virt/migration/outgoing.py begins it, virt/migration/post_copy.py goes on with it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from vdsmcinder.virt import migration_job
-from vdsmcinder.virt.migration_job import Way
+from vdsmcinder.virt.migration import migration_job
+from vdsmcinder.virt.migration.migration_job import Way
 from vdsmcinder.virt.vm.migration_request import MigrationRequest
 
 if TYPE_CHECKING:
-    from vdsmcinder.virt.outgoing import Outgoing
+    from vdsmcinder.virt.migration.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Going on with a post-copy that broke off: the VM runs on the other host, its memory is on both.
 
-virt/settling.py has a Recovery for each migration. As long as both QEMU processes live nothing is
-lost: each keeps its half, and the guest waits for memory that is not there. Often the connection
-comes to life by itself when the network is back. When QEMU has given it up, the source has libvirt
-make another (VIR_MIGRATE_POSTCOPY_RESUME), again and again.
+virt/migration/handover.py has a Recovery for each migration. As long as both QEMU processes live
+nothing is lost: each keeps its half, and the guest waits for memory that is not there. Often the
+connection comes to life by itself when the network is back. When QEMU has given it up, the source
+has libvirt make another (VIR_MIGRATE_POSTCOPY_RESUME), again and again.
 https://www.qemu.org/docs/master/devel/migration/postcopy.html#postcopy-recovery
 
 QEMU takes part in that only while its main loop runs, and the main loop itself may wait for memory
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, PeerUnreachable, ResourceUnavailable, VMExists
-from vdsmcinder.virt import copying, migration_job
+from vdsmcinder.virt.migration import copy_job, migration_job
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.migration import PeerRefused, Verdict, error_of
 
 if TYPE_CHECKING:
-    from vdsmcinder.virt.outgoing import Outgoing
+    from vdsmcinder.virt.migration.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Recovery:
         self._reached_s = self._reached_s or time.monotonic()
         if min(self._going.still_s, time.monotonic() - self._reached_s) >= DEAD_S:
             await self._have_qemu_notice()
-        return copying.resume(self._going)
+        return copy_job.resume(self._going)
 
     def _see_progress(self) -> None:
         transferred = self._going.progress.transferred

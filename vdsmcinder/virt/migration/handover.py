@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Finding out what came of a migration, whoever failed meanwhile, and having both hosts agree.
 
-virt/outgoing.py calls settle(). There are three ends: the VM's QEMU process here has ended, so that
-the copy may run; it goes on here, so that the copy must not; or it stands here and the copy may run
-already, so that the other host has to be asked. In post-copy the copy runs and needs what is here:
-when that breaks off it is no end, but virt/post_copy.py's.
+virt/migration/outgoing.py calls settle(). There are three ends: the VM's QEMU process here has
+ended, so that the copy may run; it goes on here, so that the copy must not; or it stands here and
+the copy may run already, so that the other host has to be asked. In post-copy the copy runs and
+needs what is here: when that breaks off it is no end, but virt/migration/post_copy.py's.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMExists,
 )
-from vdsmcinder.virt import migration_job
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.migration_job import Situation
-from vdsmcinder.virt.post_copy import FIRST_RETRY_S, MOST_RETRY_S, STILL_S, CopyEnded, Recovery
+from vdsmcinder.virt.migration import migration_job
+from vdsmcinder.virt.migration.migration_job import Situation
+from vdsmcinder.virt.migration.post_copy import (
+    FIRST_RETRY_S,
+    MOST_RETRY_S,
+    STILL_S,
+    CopyEnded,
+    Recovery,
+)
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.migration import Handover, PeerRefused, Phase, Verdict, error_of
 
 if TYPE_CHECKING:
-    from vdsmcinder.virt.outgoing import Outgoing
+    from vdsmcinder.virt.migration.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 
