@@ -44,11 +44,11 @@ from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.system.supervision import Supervision
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
-from vdsmcinder.virt import clusters
-from vdsmcinder.virt.disk_checks import DiskChecks
+from vdsmcinder.virt.fleet import clusters
+from vdsmcinder.virt.fleet.disk_checks import DiskChecks
+from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
+from vdsmcinder.virt.fleet.sampler import Sampler
 from vdsmcinder.virt.migration.migrations import Migrations
-from vdsmcinder.virt.missing_secrets import MissingSecrets
-from vdsmcinder.virt.sampler import Sampler
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight

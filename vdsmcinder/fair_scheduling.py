@@ -2,7 +2,7 @@
 """The event loop's time, shared out in turns: who has much to do does not keep others waiting.
 
 transport/stomp_server.py asks for turns for connections that have sent more than one go can answer,
-rpc/dispatch.py for long batches, virt/sampler.py for samples of many VMs.
+rpc/dispatch.py for long batches, virt/fleet/sampler.py for samples of many VMs.
 """
 
 from __future__ import annotations

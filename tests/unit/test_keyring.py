@@ -22,7 +22,7 @@ import pytest
 
 from vdsmcinder.system import fdstore
 from vdsmcinder.system.fdstore import FdStore
-from vdsmcinder.virt.missing_secrets import MissingSecrets
+from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secret import SecretSpec
 
@@ -244,7 +244,7 @@ async def test_a_systemd_that_is_silent_is_told(
 async def test_the_engine_is_asked_until_nothing_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vdsmcinder.virt.missing_secrets.REPEAT_S", 0.01)
+    monkeypatch.setattr("vdsmcinder.virt.fleet.missing_secrets.REPEAT_S", 0.01)
     vm = SimpleNamespace(
         name="db", running=True, domain=SimpleNamespace(secret_uuids=frozenset({ONE, TWO}))
     )

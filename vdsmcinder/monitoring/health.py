@@ -15,8 +15,8 @@ from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
+from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.migration.arrivals import Arrivals
-from vdsmcinder.virt.missing_secrets import MissingSecrets
 from vdsmcinder.virt.vm.registry import Registry
 
 # A certificate that ends sooner than this should have been renewed by now. Before, that it ends is

@@ -19,8 +19,8 @@ from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.wire import ceph as wire_ceph
 from vdsmcinder.rpc.wire import common, host, iotune
 from vdsmcinder.rpc.wire.stats import EncodedStats
-from vdsmcinder.virt.disk_checks import DiskChecks
-from vdsmcinder.virt.missing_secrets import MissingSecrets
+from vdsmcinder.virt.fleet.disk_checks import DiskChecks
+from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM

@@ -13,7 +13,7 @@ from typing import Any
 from vdsmcinder.errors import UpdateDeviceFailed
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
-from vdsmcinder.virt.disk_checks import DiskChecks
+from vdsmcinder.virt.fleet.disk_checks import DiskChecks
 from vdsmcinder.virt.live import disks, iotune, media, nics, resize, resources, screenshot, ticket
 from vdsmcinder.virt.live.ticket import Ticket
 from vdsmcinder.virt.migration.migrations import Migrations

@@ -13,7 +13,7 @@ from typing import Any
 
 from vdsmcinder.ceph.cluster_monitor import ClusterState, MonitorState
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt.disk_checks import DiskCheck
+from vdsmcinder.virt.fleet.disk_checks import DiskCheck
 
 
 def clusters(states: Collection[ClusterState]) -> list[dict[str, Any]]:
