@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 
 from lab.engine import new_id
 from tests.faults.scene import Scene, until
-from vdsmcinder.client import issuing
+from vdsmcinder.client.pki import certificates
 from vdsmcinder.errors import RemoteError
 
 # Where libvirt keeps what it knows of domains: those that are defined, and those that run.
@@ -200,14 +200,14 @@ async def renew_certificate(scene: Scene) -> None:
 
 def _shorten(scene: Scene) -> None:
     pki, mine = scene.daemon.pki, scene.daemon.pki.identity(scene.host.name).cert
-    authority = issuing.Authority(
+    authority = certificates.Authority(
         x509.load_pem_x509_certificate(pki.ca.read_bytes()),
         serialization.load_pem_private_key(pki.ca.with_suffix(".key").read_bytes(), None),
     )
     _backup(scene).write_bytes(mine.read_bytes())
     old = x509.load_pem_x509_certificate(mine.read_bytes())
     days = CERTIFICATE_S / 86400
-    short = authority.sign(issuing.Wish.like(old), old.public_key(), days)
+    short = authority.sign(certificates.Wish.like(old), old.public_key(), days)
     mine.write_bytes(short.public_bytes(serialization.Encoding.PEM))
 
 

@@ -13,8 +13,11 @@ import time
 import pytest
 
 from vdsmcinder.ceph.findings import Check
-from vdsmcinder.client import cli, doctor, doctor_host, doctor_libvirt, system
-from vdsmcinder.client.doctor import Examination
+from vdsmcinder.client import cli, system
+from vdsmcinder.client.doctor import host as doctor_host
+from vdsmcinder.client.doctor import libvirt as doctor_libvirt
+from vdsmcinder.client.doctor import run as doctor
+from vdsmcinder.client.doctor.run import Examination
 from vdsmcinder.config import Config, Listen
 from vdsmcinder.transport.certificates import Held, Owner
 

@@ -14,8 +14,10 @@ import pytest
 from cryptography import x509
 
 from vdsmcinder import config
-from vdsmcinder.client import cli, issuing, pki, pki_files
-from vdsmcinder.client.issuing import Authority, Wish
+from vdsmcinder.client import cli
+from vdsmcinder.client.pki import certificates, init
+from vdsmcinder.client.pki import files as pki_files
+from vdsmcinder.client.pki.certificates import Authority, Wish
 
 OK, REFUSED, USAGE, SOON, EXPIRED = 0, 1, 2, 4, 5
 
@@ -93,11 +95,11 @@ def sentence(outcome: Outcome, code: int, *words: str) -> None:
 def test_init_makes_what_openssl_takes(made: Path) -> None:
     verified(made)
     certificate = one(made / "certs/vdsmcert.pem")
-    assert issuing.names_of(certificate) == ["node7.example.com", "192.0.2.7"]
+    assert certificates.names_of(certificate) == ["node7.example.com", "192.0.2.7"]
     assert certificate.subject.rfc4514_string() == "CN=node7.example.com,O=vdsm-cinder"
     for cert, key in (("cacert", "cakey"), ("vdsmcert", "vdsmkey"), ("clientcert", "clientkey")):
-        private = issuing.key_of((made / f"keys/{key}.pem").read_bytes(), key)
-        assert issuing.belong(one(made / f"certs/{cert}.pem"), private)
+        private = certificates.key_of((made / f"keys/{key}.pem").read_bytes(), key)
+        assert certificates.belong(one(made / f"certs/{cert}.pem"), private)
 
 
 def test_a_client_cannot_pass_for_a_host(made: Path) -> None:
@@ -157,8 +159,8 @@ def test_what_cannot_be_written_leaves_nothing(host: Path, run: Pki) -> None:
 
 
 def test_by_default_it_takes_the_names_of_this_machine(made: Path, run: Pki) -> None:
-    assert run("renew", *[f"--name={n}" for n in pki.host_names()]).code == OK
-    names = issuing.names_of(one(made / "certs/vdsmcert.pem"))
+    assert run("renew", *[f"--name={n}" for n in init.host_names()]).code == OK
+    names = certificates.names_of(one(made / "certs/vdsmcert.pem"))
     assert {"localhost", "127.0.0.1", os.uname().nodename} <= set(names)
     assert not names[0].startswith("localhost")
 
@@ -175,7 +177,7 @@ def test_a_long_name_does_not_fit_the_subject_but_the_certificate(run: Pki, host
     name = "node7." + "department." * 6 + "example.com"
     assert run("init", "--name", name).code == OK
     certificate = one(host / "certs/vdsmcert.pem")
-    assert issuing.names_of(certificate) == [name]
+    assert certificates.names_of(certificate) == [name]
     assert certificate.subject.rfc4514_string() == "CN=node7,O=vdsm-cinder"
 
 
@@ -226,8 +228,8 @@ def test_renew_keeps_keys_names_and_the_ca(made: Path, run: Pki) -> None:
     assert changed == {"certs/vdsmcert.pem", "certs/clientcert.pem"}
     new = one(made / "certs/vdsmcert.pem")
     assert new.serial_number != old.serial_number
-    assert issuing.ends(new) > issuing.ends(old)
-    assert (new.subject, issuing.names_of(new)) == (old.subject, issuing.names_of(old))
+    assert certificates.ends(new) > certificates.ends(old)
+    assert (new.subject, certificates.names_of(new)) == (old.subject, certificates.names_of(old))
     assert stat.S_IMODE((made / "certs/vdsmcert.pem").stat().st_mode) == 0o640
     verified(made)
 
@@ -240,8 +242,8 @@ def test_renew_can_replace_keys_and_names(made: Path, run: Pki) -> None:
     assert after["keys/vdsmkey.pem"] != before["keys/vdsmkey.pem"]
     assert stat.S_IMODE((made / "keys/vdsmkey.pem").stat().st_mode) in (0o600, 0o640)
     certificate = one(made / "certs/vdsmcert.pem")
-    assert issuing.belong(certificate, issuing.key_of(after["keys/vdsmkey.pem"], "it"))
-    assert issuing.names_of(certificate) == ["node9"]
+    assert certificates.belong(certificate, certificates.key_of(after["keys/vdsmkey.pem"], "it"))
+    assert certificates.names_of(certificate) == ["node9"]
     verified(made)
 
 
@@ -250,10 +252,10 @@ def test_a_renewed_ca_and_the_old_one_serve_old_and_new_certificates(made: Path,
     assert run("renew", "--within", "1", "--with-ca").out.startswith("nothing to renew")
     new = Authority(
         one(made / "certs/cacert.pem"),
-        issuing.key_of((made / "keys/cakey.pem").read_bytes(), "it"),
+        certificates.key_of((made / "keys/cakey.pem").read_bytes(), "it"),
     ).renewed(days=5000)
     # Old certificates by the new CA, then new ones by the old CA.
-    verified(made, ca=issuing.certificate_pem(new.certificate))
+    verified(made, ca=certificates.certificate_pem(new.certificate))
     assert run("renew", "--with-ca").code == OK
     assert (made / "certs/cacert.pem").read_bytes() != old_ca
     verified(made, ca=old_ca)
@@ -270,19 +272,19 @@ def test_renew_within_leaves_what_lasts(made: Path, run: Pki) -> None:
 
 def test_a_certificate_never_outlives_its_ca(run: Pki, host: Path) -> None:
     assert run("init", "--ca-days", "10").code == OK
-    assert issuing.ends(one(host / "certs/vdsmcert.pem")) == issuing.ends(
+    assert certificates.ends(one(host / "certs/vdsmcert.pem")) == certificates.ends(
         one(host / "certs/cacert.pem")
     )
 
 
 def test_certificates_of_others_are_left_alone(made: Path, run: Pki) -> None:
     before = files(made)
-    key = issuing.new_key()
+    key = certificates.new_key()
     foreign = Authority.made("engine", 10).sign(Wish.of_host(["node7"]), key.public_key(), 10)
-    (made / "certs/vdsmcert.pem").write_bytes(issuing.certificate_pem(foreign))
+    (made / "certs/vdsmcert.pem").write_bytes(certificates.certificate_pem(foreign))
     sentence(run("renew"), REFUSED, "issued by CN=engine CA,O=vdsm-cinder", "by the engine")
     assert files(made)["certs/clientcert.pem"] == before["certs/clientcert.pem"]
-    (made / "keys/cakey.pem").write_bytes(issuing.key_pem(key))
+    (made / "keys/cakey.pem").write_bytes(certificates.key_pem(key))
     sentence(run("renew"), REFUSED, "cakey.pem is not the key of the CA")
     (made / "keys/cakey.pem").write_text("rubbish")
     sentence(run("renew"), REFUSED, "cakey.pem holds no private key")
@@ -316,9 +318,9 @@ def test_show_fails_when_something_ends_soon_or_has_ended(made: Path, run: Pki) 
         "expires soon",
         "expires soon",
     ]
-    key = issuing.new_key()
+    key = certificates.new_key()
     old = Authority.made("engine", 1).sign(Wish.of_host(["x"]), key.public_key(), 0)
-    (made / "certs/vdsmcert.pem").write_bytes(issuing.certificate_pem(old))
+    (made / "certs/vdsmcert.pem").write_bytes(certificates.certificate_pem(old))
     shown = run("show")
     assert "an hour or less ago" in shown.out
     sentence(shown, EXPIRED, "vdsmcert.pem has expired; renew it")

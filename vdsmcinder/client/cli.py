@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vdsmcinder import __version__
-from vdsmcinder.client import commands, pki_words, tables
+from vdsmcinder.client import commands, tables
 from vdsmcinder.client.exit_codes import INTERRUPTED, OK, REFUSED, USAGE, CommandFailed
+from vdsmcinder.client.pki import words
 from vdsmcinder.config import DEFAULT_PATH, Listen
 from vdsmcinder.errors import RemoteError
 
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_calls(add)
     _add_secrets(add)
     _add_doctor(add)
-    pki_words.add(sub, _Parser, _help_formatter)
+    words.add(sub, _Parser, _help_formatter)
     completion = add("completion", commands.completion, "print a completion script", "bash|zsh")
     # The scripts themselves ask for ids and names.
     completion.add_argument(

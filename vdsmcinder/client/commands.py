@@ -215,7 +215,7 @@ def pki(args: argparse.Namespace) -> None:
         )
     try:
         # cryptography takes longer to load than all the rest.
-        from vdsmcinder.client import pki as certificates  # noqa: PLC0415
+        from vdsmcinder.client.pki import init as certificates  # noqa: PLC0415
     except ModuleNotFoundError as e:
         raise CommandFailed(
             f"pki needs the Python module {e.name}; install python3-cryptography"
@@ -229,7 +229,7 @@ def doctor(args: argparse.Namespace) -> None:
         raise UsageError("doctor looks at this machine; run it on that host, without --host")
     try:
         # Half of the daemon's code, which no other command needs.
-        from vdsmcinder.client import doctor as examining  # noqa: PLC0415
+        from vdsmcinder.client.doctor import run as examining  # noqa: PLC0415
     except ModuleNotFoundError as e:
         package = f"python3-{e.name}"
         raise CommandFailed(f"doctor needs the Python module {e.name}; install {package}") from e

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine that an operator's command runs on: its programs, its packages, its units.
 
-The doctor (client/doctor.py) asks it; whatever is run has a deadline and ends with whoever waits.
+The doctor (client/doctor/run.py) asks it; whatever is run has a deadline and ends with whoever
+waits.
 """
 
 from __future__ import annotations

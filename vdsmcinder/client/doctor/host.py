@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host as the doctor sees it, and its checks of what is neither libvirt's nor Ceph's.
 
-client/doctor.py runs the checks. Each looks at one thing, and says what mends it on this system.
+client/doctor/run.py runs the checks. Each looks at one thing, and says what mends it on this
+system.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from vdsmcinder.monitoring.certificate_expiry import DAY_S
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 
 SERVICE, SOCKET = "vdsm-cinderd.service", "vdsm-cinderd.socket"
-PROBE = Path(__file__).with_name("doctor_probe.py")
+PROBE = Path(__file__).with_name("probe.py")
 # The daemon's answer is waited for less long than any check lasts.
 ANSWER_S = 6.0
 CONFIGURATION, DAEMON = Check("configuration"), Check("daemon")
@@ -43,7 +44,7 @@ _HOLDER = re.compile(r'\("([^"]+)",pid=(\d+)')
 class Host:
     """What the checks share. trouble: why the configuration is not in force; empty if it is.
 
-    socket: the daemon's unix socket. asking: for what libvirt tells client/doctor_probe.py.
+    socket: the daemon's unix socket. asking: for what libvirt tells client/doctor/probe.py.
     """
 
     settings: Config
@@ -81,7 +82,7 @@ async def ask_libvirt(uri: str, timeout_s: float) -> dict[str, Any]:
 
 
 async def _probe(**asked: Any) -> dict[str, Any]:
-    """What client/doctor_probe.py finds as the daemon's user; {error} if that cannot be run."""
+    """What client/doctor/probe.py finds as the daemon's user; {error} if that cannot be run."""
     words = (sys.executable, "-I", str(PROBE))
     told = await system.run(*words, stdin=json.dumps(asked), identity=system.daemon_identity())
     if told.code != 0:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's checks of libvirt, of what it needs to run VMs on Ceph, and of the VMs' secrets.
 
-client/doctor.py runs them. What libvirt says comes from client/doctor_probe.py, which asks as the
-daemon's user.
+client/doctor/run.py runs them. What libvirt says comes from client/doctor/probe.py, which asks as
+the daemon's user.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.client import system
-from vdsmcinder.client.doctor_host import Host
+from vdsmcinder.client.doctor.host import Host
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's checks of disks on Ceph: through the daemon, which has the keys, or without it.
 
-client/doctor.py runs them. A key that the operator gives, from a file or stdin, goes to a worker of
-our own (ceph/worker.py) as the daemon's would.
+client/doctor/run.py runs them. A key that the operator gives, from a file or stdin, goes to a
+worker of our own (ceph/worker.py) as the daemon's would.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vdsmcinder.ceph import diagnosis
 from vdsmcinder.ceph.findings import Check, Finding, State
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.client import secrets, sources, system, vms
-from vdsmcinder.client.doctor_host import Host
-from vdsmcinder.client.doctor_libvirt import domain_of
+from vdsmcinder.client.doctor.host import Host
+from vdsmcinder.client.doctor.libvirt import domain_of
 from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError

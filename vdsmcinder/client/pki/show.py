@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinder pki show: what certificates say, how long they last, and what to do about it.
 
-client/cli.py calls show(), client/pki.py the rest. It works on files of this machine.
+client/cli.py calls show(), client/pki/init.py the rest. It works on files of this machine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 from cryptography import x509
 
 from vdsmcinder import tls_errors
-from vdsmcinder.client import issuing, pki_files, tables
+from vdsmcinder.client import tables
 from vdsmcinder.client.exit_codes import EXPIRED, EXPIRES_SOON, CommandFailed
-from vdsmcinder.client.pki_files import Layout, Pair
+from vdsmcinder.client.pki import certificates as issuing
+from vdsmcinder.client.pki import files
+from vdsmcinder.client.pki.files import Layout, Pair
 from vdsmcinder.client.tables import BOLD, DIM, GREEN, RED, YELLOW
 
 CA, HOST, CLIENT, FILE = "CA", "host", "client", "certificate"
@@ -94,7 +96,7 @@ def show(args: argparse.Namespace) -> None:
     if args.file:
         shown = [Entry(FILE, path, c) for path in args.file for c in certificates(path)]
     else:
-        shown = entries(pki_files.layout(args.dir, args.config))
+        shown = entries(files.layout(args.dir, args.config))
     if args.json:
         print_json(shown, args.within)
     else:
@@ -120,7 +122,7 @@ def _of_pair(of: str, pair: Pair) -> list[Entry]:
 
 def certificates(path: Path) -> list[x509.Certificate]:
     """The certificates of a file. Raises InputRefused if there is none."""
-    return issuing.certificates_of(pki_files.read(path), str(path))
+    return issuing.certificates_of(files.read(path), str(path))
 
 
 def days_left(certificate: x509.Certificate) -> float:

@@ -2,7 +2,7 @@
 """vdsm-cinder doctor: all that a VM on Ceph needs on this host, checked one by one.
 
 client/cli.py calls doctor(). The checks run side by side, each with a deadline, and need no daemon;
-client/doctor_host.py, doctor_libvirt.py and doctor_disks.py have them.
+client/doctor/host.py, libvirt.py and disks.py have them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import Callable
 
 from vdsmcinder.ceph.findings import Check, Finding, State
-from vdsmcinder.client import doctor_disks, doctor_host, doctor_libvirt, tables
-from vdsmcinder.client.doctor_disks import Wanted
-from vdsmcinder.client.doctor_host import Host
+from vdsmcinder.client import tables
+from vdsmcinder.client.doctor import disks, libvirt
+from vdsmcinder.client.doctor import host as doctor_host
+from vdsmcinder.client.doctor.disks import Wanted
+from vdsmcinder.client.doctor.host import Host
 from vdsmcinder.client.exit_codes import UNSURE, UNWELL, CommandFailed
 from vdsmcinder.client.system import libvirt_units
 from vdsmcinder.client.tables import DIM, GREEN, RED, YELLOW
@@ -61,7 +63,7 @@ def doctor(args: argparse.Namespace) -> None:
 
     Raises Unwell and Unsure, when that is printed; UsageError, InputRefused.
     """
-    wanted = doctor_disks.wanted(args)
+    wanted = disks.wanted(args)
     found = asyncio.run(_examine(args, wanted))
     if args.json:
         print(json.dumps({"state": _worst(found).value, "checks": list(map(_fields, found))}))
@@ -76,16 +78,16 @@ def _examinations(wanted: Wanted | None) -> list[Examination]:
         Examination("daemon", doctor_host.daemon, "systemctl restart vdsm-cinderd"),
         Examination("port", doctor_host.port, see),
         Examination("certificates", doctor_host.certificates, restart),
-        Examination("libvirt", doctor_libvirt.libvirt, restart),
-        Examination("KVM", doctor_libvirt.kvm, restart),
-        Examination("QEMU", doctor_libvirt.qemu, restart),
+        Examination("libvirt", libvirt.libvirt, restart),
+        Examination("KVM", libvirt.kvm, restart),
+        Examination("QEMU", libvirt.qemu, restart),
         Examination("librbd", doctor_host.librbd, see),
-        Examination("secrets", doctor_libvirt.secrets, restart),
+        Examination("secrets", libvirt.secrets, restart),
     ]
     if wanted is not None:
-        look = functools.partial(doctor_disks.disks, asked=wanted)
+        look = functools.partial(disks.disks, asked=wanted)
         see = "see the cluster with 'ceph status'"
-        found.append(Examination("disk", look, see, doctor_disks.DEADLINE_S))
+        found.append(Examination("disk", look, see, disks.DEADLINE_S))
     return found
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from cryptography import x509
 
-from vdsmcinder.client import issuing, pki_files, pki_show
 from vdsmcinder.client.exit_codes import CommandFailed, InputRefused, UsageError
-from vdsmcinder.client.issuing import Authority, Wish
-from vdsmcinder.client.pki_files import Draft, Layout, Pair
-from vdsmcinder.client.pki_show import certificates, days_left
+from vdsmcinder.client.pki import certificates as issuing
+from vdsmcinder.client.pki import files as pki_files
+from vdsmcinder.client.pki import show
+from vdsmcinder.client.pki.certificates import Authority, Wish
+from vdsmcinder.client.pki.files import Draft, Layout, Pair
+from vdsmcinder.client.pki.show import certificates, days_left
 from vdsmcinder.host import netlink
 
 RELOAD = ("systemctl", "reload", "vdsm-cinderd.service")
@@ -41,11 +43,11 @@ def init(args: argparse.Namespace) -> None:
     drafts += _issued(authority, layout.client, client, args.days)
     drafts += _issued(authority, layout.host, host, args.days, owner)
     pki_files.write(drafts, replace=args.force)
-    entries = pki_show.entries(layout)
+    entries = show.entries(layout)
     if args.json:
-        pki_show.print_json(entries, 0)
+        show.print_json(entries, 0)
         return
-    pki_show.print_blocks(entries, 0)
+    show.print_blocks(entries, 0)
     print(_next_steps(layout, args.client, names[0], args.ca_from is None))
     if owner is None:
         print(_only_ours(layout.host.key, args.owner))
@@ -151,7 +153,7 @@ def renew(args: argparse.Namespace) -> None:
     if args.with_ca and _is_due(authority.certificate, args.within):
         authority = authority.renewed(args.ca_days)
         drafts.append(_again(layout.ca.certificate, authority.certificate))
-    if issuing.ends(authority.certificate) <= pki_show.now():
+    if issuing.ends(authority.certificate) <= show.now():
         raise InputRefused(
             f"the CA of {layout.ca.certificate} has expired, so nothing that it signs is valid; "
             "renew it too, with --with-ca, and bring its new certificate to the clients"
@@ -207,13 +209,13 @@ def _again(path: Path, certificate: x509.Certificate) -> Draft:
 
 
 def _tell_renewed(args: argparse.Namespace, layout: Layout, written: set[Path]) -> None:
-    renewed = [entry for entry in pki_show.entries(layout) if entry.path in written]
+    renewed = [entry for entry in show.entries(layout) if entry.path in written]
     if args.json:
-        pki_show.print_json(renewed, 0)
+        show.print_json(renewed, 0)
     elif not renewed:
         print(f"nothing to renew: everything lasts longer than {args.within} days")
     else:
-        pki_show.print_blocks(renewed, 0)
+        show.print_blocks(renewed, 0)
         _print_what_now(layout, written, reloads=args.reload)
     if args.reload and renewed:
         _reload()
@@ -264,5 +266,5 @@ def _opened(pair: Pair) -> Authority:
 ACTIONS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "init": init,
     "renew": renew,
-    "show": pki_show.show,
+    "show": show.show,
 }
