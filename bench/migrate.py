@@ -19,9 +19,9 @@ from lab.daemon import HostDaemon
 from lab.domains import pty_console
 from lab.engine import Engine
 from lab.host import Host
+from lab.migrating_vm import Traveller
 from lab.running import Lab
 from lab.steps import Step
-from lab.traveller import Traveller
 
 ROUNDS = 6
 # A goal on the figures that a user sees, as a share of virsh's.

@@ -13,10 +13,10 @@ import sys
 from lab.base import LabError
 from lab.daemon import HostDaemon
 from lab.engine import Engine
+from lab.migrating_vm import Traveller
 from lab.running import Lab
 from lab.stage import Show
 from lab.steps import Steps
-from lab.traveller import Traveller
 
 SLOW_MIB_S = 4
 RECORDS = 20

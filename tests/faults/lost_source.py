@@ -10,8 +10,8 @@ import asyncio
 import shlex
 
 from lab.base import LabError
-from tests.faults.road import Road
 from tests.faults.scene import until
+from tests.faults.two_hosts import Road
 
 
 async def cut_off(road: Road) -> None:

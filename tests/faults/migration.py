@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults import lost_source, post_copy
-from tests.faults.injuries import CEPH_PORTS
-from tests.faults.road import FAST_MIB_S, Road, virsh
+from tests.faults.faults import CEPH_PORTS
 from tests.faults.scene import until
+from tests.faults.two_hosts import FAST_MIB_S, Road, virsh
 from vdsmcinder.errors import RemoteError
 
 

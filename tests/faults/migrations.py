@@ -23,8 +23,8 @@ from lab.steps import Steps
 from tests.faults import arguments as arguments_of
 from tests.faults import report
 from tests.faults.migration import ROWS, Row
-from tests.faults.road import ABSENT, Road, road
 from tests.faults.scene import Late, until
+from tests.faults.two_hosts import ABSENT, Road, road
 from vdsmcinder.errors import RemoteError
 
 RECORDS = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.road import Road
 from tests.faults.scene import until
+from tests.faults.two_hosts import Road
 
 # Passes over a guest's memory that are not made.
 NEVER = 10**6

@@ -112,7 +112,7 @@ class Scene:
     """The lab's host2 with all that the rows need.
 
     engine: sets things up and examines them; calling: the one that calls all the time.
-    belongings: what rows have added, which goes with the scene. cast: deeds.py's.
+    belongings: what rows have added, which goes with the scene. cast: kill_during_verb.py's.
     dismissed: VMs that a row has ended on purpose.
     """
 

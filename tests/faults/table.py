@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.ceph import Ceph
-from tests.faults import injuries, straits
-from tests.faults.deeds import DEEDS, TIMES, Deed, killing_during
+from tests.faults import faults, resource_exhaustion
+from tests.faults.kill_during_verb import DEEDS, TIMES, Deed, killing_during
 from tests.faults.scene import Scene
 
 Act = Callable[[Scene], Awaitable[None]]
@@ -54,8 +54,8 @@ class Row:
     name: str
     title: str
     inject: Act
-    heal: Act = injuries.nothing
-    prepare: Act = injuries.nothing
+    heal: Act = faults.nothing
+    prepare: Act = faults.nothing
     writes: Writes = Writes.GO_ON
     hold_s: float = 1.0
     told: Told | None = None
@@ -98,15 +98,15 @@ ROWS: Sequence[Row] = (
     Row(
         "daemon-killed",
         "the daemon: kill -9",
-        injuries.kill_daemon,
+        faults.kill_daemon,
         silent_s=4,
         short=True,
     ),
     Row(
         "libvirtd-killed",
         "libvirtd: kill -9, back after 2 s",
-        injuries.kill_libvirtd,
-        injuries.start_libvirtd,
+        faults.kill_libvirtd,
+        faults.start_libvirtd,
         told=Told("health is degraded", _degraded, 2),
         plugs=40,
         hold_s=2,
@@ -116,16 +116,16 @@ ROWS: Sequence[Row] = (
     Row(
         "daemon-and-libvirtd-killed",
         "the daemon and libvirtd: kill -9",
-        injuries.kill_daemon_and_libvirtd,
-        injuries.start_libvirtd,
+        faults.kill_daemon_and_libvirtd,
+        faults.start_libvirtd,
         silent_s=4,
         true_s=10,
     ),
     Row(
         "libvirtd-stopped",
         "libvirtd: SIGSTOP for 20 s",
-        injuries.stop_libvirtd,
-        injuries.continue_libvirtd,
+        faults.stop_libvirtd,
+        faults.continue_libvirtd,
         told=Told("health is degraded", _degraded, 25),
         plugs=40,
         true_s=10,
@@ -133,7 +133,7 @@ ROWS: Sequence[Row] = (
     Row(
         "qemu-killed",
         "QEMU: kill -9",
-        injuries.kill_qemu,
+        faults.kill_qemu,
         writes=Writes.END,
         told=Told("Down, exitReason 2", _lost_qemu, 1),
         end="Down",
@@ -142,8 +142,8 @@ ROWS: Sequence[Row] = (
     Row(
         "qemu-stopped",
         "QEMU: SIGSTOP for 5 s",
-        injuries.stop_qemu,
-        injuries.continue_qemu,
+        faults.stop_qemu,
+        faults.continue_qemu,
         writes=Writes.STALL,
         told=Told("monitorResponse is -1", _monitor_silent, 2),
         hold_s=5,
@@ -152,29 +152,29 @@ ROWS: Sequence[Row] = (
     Row(
         "monitor-killed",
         "Ceph: one monitor killed",
-        injuries.kill_monitors("b"),
-        injuries.start_monitors,
+        faults.kill_monitors("b"),
+        faults.start_monitors,
         plugs=0,
     ),
     Row(
         "two-monitors-killed",
         "Ceph: two monitors killed, no quorum",
-        injuries.kill_monitors("b", "c"),
-        injuries.start_monitors,
+        faults.kill_monitors("b", "c"),
+        faults.start_monitors,
     ),
     Row(
         "all-monitors-killed",
         "Ceph: all three monitors killed",
-        injuries.kill_monitors("a", "b", "c"),
-        injuries.start_monitors,
+        faults.kill_monitors("a", "b", "c"),
+        faults.start_monitors,
         plugs=40,
         true_s=10,
     ),
     Row(
         "osd-killed",
         "Ceph: the OSD killed",
-        injuries.on_ceph(Ceph.kill_osd),
-        injuries.on_ceph(Ceph.start_osd, Ceph.wait_osd),
+        faults.on_ceph(Ceph.kill_osd),
+        faults.on_ceph(Ceph.start_osd, Ceph.wait_osd),
         writes=Writes.STALL,
         hold_s=3,
         short=True,
@@ -182,16 +182,16 @@ ROWS: Sequence[Row] = (
     Row(
         "osd-frozen",
         "Ceph: the OSD frozen",
-        injuries.on_ceph(Ceph.freeze_osd),
-        injuries.on_ceph(Ceph.thaw_osd),
+        faults.on_ceph(Ceph.freeze_osd),
+        faults.on_ceph(Ceph.thaw_osd),
         writes=Writes.STALL,
         hold_s=3,
     ),
     Row(
         "network-dropped",
         "network to Ceph: packets dropped",
-        injuries.cut_network("DROP"),
-        injuries.mend_network,
+        faults.cut_network("DROP"),
+        faults.mend_network,
         writes=Writes.STALL,
         plugs=40,
         hold_s=3,
@@ -199,8 +199,8 @@ ROWS: Sequence[Row] = (
     Row(
         "network-refused",
         "network to Ceph: connections refused",
-        injuries.cut_network("REJECT", "--reject-with", "tcp-reset"),
-        injuries.mend_network,
+        faults.cut_network("REJECT", "--reject-with", "tcp-reset"),
+        faults.mend_network,
         writes=Writes.STALL,
         plugs=40,
         hold_s=3,
@@ -208,60 +208,60 @@ ROWS: Sequence[Row] = (
     Row(
         "state-read-only",
         "libvirt's state directories: read-only",
-        straits.make_state_read_only,
-        straits.make_state_writable,
-        told=Told("VM.create says why not", straits.create_is_refused, 10),
+        resource_exhaustion.make_state_read_only,
+        resource_exhaustion.make_state_writable,
+        told=Told("VM.create says why not", resource_exhaustion.create_is_refused, 10),
     ),
     Row(
         "state-full",
         "libvirt's state directories: full",
-        straits.fill_state,
-        straits.free_state,
-        prepare=straits.move_state,
-        told=Told("VM.create says why not", straits.create_is_refused, 10),
+        resource_exhaustion.fill_state,
+        resource_exhaustion.free_state,
+        prepare=resource_exhaustion.move_state,
+        told=Told("VM.create says why not", resource_exhaustion.create_is_refused, 10),
     ),
     Row(
         "files-exhausted",
         "the daemon: no file descriptor left",
-        straits.exhaust_files,
-        straits.allow_files,
-        told=Told("nobody new is accepted", straits.nobody_new_is_accepted, 15),
+        resource_exhaustion.exhaust_files,
+        resource_exhaustion.allow_files,
+        told=Told("nobody new is accepted", resource_exhaustion.nobody_new_is_accepted, 15),
     ),
     Row(
         "memory-exhausted",
         "the daemon: no memory left",
-        straits.exhaust_memory,
-        straits.allow_memory,
-        told=Told("large requests are not answered", straits.memory_is_short, 15),
+        resource_exhaustion.exhaust_memory,
+        resource_exhaustion.allow_memory,
+        told=Told("large requests are not answered", resource_exhaustion.memory_is_short, 15),
         hold_s=5,
         silent_s=4,
     ),
     Row(
         "clock-stepped",
         "the daemon's clock: an hour forward, and back",
-        straits.step_clock_forward,
-        straits.step_clock_back,
-        told=Told("the host's time is wrong", straits.clock_is_wrong, 15),
+        resource_exhaustion.step_clock_forward,
+        resource_exhaustion.step_clock_back,
+        told=Told("the host's time is wrong", resource_exhaustion.clock_is_wrong, 15),
         hold_s=5,
         plugs=0,
-        environment=straits.STEPPED_CLOCK,
+        environment=resource_exhaustion.STEPPED_CLOCK,
     ),
     Row(
         "certificate-expired",
         "the host's certificate: expires under way",
-        straits.let_certificate_expire,
-        straits.renew_certificate,
-        told=Told("health says so, new clients refuse it", straits.expiry_is_told, 10),
+        resource_exhaustion.let_certificate_expire,
+        resource_exhaustion.renew_certificate,
+        told=Told("health says so, new clients refuse it", resource_exhaustion.expiry_is_told, 10),
         plugs=0,
     ),
     Row(
         "daemon-killed-with-many",
-        f"the daemon: kill -9 beside {straits.MANY} VMs more",
-        straits.kill_daemon_of_many,
-        straits.remove_many,
-        prepare=straits.make_many,
+        f"the daemon: kill -9 beside {resource_exhaustion.MANY} VMs more",
+        resource_exhaustion.kill_daemon_of_many,
+        resource_exhaustion.remove_many,
+        prepare=resource_exhaustion.make_many,
         # systemd starts it anew after half a second.
-        told=Told("all VMs are known", straits.many_are_known, 2.5),
+        told=Told("all VMs are known", resource_exhaustion.many_are_known, 2.5),
         silent_s=4,
     ),
     *map(_killed_during, DEEDS),

@@ -21,7 +21,7 @@ from lab.base import ENGINE_ADDRESS
 from lab.engine import new_id, secret_params
 from lab.host import MIGRATION_PKI
 from lab.lifecycle import USERFAULTFD, has_post_copy
-from lab.traveller import Traveller
+from lab.migrating_vm import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
 from tests.functional.helpers import (

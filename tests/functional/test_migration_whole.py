@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lab.engine import new_id
-from lab.traveller import Traveller
+from lab.migrating_vm import Traveller
 from tests.functional import vnc
 from tests.functional.guests import display
 from tests.functional.helpers import (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 
 from lab.steps import Steps
-from tests.faults.deeds import DEEDS
+from tests.faults.kill_during_verb import DEEDS
 from tests.faults.soak import Length, on_test_driver
 from vdsmcinder.rpc.schema import schema
 

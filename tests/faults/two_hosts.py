@@ -16,8 +16,8 @@ from lab.base import LabError
 from lab.daemon import HostDaemon
 from lab.engine import Engine
 from lab.host import Host
+from lab.migrating_vm import Traveller
 from lab.running import Lab
-from lab.traveller import Traveller
 from tests.faults.scene import LOOK_S, Keeper, until
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.client import SessionLost
