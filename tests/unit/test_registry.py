@@ -21,6 +21,7 @@ from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import power
+from vdsmcinder.virt.vm.status import ExitReason
 
 OURS = """
   <metadata>
@@ -205,6 +206,30 @@ async def test_a_disk_that_an_earlier_daemon_was_plugging_is_told_when_it_is_the
             await until(
                 lambda: "vdc" in registry.get(vm_id).domain.targets, f"only {disks.targets}"
             )
+
+
+async def test_an_end_of_the_guests_own_before_it_was_asked_is_told_as_the_guests(tmp_path):
+    vm_id = new_id()
+    async with running(tmp_path, **pluggable.host(tmp_path, document(vm_id))) as whole:
+        session = await whole.client()
+        await session.subscribe_events()
+        later = {"vmID": vm_id, "delay": 3600, "message": "", "timeout": 1, "force": True}
+        await session.call("VM.shutdown", later)
+        await told(session, vm_id, "Powering down")
+        domain(whole, vm_id).shutdown()
+        assert (await told(session, vm_id, "Down"))["exitReason"] == ExitReason.USER_SHUTDOWN
+        await session.close()
+
+
+async def test_an_end_that_was_asked_for_is_told_as_the_engines(tmp_path):
+    vm_id = new_id()
+    async with running(tmp_path, **pluggable.host(tmp_path, document(vm_id))) as whole:
+        session = await whole.client()
+        await session.subscribe_events()
+        now = {"vmID": vm_id, "delay": 0, "message": "", "timeout": 30, "force": False}
+        await session.call("VM.shutdown", now)
+        assert (await told(session, vm_id, "Down"))["exitReason"] == ExitReason.ADMIN_SHUTDOWN
+        await session.close()
 
 
 async def told(session: StompSession, vm_id: str, status: str) -> dict[str, Any]:

@@ -154,8 +154,6 @@ async def shutdown(
                 "first, or end it with VM.destroy"
             )
         vm.services.connection.require()
-        if not reboot:
-            vm.wanted_exit = lifecycle.ADMIN_SHUT_DOWN
         vm.apply(Change(Cause.REBOOT if reboot else Cause.POWER_DOWN))
     if message:
         log.info("%s is brought down in %g s: %s", vm.name, delay_s, message)
@@ -166,7 +164,11 @@ async def _bring_down(
     vm: VM, delay_s: float, reboot: bool, timeout_s: float | None, force: bool
 ) -> None:
     waiting = vm.status
-    await asyncio.sleep(delay_s)
+    if await _ends_within(vm, delay_s):
+        return
+    if not reboot:
+        # Not before: until it is asked, an end of the guest's own is the guest's.
+        vm.wanted_exit = lifecycle.ADMIN_SHUT_DOWN
     try:
         with vm.commanded():
             await _ask(vm, reboot)
@@ -183,6 +185,15 @@ async def _bring_down(
         await reset(vm)
     else:
         await _kill(vm, graceful_attempts=1)
+
+
+async def _ends_within(vm: VM, delay_s: float) -> bool:
+    """Wait for so long, or until the VM is Down: whether it is."""
+    try:
+        await asyncio.wait_for(vm.wait_until_down(), delay_s)
+    except asyncio.TimeoutError:
+        return False
+    return True
 
 
 async def _ask(vm: VM, reboot: bool) -> None:

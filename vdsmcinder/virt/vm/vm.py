@@ -397,6 +397,11 @@ class VM:
             self._watchers.append(watcher)
             await watcher
 
+    async def wait_until_down(self) -> None:
+        """Return when the VM is Down."""
+        while self.running:
+            await self.wait_while(self.status)
+
     def _wake_watchers(self) -> None:
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
