@@ -232,6 +232,63 @@ async def test_an_end_that_was_asked_for_is_told_as_the_engines(tmp_path):
         await session.close()
 
 
+async def _destroyed(whole: Whole, vm_id: str) -> None:
+    await whole.daemon._registry.destroy(vm_id, 0)
+
+
+async def _undefined(whole: Whole, vm_id: str) -> None:
+    domain(whole, vm_id).destroy()
+    await until(lambda: status(whole, vm_id) == "Down", "its end was not told")
+    domain(whole, vm_id).undefine()
+
+
+async def _started_again(whole: Whole, vm_id: str) -> None:
+    domain(whole, vm_id).destroy()
+    await until(lambda: status(whole, vm_id) == "Down", "its end was not told")
+    domain(whole, vm_id).create()
+
+
+@pytest.mark.parametrize("end", [_destroyed, _undefined, _started_again])
+async def test_what_was_to_happen_to_a_vm_ends_with_it(tmp_path, end):
+    """What presses a power button later would press that of the next VM of its id."""
+    ended = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    vm_id = new_id()
+    with plugs():
+        async with running(tmp_path, **pluggable.host(tmp_path, document(vm_id))) as whole:
+            vm = whole.daemon._registry.get(vm_id)
+            vm.spawn(wait())
+            await asyncio.sleep(0)
+            await end(whole, vm_id)
+            await asyncio.wait_for(ended.wait(), 10)
+            assert whole.daemon._registry.find(vm_id) is not vm
+            # Nothing begins for it any more either, such as when its monitor is back.
+            known = asyncio.all_tasks()
+            vm.spawn(wait())
+            assert asyncio.all_tasks() <= known
+
+
+async def test_a_shutdown_that_was_called_for_later_is_not_that_of_the_next_vm(tmp_path):
+    vm_id = new_id()
+    later = {"vmID": vm_id, "delay": 3600, "message": "", "timeout": 1, "force": True}
+    with plugs():
+        async with running(tmp_path, **pluggable.host(tmp_path, document(vm_id))) as whole:
+            session = await whole.client()
+            await session.call("VM.shutdown", later)
+            (waiting,) = (t for t in asyncio.all_tasks() if "_bring_down" in repr(t.get_coro()))
+            await session.call("VM.destroy", {"vmID": vm_id})
+            params = {"vmID": vm_id, "vmParams": pluggable.domain(vm_id)}
+            await session.call("VM.create", params)
+            assert waiting.done()
+            await session.close()
+
+
 async def told(session: StompSession, vm_id: str, status: str) -> dict[str, Any]:
     event = await session.wait_for_event(
         lambda e: e["params"].get(vm_id, {}).get("status") == status, 10

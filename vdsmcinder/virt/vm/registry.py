@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -91,7 +91,7 @@ class Registry:
         self._connection = connection
         self._options = vm_options
         self._vms: dict[str, VM] = {}
-        self._strangers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._services = Services(
             connection,
             secrets,
@@ -164,7 +164,8 @@ class Registry:
             self.forget(vm)
             raise
         log.info("%s is defined: %s", vm.name, event_log.described(vm.domain))
-        vm.spawn(_start(vm, claims))
+        # Not the VM's own: what ends with the VM could keep its images claimed.
+        self._spawn(_start(vm, claims))
         return vm
 
     async def _define(self, vm: VM, request: DomainRequest) -> None:
@@ -200,9 +201,17 @@ class Registry:
                 self.forget(vm)
 
     def forget(self, vm: VM) -> None:
-        """Take a VM off the list."""
+        """Take a VM off the list, and end what is still to happen to it."""
         if self._vms.get(vm.id) is vm:
             del self._vms[vm.id]
+        vm.end()
+
+    def _list(self, vm: VM) -> None:
+        """Put a VM on the list, in place of another of its id."""
+        replaced = self._vms.get(vm.id)
+        self._vms[vm.id] = vm
+        if replaced is not None:
+            replaced.end()
 
     def storage_may_be_back(self) -> None:
         """Have the VMs that are paused for I/O errors look for their storage now."""
@@ -211,10 +220,21 @@ class Registry:
 
     async def close(self) -> None:
         """End all tasks; the VMs run on."""
-        for task in self._strangers:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._strangers, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(vm.close() for vm in self._vms.values()))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Own a task that may outlast a VM; its failure is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the registry failed", exc_info=task.exception())
 
     # For VMs that come from another host
 
@@ -280,7 +300,7 @@ class Registry:
             vm = VM(domain.uuid, domain.xml, self._services)
             ended = change.cause is Cause.STOPPED and exit_record.recorded(vm.domain.metadata)
             travels = not ended and await self.on_travelling(vm, domain.xml)
-            self._vms[domain.uuid] = vm
+            self._list(vm)
             if travels:
                 return
         elif vm.starting:
@@ -324,9 +344,7 @@ class Registry:
         vm = self._of_event(uuid)
         if vm is None:
             if (event, detail) == _COMES:
-                task = asyncio.create_task(self._stranger(uuid))
-                self._strangers.add(task)
-                task.add_done_callback(self._strangers.discard)
+                self._spawn(self._stranger(uuid))
             return
         change = lifecycle.from_event(event, detail)
         if change is not None and change.cause is Cause.STOPPED:
@@ -336,11 +354,11 @@ class Registry:
             return
         if event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED and not (vm.running or vm.doomed):
             log.warning("%s was removed from libvirt by somebody else", vm.name)
-            del self._vms[uuid]
+            self.forget(vm)
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED and not (vm.running or vm.doomed):
             log.warning("%s was started again by somebody else", vm.name)
-            vm.spawn(self._recover())
+            self._spawn(self._recover())
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             vm.process_began()

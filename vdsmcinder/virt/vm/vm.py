@@ -115,6 +115,7 @@ class VM:
         self._commands: list[logs.Cause] = []
         self._watchers: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     # What is known of it
 
@@ -409,7 +410,10 @@ class VM:
                 watcher.set_result(None)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Own a task of this VM's; its failure is logged."""
+        """Own a task of this VM's, which ends with it; its failure is logged."""
+        if self._closed:
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -419,10 +423,16 @@ class VM:
         if not task.cancelled() and task.exception() is not None:
             log.error("a task of %s failed", self.name, exc_info=task.exception())
 
-    async def close(self) -> None:
-        """End the VM's tasks, not the VM."""
+    def end(self) -> None:
+        """Begin to end the VM's tasks, not the VM: this is not the one of that id any more."""
+        self._closed = True
+        self.freezing.end()
         for task in self._tasks:
             task.cancel()
+
+    async def close(self) -> None:
+        """End the VM's tasks, not the VM."""
+        self.end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
