@@ -19,9 +19,13 @@ from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.migration.migrations import Migrations
+from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import power
+from vdsmcinder.virt.vm.registry import Found, Registry
 from vdsmcinder.virt.vm.status import ExitReason
+from vdsmcinder.virt.vm.vm import VM
 
 OURS = """
   <metadata>
@@ -230,6 +234,50 @@ async def test_an_end_that_was_asked_for_is_told_as_the_engines(tmp_path):
         await session.call("VM.shutdown", now)
         assert (await told(session, vm_id, "Down"))["exitReason"] == ExitReason.ADMIN_SHUTDOWN
         await session.close()
+
+
+async def test_a_recovery_during_which_libvirt_goes_is_not_done_with_a_vm_missing(
+    tmp_path, monkeypatch
+):
+    """It goes while a VM is looked at that may be on its way to another host."""
+    vm_id, other = new_id(), new_id()
+    going = iter([ConnectionLost("libvirt went away during the call"), None])
+    found = Migrations._found
+
+    async def lose(self: Migrations, vm: VM, xml: str) -> bool:
+        if vm.id == vm_id and (lost := next(going)) is not None:
+            raise lost
+        return await found(self, vm, xml)
+
+    monkeypatch.setattr(Migrations, "_found", lose)
+    options = pluggable.host(tmp_path, document(vm_id), document(other))
+    async with running(tmp_path, **options) as whole:
+        assert (status(whole, vm_id), status(whole, other)) == ("Up", "Up")
+        assert whole.daemon._registry.unread == {}
+
+
+async def test_recoveries_come_one_after_the_other(tmp_path, monkeypatch):
+    read, under_way, at_once = Registry._read_domains, 0, []
+
+    async def count(self: Registry) -> list[Found]:
+        nonlocal under_way
+        under_way += 1
+        at_once.append(under_way)
+        try:
+            await asyncio.sleep(0)  # here the other one's turn comes
+            return await read(self)
+        finally:
+            under_way -= 1
+
+    async def at_once_done(self: Secrets) -> None:
+        pass
+
+    async with running(tmp_path, **pluggable.host(tmp_path, document(new_id()))) as whole:
+        monkeypatch.setattr(Registry, "_read_domains", count)
+        monkeypatch.setattr(Secrets, "restore", at_once_done)
+        registry = whole.daemon._registry
+        await asyncio.gather(registry._recover(), registry._recover())
+        assert at_once == [1, 1]
 
 
 async def _destroyed(whole: Whole, vm_id: str) -> None:

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 # How often the domains are read again because some of them changed meanwhile.
 READINGS = 10
+RETRY_S = 1.0
 # The event that tells that libvirt begins to take in a domain of another host.
 _COMES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED)
 
@@ -88,6 +89,8 @@ class Registry:
         self.recovered = False
         self.unread: Mapping[str, str] = {}
         self._heard_of: set[str] = set()
+        # One recovery at a time: what one has read is older than what the next has told.
+        self._recovering = asyncio.Lock()
         self._connection = connection
         self._options = vm_options
         self._vms: dict[str, VM] = {}
@@ -259,8 +262,13 @@ class Registry:
     async def _recover(self) -> None:
         """Read all our domains: at start, and after libvirt was gone.
 
-        Raises what Connection.call raises; the connection then calls again.
+        Raises libvirt.libvirtError and ResourceUnavailable (40), such as when libvirt goes away
+        again: then not all are known, and it is to be called again.
         """
+        async with self._recovering:
+            await self._recover_all()
+
+    async def _recover_all(self) -> None:
         await self._services.secrets.restore()
         # Those that are created meanwhile may be missing in what is found.
         known = {vm.id: vm for vm in self.vms() if not vm.starting}
@@ -270,6 +278,9 @@ class Registry:
             logs.vm_id.set(domain.uuid)
             try:
                 await self._take_over(domain)
+            except ResourceUnavailable:
+                # libvirt has gone, or does not answer: the domain itself may be all right.
+                raise
             except VdsmCinderError as e:
                 # One that a newer daemon may have defined must not keep us from all the others.
                 log.error("domain %s is ours and cannot be read: %s", domain.uuid, e)
@@ -281,6 +292,15 @@ class Registry:
         self.unread = unread
         self.recovered = True
         log.info("%d VMs, %d of them running", len(self._vms), sum(v.running for v in self.vms()))
+
+    async def _recover_while_up(self) -> None:
+        """Recover; if that fails, again until it does not, or the connection does it anyway."""
+        while self._connection.ready:
+            try:
+                return await self._recover()
+            except (libvirt.libvirtError, ResourceUnavailable) as e:
+                log.error("what libvirt runs cannot be read: %s; trying on", e)
+            await asyncio.sleep(RETRY_S)
 
     async def _read_domains(self) -> list[Found]:
         """Our domains as they are now, and not older than what events told meanwhile."""
@@ -358,7 +378,7 @@ class Registry:
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED and not (vm.running or vm.doomed):
             log.warning("%s was started again by somebody else", vm.name)
-            self._spawn(self._recover())
+            self._spawn(self._recover_while_up())
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             vm.process_began()
