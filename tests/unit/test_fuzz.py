@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.__main__ import pieces
 from tests.fuzz.targets import CORPUS, TARGETS, _dispatcher, check_reply
-from tests.unit.serving import listening
+from tests.unit.transport.serving import listening
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.stomp.frames import Frame, encode
 

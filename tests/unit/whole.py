@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab.pki import Pki, make_pki
-from tests.unit.serving import client_tls, until
+from tests.unit.transport.serving import client_tls, until
 from vdsmcinder import config
 from vdsmcinder.daemon import Daemon
 from vdsmcinder.stomp.client import StompSession, connect

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Host.* and VM.* verbs through the dispatcher, over stand-ins for what asks libvirt."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.rpc.test_wire import UUID, XML, vm
+from vdsmcinder.errors import NoSuchVM, SecretMalformed
+from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
+from vdsmcinder.rpc.host import HostVerbs
+from vdsmcinder.rpc.schema import schema
+from vdsmcinder.rpc.vm import VmVerbs
+from vdsmcinder.rpc.wire.stats import EncodedStats
+from vdsmcinder.virt.migration.departures import Departures
+from vdsmcinder.virt.secrets.secret import RegisteredSecret, UsageType
+from vdsmcinder.virt.vm.status import Status
+
+OTHER = "11111111-2222-4333-8444-555555555555"
+CALLER = Caller("", "root", "unix")
+
+
+class FakeRegistry:
+    """Two VMs, and what was asked of them."""
+
+    recovered = True
+
+    def __init__(self):
+        self.known = {UUID: vm(), OTHER: vm(id=OTHER, name="db", status=Status.PAUSED)}
+        self.asked = []
+
+    def vms(self):
+        return list(self.known.values())
+
+    def find(self, vm_id):
+        return self.known.get(vm_id)
+
+    def get(self, vm_id):
+        if vm_id not in self.known:
+            raise NoSuchVM(f"there is no VM {vm_id}")
+        return self.known[vm_id]
+
+    async def create(self, vm_id, params):
+        self.asked.append((vm_id, params))
+        return vm(status=Status.WAIT_FOR_LAUNCH, sample=None, pid=0)
+
+    async def destroy(self, vm_id, graceful_attempts):
+        self.asked.append((vm_id, graceful_attempts))
+
+
+class FakeSecrets:
+    """Remembers what it was given."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def register(self, params, clear):
+        if not all(isinstance(p, dict) for p in params):
+            raise SecretMalformed("secrets[0] must be an object")
+        self.asked.append((params, clear))
+
+    async def unregister(self, uuids):
+        self.asked.append(uuids)
+
+    async def registered(self):
+        return [RegisteredSecret(UUID, UsageType.CEPH, f"ovirt/{UUID}")]
+
+
+@pytest.fixture
+def registry():
+    return FakeRegistry()
+
+
+@pytest.fixture
+def secrets():
+    return FakeSecrets()
+
+
+@pytest.fixture
+def call(registry, secrets, caplog):
+    """Calls a verb; the result has to fit the schema."""
+    nothing = SimpleNamespace()
+    host = HostVerbs(registry, secrets, *[nothing] * 4, EncodedStats(), nothing)
+    migrations = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
+    verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing))
+    dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
+
+    async def called(verb, *params):
+        request = {"jsonrpc": "2.0", "method": verb, "params": params, "id": 1}
+        reply = dispatcher.handle(json.dumps(request).encode(), CALLER)
+        content = json.loads(reply if isinstance(reply, bytes) else await reply)
+        assert "does not fit the schema" not in caplog.text
+        return content["result"] if "result" in content else content["error"]["code"]
+
+    return called
+
+
+@pytest.mark.parametrize("verb", ["Host.ping", "Host.ping2"])
+async def test_ping(call, verb):
+    assert await call(verb) is True
+
+
+async def test_echo(call):
+    assert await call("Host.echo", "grüß\ud800") == "grüß\ud800"
+
+
+async def test_vm_list_in_its_three_forms(call):
+    assert await call("Host.getVMList") == [
+        {"vmId": UUID, "status": "Up"},
+        {"vmId": OTHER, "status": "Paused"},
+    ]
+    assert await call("Host.getVMList", False, [], True) == [UUID, OTHER]
+    assert await call("Host.getVMList", True, [], True) == [UUID, OTHER]
+    (full,) = await call("Host.getVMList", "true", [OTHER.upper()])
+    assert (full["vmName"], full["memSize"]) == ("db", 1024)
+
+
+async def test_ids_of_no_vm_are_passed_over(call):
+    unknown = OTHER.replace("1", "9")
+    assert await call("Host.getVMList", False, [unknown, OTHER], True) == [OTHER]
+    assert [d["vmId"] for d in await call("Host.getVMFullList", [unknown, UUID])] == [UUID]
+    assert await call("Host.dumpxmls", [unknown, UUID]) == {UUID: XML}
+    assert await call("Host.dumpxmls", [unknown]) == {}
+
+
+async def test_full_list_and_statistics_are_of_all_vms(call):
+    assert [d["vmId"] for d in await call("Host.getVMFullList")] == [UUID, OTHER]
+    assert [s["vmId"] for s in await call("Host.getAllVmStats")] == [UUID, OTHER]
+    assert (await call("Host.dumpxmls")).keys() == {UUID, OTHER}
+
+
+async def test_log_level(call):
+    name = "vdsmcinder.rpc.method"
+    try:
+        assert await call("Host.setLogLevel", "ERROR", name) is True
+        assert logging.getLogger(name).level == logging.ERROR
+    finally:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    assert await call("Host.setLogLevel", "ERROR", "no.such") == 91
+
+
+async def test_secrets(call, secrets):
+    assert await call("Host.registerSecrets", [{"uuid": UUID}], "true") is True
+    assert await call("Host.unregisterSecrets", [UUID, "nonsense"]) is True
+    assert secrets.asked == [([{"uuid": UUID}], True), [UUID, "nonsense"]]
+    assert await call("Host.registerSecrets", ["x"]) == 72
+    assert await call("Host.getSecrets") == [
+        {"uuid": UUID, "usageType": "ceph", "usageID": f"ovirt/{UUID}"}
+    ]
+
+
+async def test_create_and_destroy(call, registry):
+    created = await call("VM.create", UUID.upper(), {"vmId": UUID})
+    assert (created["vmId"], created["status"]) == (UUID, "WaitForLaunch")
+    assert await call("VM.destroy", UUID, "3") is True
+    assert registry.asked == [(UUID, {"vmId": UUID}), (UUID, 3)]
+
+
+async def test_one_vm(call):
+    assert (await call("VM.getInfo", UUID))["vmName"] == "web"
+    (stats,) = await call("VM.getStats", UUID)
+    assert stats["vmName"] == "web"
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("VM.getInfo", []),
+        ("VM.getStats", []),
+        ("VM.shutdown", []),
+        ("VM.reset", []),
+        ("VM.pause", []),
+        ("VM.cont", []),
+        ("VM.hotplugDisk", [{}]),
+        ("VM.hotunplugDisk", [{}]),
+        ("VM.hotplugNic", [{}]),
+        ("VM.hotunplugNic", [{}]),
+        ("VM.updateDevice", [{}]),
+        ("VM.changeCD", [""]),
+        ("VM.diskSizeExtend", [{}, "1"]),
+        ("VM.setIoTune", [[]]),
+        ("VM.getIoTune", []),
+        ("VM.getIoTunePolicy", []),
+        ("VM.freeze", []),
+        ("VM.thaw", []),
+        ("VM.snapshot", [[]]),
+        ("VM.setNumberOfCpus", [1]),
+        ("VM.setBalloonTarget", [1]),
+        ("VM.setTicket", ["x", 1]),
+        ("VM.screenshot", []),
+        ("VM.migrate", [{}]),
+        ("VM.migrateCancel", []),
+        ("VM.getMigrationStatus", []),
+        ("VM.migrateChangeParams", [{}]),
+    ],
+)
+async def test_a_vm_that_is_not_there(call, verb, more):
+    assert await call(verb, OTHER.replace("1", "9"), *more) == 1

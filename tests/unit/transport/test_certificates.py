@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Certificates that change while clients are connected."""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import shutil
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.base import run
+from tests.unit.transport.serving import Host, listening, until
+from vdsmcinder.stomp.client import connect
+from vdsmcinder.transport import certificates
+
+
+async def shown_serial(host: Host) -> str:
+    """The serial number of the certificate that the host shows to a new client."""
+    _, writer = await asyncio.open_connection("127.0.0.1", host.port, ssl=host.engine_tls)
+    serial: str = writer.get_extra_info("peercert")["serialNumber"]
+    writer.close()
+    return serial
+
+
+class Looks:
+    """Counts how often a file was looked at; there are three."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._stamp = certificates._stamp
+
+    def __call__(self, path: str) -> object:
+        self.count += 1
+        return self._stamp(path)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """Makes them frequent."""
+    looks = Looks()
+    monkeypatch.setattr(certificates, "POLL_S", 0.01)
+    monkeypatch.setattr(certificates, "_stamp", looks)
+    return looks
+
+
+def renew(host: Host, days: int = 30) -> None:
+    host.pki.renew_host("host", "127.0.0.1", days)
+
+
+@pytest.mark.usefixtures("looks")
+async def test_changed_files_are_used_for_new_clients_and_old_ones_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with listening(tmp_path, tls=True) as host:
+        engine = await connect("127.0.0.1", host.port, host.engine_tls)
+        old = await shown_serial(host)
+        renew(host)
+        await until(lambda: "were read again" in caplog.text, "the new files were not read")
+        assert await shown_serial(host) != old
+        assert await engine.call("echo", {"still": "here"}) == {"still": "here"}
+        await engine.close()
+
+
+async def test_a_broken_file_keeps_the_old_one_in_force_and_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, looks: Looks
+) -> None:
+    async with listening(tmp_path, tls=True) as host:
+        kept = host.listener.certificates
+        assert kept is not None
+        old = await shown_serial(host)
+        host.pki.identity("host").cert.write_text("not a certificate")
+        await until(lambda: kept.trouble, "the broken file was not noticed")
+        seen = looks.count
+        await until(lambda: looks.count > seen + 30, "the files were not looked at any more")
+        assert await shown_serial(host) == old
+        errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        assert len(errors) == 1
+        assert "stay in force: listen.certificate and listen.key" in errors[0]
+        renew(host)
+        await until(lambda: not kept.trouble, "the mended file was not noticed")
+        assert await shown_serial(host) != old
+
+
+async def test_a_file_that_is_gone_keeps_the_old_one_in_force(tmp_path: Path) -> None:
+    async with listening(tmp_path, tls=True) as host:
+        kept = host.listener.certificates
+        assert kept is not None
+        host.pki.identity("host").key.unlink()
+        kept.reload()
+        assert "listen.key" in kept.trouble
+        assert "cannot be read: No such file" in kept.trouble
+        await shown_serial(host)
+
+
+async def test_a_ca_that_is_replaced_shuts_its_clients_out(tmp_path: Path) -> None:
+    async with listening(tmp_path, tls=True) as host:
+        trusting = host.engine_tls
+        shutil.copy(host.pki.directory / "foreign-ca.pem", host.listen.ca)
+        assert host.listener.certificates is not None
+        host.listener.certificates.reload()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await connect("127.0.0.1", host.port, trusting)
+
+
+@pytest.mark.parametrize("days", [3, 40 * 365])
+async def test_how_long_a_certificate_holds(tmp_path: Path, days: int) -> None:
+    async with listening(tmp_path, tls=True) as host:
+        renew(host, days)  # after 2050 the date has another form
+        told = run(["openssl", "x509", "-enddate", "-noout", "-in", host.listen.certificate])
+        end = time.strptime(told.strip(), "notAfter=%b %d %H:%M:%S %Y GMT")
+        pem = host.pki.identity("host").cert.read_bytes()
+        assert certificates.not_after(b"\xff a comment\n" + pem + pem) == calendar.timegm(end)
+        trusted = pem.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
+        assert certificates.not_after(trusted) == calendar.timegm(end)

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VM.create's vmParams: the domain that each form comes to, and what is refused.
+
+The documents are checked against libvirt's own schema, as virt-xml-validate does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from tests.unit.virt.disk.test_drive import KEY, network
+from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
+from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
+from vdsmcinder.virt.domain.domain import Domain, is_ours
+
+DATA = Path(__file__).parents[2] / "data" / "domains"
+DRIVES = DATA.parent / "drives"
+ENGINE = (DATA / "engine.xml").read_text()
+UUID = "5b6bd08c-5a3e-4d4f-a1a2-b6d5cf0ae9a0"
+OTHER_UUID = "00000000-5a3e-4d4f-a1a2-b6d5cf0ae9a0"
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+
+
+def request(params: dict[str, Any], emulate: bool = False, ports: int = 2) -> DomainRequest:
+    return parse_request(UUID, params, allow_emulation=emulate, spare_pcie_ports=ports)
+
+
+def flat(*devices: Any, **changes: Any) -> dict[str, Any]:
+    """A flat description with these devices."""
+    return {"memSize": 256, "devices": list(devices), **changes}
+
+
+def flat_file(name: str) -> dict[str, Any]:
+    params: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
+    return params
+
+
+def xml_of(text: str, **params: Any) -> etree._Element:
+    return etree.fromstring(request({"xml": text, **params}).xml)
+
+
+@pytest.fixture(name="schema", scope="module")
+def _schema() -> etree.RelaxNG:
+    return etree.RelaxNG(file=str(SCHEMA))
+
+
+@pytest.mark.parametrize("emulate", [False, True])
+@pytest.mark.parametrize("name", ["flat", "flat_minimal", "engine"])
+def test_libvirt_takes_the_document(schema: etree.RelaxNG, name: str, emulate: bool) -> None:
+    params = {"xml": ENGINE} if name == "engine" else flat_file(name)
+    document = etree.fromstring(request(params, emulate).xml)
+    assert schema.validate(document), schema.error_log
+
+
+@pytest.mark.parametrize("path", sorted(DRIVES.glob("*.json")), ids=lambda p: p.stem)
+def test_libvirt_takes_each_disk(schema: etree.RelaxNG, path: Path) -> None:
+    described = json.loads(path.read_text())
+    if not described.keys().isdisjoint({"driver_volume_type", "connection_info"}):
+        described = {"connectionInfo": described}
+    described["type"] = "disk"
+    document = etree.fromstring(request(flat(described, emulatedMachine="pc")).xml)
+    # Unlike libvirt's parser, its schema does not know type none, which engines send.
+    for label in document.findall("devices/disk/source/seclabel"):
+        label.getparent().remove(label)
+    assert schema.validate(document), schema.error_log
+
+
+@pytest.mark.parametrize(("name", "emulate"), [("flat", False), ("flat_minimal", True)])
+def test_document(name: str, emulate: bool) -> None:
+    params = flat_file(name)
+    expected = (DATA / f"{name}.xml").read_text()
+    written = etree.canonicalize(request(params, emulate).xml, strip_text=True)
+    assert written == etree.canonicalize(expected, strip_text=True)
+
+
+def test_what_is_written_is_read() -> None:
+    params = flat_file("flat")
+    wanted = request(params)
+    domain = Domain.from_xml(wanted.xml)
+    assert (wanted.name, wanted.launch_paused) == ("web & db", True)
+    assert (domain.name, domain.memory_mib, domain.vcpus) == ("web & db", 1024, 2)
+    assert domain.cpu == params["cpuType"]
+    assert domain.metadata.launch_paused
+    assert domain.metadata.custom == params["custom"]
+    assert domain.metadata.min_guaranteed_mib == 512
+    assert [drive.target for drive in domain.drives] == ["vda", "sda", "sdc"]
+    assert domain.opaque_drives == ()
+
+
+def test_spare_ports_come_on_top() -> None:
+    def ports(spare: int) -> int:
+        document = etree.fromstring(request(flat(network()), ports=spare).xml)
+        return len(document.findall("devices/controller[@model='pcie-root-port']"))
+
+    assert ports(16) - ports(0) == 16
+    assert ports(0) > 0
+
+
+def test_disks_without_index_get_what_the_others_leave() -> None:
+    disks = [
+        network(index=None, path="v/1"),
+        network(index="0", path="v/2"),
+        network(index=None, path="v/3"),
+    ]
+    drives = Domain.from_xml(request(flat(*disks)).xml).drives
+    assert [(d.source.path, d.target) for d in drives] == [
+        ("v/1", "vdb"),
+        ("v/2", "vda"),
+        ("v/3", "vdc"),
+    ]
+
+
+def test_boot_order_of_devices_or_of_kinds() -> None:
+    def boots(*devices: Any) -> list[str]:
+        document = etree.fromstring(request(flat(*devices, boot="nc")).xml)
+        return [boot.get("dev") for boot in document.iterfind("os/boot")]
+
+    assert boots(network()) == ["network", "hd"]
+    assert boots(network(bootOrder=1)) == []
+
+
+def test_kernel_booted_directly() -> None:
+    params = flat(kernel="/boot/vmlinuz", initrd="/boot/initrd", kernelArgs="console=ttyS0")
+    os = etree.fromstring(request(params).xml).find("os")
+    assert [os.findtext(tag) for tag in ("kernel", "initrd", "cmdline")] == [
+        "/boot/vmlinuz",
+        "/boot/initrd",
+        "console=ttyS0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cpu_type", "mode"),
+    [
+        ("host-passthrough", "host-passthrough"),
+        ("hostPassthrough", "host-passthrough"),
+        ("host-model", "host-model"),
+        (None, "host-model"),
+        ("Haswell", "custom"),
+    ],
+)
+def test_cpu(cpu_type: str | None, mode: str) -> None:
+    params = flat(cpuType=cpu_type)
+    assert etree.fromstring(request(params).xml).find("cpu").get("mode") == mode
+    emulated = etree.fromstring(request(params, emulate=True).xml)
+    assert emulated.get("type") == "qemu"
+    assert emulated.find("cpu").get("mode") == "maximum"
+    assert emulated.find("cpu/topology") is not None
+
+
+def test_emulation_asked_for_by_the_engine() -> None:
+    assert etree.fromstring(request(flat(kvmEnable="false")).xml).get("type") == "qemu"
+
+
+def test_display_is_closed_and_local_unless_told() -> None:
+    graphics = etree.fromstring(request(flat(display="qxl")).xml).find("devices/graphics")
+    assert graphics.get("type") == "vnc"
+    assert graphics.get("passwdValidTo") == "1970-01-01T00:00:01"
+    assert graphics.find("listen").get("address") == "127.0.0.1"
+    assert etree.fromstring(request(flat()).xml).find("devices/graphics") is None
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ({}, MissingParameter, "memSize is missing; expected a whole number"),
+        (flat(memSize="much"), InvalidParameter, "memSize is 'much'"),
+        (flat(memSize=0), InvalidParameter, "memSize is 0"),
+        (
+            flat(vmId=OTHER_UUID),
+            InvalidParameter,
+            f"vmId is '{OTHER_UUID}'; expected the request's",
+        ),
+        (flat(vmName="a/b"), InvalidParameter, "vmName is 'a/b'; expected a name without '/'"),
+        (flat(vmName="a\x00"), InvalidParameter, "vmName is"),
+        (flat(smp=0), InvalidParameter, "smp is 0"),
+        (flat(smp=4, maxVCpus=2), InvalidParameter, "smp is 4; expected at most maxVCpus, 2"),
+        (flat(smp=3, smpCoresPerSocket=2), InvalidParameter, "smp is 3; expected a multiple"),
+        (flat(maxVCpus=3, smpThreadsPerCore=2), InvalidParameter, "maxVCpus is 3"),
+        (flat(cpuType="<x>"), InvalidParameter, "cpuType is '<x>'"),
+        (flat(timeOffset="soon"), InvalidParameter, "timeOffset is 'soon'"),
+        (flat(boot="x"), InvalidParameter, "boot is 'x'"),
+        (flat(custom={"a b": "c"}), InvalidParameter, "custom.a b is 'c'"),
+        (flat(custom=[]), InvalidParameter, "custom is []; expected an object"),
+        (flat(devices={}), InvalidParameter, "devices is {}; expected a list"),
+        (flat("disk"), InvalidParameter, "devices[0] is 'disk'; expected an object"),
+        (flat({"device": "disk"}), MissingParameter, "devices[0].type is missing"),
+        (flat({"type": "hostdev"}), InvalidParameter, "devices[0].type is 'hostdev'"),
+        (flat({"type": "interface"}), MissingParameter, "devices[0].network is missing"),
+        (
+            flat({"type": "interface", "network": "br0", "device": "hostdev"}),
+            InvalidParameter,
+            "devices[0].device is 'hostdev'; expected bridge",
+        ),
+        (
+            flat({"type": "interface", "network": "br0", "macAddr": "00:1a"}),
+            InvalidParameter,
+            "devices[0].macAddr is '00:1a'",
+        ),
+        (flat(network(hosts=None)), MissingParameter, "hosts is missing"),
+        (
+            flat(network(), network(path="v/2")),
+            InvalidParameter,
+            "devices[1].index is '0'; expected another one, vda is taken",
+        ),
+        (
+            flat(network(iface="ide")),
+            InvalidParameter,
+            "expected one with IDE for disk hda, or iface sata instead",
+        ),
+        ({"xml": "<domain"}, InvalidParameter, "not well-formed XML"),
+        ({"xml": "  "}, InvalidParameter, "not well-formed XML"),
+        ({"xml": "<network/>"}, InvalidParameter, "root of xml is <network>"),
+        (
+            {"xml": ENGINE.replace(UUID, OTHER_UUID)},
+            InvalidParameter,
+            "expected the request's vmID",
+        ),
+        ({"xml": ENGINE.replace(">vm-1<", ">a/b<")}, InvalidParameter, "name is 'a/b'"),
+        ({"xml": "<domain>\ud800</domain>"}, InvalidParameter, "xml is"),
+    ],
+)
+def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        request(params)
+    assert words in caught.value.message
+
+
+def test_id_that_is_no_uuid() -> None:
+    with pytest.raises(InvalidParameter, match="vmID is 'vm-1'; expected a UUID"):
+        parse_request("vm-1", flat(), allow_emulation=False, spare_pcie_ports=0)
+
+
+def test_document_of_the_engine_is_kept() -> None:
+    document = xml_of(ENGINE)
+    given = etree.fromstring(ENGINE.encode())
+    for part in ("devices", "cpu", "clock", "features", "sysinfo", "os"):
+        assert etree.canonicalize(
+            etree.tostring(document.find(part), encoding="unicode"), strip_text=True
+        ) == etree.canonicalize(
+            etree.tostring(given.find(part), encoding="unicode"), strip_text=True
+        )
+    read = Domain.from_xml(etree.tostring(document, encoding="unicode")).metadata
+    assert (read.version, read.cluster_version, read.custom) == (1, "4.7", {"tier": "gold"})
+    namespaces = {"ovirt-tune": "http://ovirt.org/vm/tune/1.0"}
+    assert document.find("metadata/ovirt-tune:qos", namespaces) is not None
+
+
+def test_document_becomes_ours() -> None:
+    assert not is_ours(ENGINE)
+    assert is_ours(request({"xml": ENGINE}).xml)
+    assert is_ours(request({"xml": "<domain type='kvm'><devices/></domain>"}).xml)
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [({}, UUID), ({"vmName": "web"}, "web")],
+)
+def test_name_and_uuid_are_completed(params: dict[str, Any], name: str) -> None:
+    document = xml_of("<domain type='kvm'><devices/></domain>", **params)
+    assert (document.findtext("name"), document.findtext("uuid")) == (name, UUID)
+
+
+def test_emulation_of_a_document() -> None:
+    document = etree.fromstring(request({"xml": ENGINE}, emulate=True).xml)
+    assert document.get("type") == "qemu"
+    cpu = document.find("cpu")
+    assert cpu.get("mode") == "maximum"
+    assert [child.tag for child in cpu] == ["topology", "numa"]
+    assert document.find("features/hyperv") is None
+    assert document.find("features/acpi") is not None
+    timers = [timer.get("name") for timer in document.iterfind("clock/timer")]
+    assert timers == ["rtc", "hpet"]
+
+
+def test_document_for_emulation_is_left_alone() -> None:
+    text = "<domain type='qemu'><cpu mode='custom'><model>qemu64</model></cpu><devices/></domain>"
+    document = etree.fromstring(request({"xml": text}, emulate=True).xml)
+    assert document.findtext("cpu/model") == "qemu64"
+
+
+@pytest.mark.parametrize("launch", [{"launchPaused": "true"}, {"launchPaused": True}])
+def test_launch_paused_beside_a_document(launch: dict[str, Any]) -> None:
+    assert request({"xml": ENGINE, **launch}).launch_paused
+    assert not request({"xml": ENGINE}).launch_paused
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        '<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/hostname">]>',
+        '<!DOCTYPE domain SYSTEM "http://192.0.2.1/x.dtd">',
+        '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>',
+    ],
+)
+def test_document_types_are_refused(declaration: str) -> None:
+    with pytest.raises(InvalidParameter, match="document type declaration"):
+        request({"xml": f"{declaration}<domain><name>&x;</name><devices/></domain>"})
+
+
+def test_depth_is_limited() -> None:
+    with pytest.raises(InvalidParameter, match="not well-formed"):
+        request({"xml": "<a>" * 100_000 + "</a>" * 100_000})
+
+
+def test_declared_encoding_does_not_matter() -> None:
+    text = ENGINE.replace("UTF-8", "UTF-16").replace("vm-1", "vm-ü")
+    assert request({"xml": text}).name == "vm-ü"
+
+
+def test_password_is_not_in_the_repr() -> None:
+    wanted = request({"xml": ENGINE})
+    assert "s3cret-pass" in wanted.xml
+    assert "s3cret-pass" not in repr(wanted)
+
+
+@pytest.mark.parametrize("attribute", ["uuid", "type"])
+def test_a_key_in_place_of_its_secrets_name_does_not_reach_libvirt(attribute: str) -> None:
+    root = etree.fromstring(ENGINE.encode())
+    secret = next(root.iterfind("devices/disk//secret"))
+    secret.set(attribute, KEY)
+    with pytest.raises(InvalidParameter, match=rf"secret\.{attribute} is") as caught:
+        request({"xml": etree.tostring(root, encoding="unicode")})
+    assert KEY[16:] not in f"{caught.value.message} {caught.value.data}"

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finding the disk that an engine means by one of its many identifiers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.rpc.test_wire import DISK, XML
+from vdsmcinder.errors import SnapshotFailed
+from vdsmcinder.virt.domain.disk_lookup import check_drives, find
+from vdsmcinder.virt.domain.domain import Domain
+
+VOLUME = "0a1b2c3d-0000-4000-8000-000000000001"
+NAMED = Domain.from_xml(XML.replace("volume-1", f"volume-{VOLUME}"))
+
+
+@pytest.mark.parametrize(
+    ("params", "target"),
+    [
+        ({"name": "vda"}, "vda"),
+        ({"path": f"volumes/volume-{VOLUME}"}, "vda"),
+        ({"path": "/tmp/a.iso"}, "sdb"),
+        ({"alias": f"ua-{DISK}"}, "vda"),
+        ({"deviceId": DISK}, "vda"),
+        ({"imageID": DISK.upper(), "volumeID": "none"}, "vda"),
+        ({"imageID": "none", "volumeID": VOLUME}, "vda"),
+        ({"GUID": f"volume-{VOLUME}"}, "vda"),
+        # What the snapshot will be is not known here yet, what it is of is.
+        ({"volumeID": "new", "imageID": "none", "baseVolumeID": VOLUME}, "vda"),
+        ({"UUID": "new", "baseUUID": VOLUME}, "vda"),
+        # Empty and missing identifiers do not mean disks that have none.
+        ({}, None),
+        ({"serial": "", "GUID": None, "name": 7}, None),
+        ({"path": "volumes/volume-2"}, None),
+    ],
+)
+def test_which_disk_is_meant(params, target):
+    found = find(NAMED, params)
+    assert (found.target if found else None) == target
+
+
+def test_disks_that_can_be_part_of_a_snapshot():
+    check_drives("x", NAMED, [])
+    check_drives("x", NAMED, [{"name": "vda"}])
+    with pytest.raises(SnapshotFailed, match="VM x has no disk of GUID y; its disks are: vda"):
+        check_drives("x", NAMED, [{"name": "vda"}, {"GUID": "y"}])
+    with pytest.raises(SnapshotFailed, match=r"disk sdc \(/dev/x\) of VM x is no RBD image"):
+        check_drives("x", NAMED, [{"name": "sdc"}])

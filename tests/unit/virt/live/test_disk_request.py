@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parameters of hot-plug and hot-unplug, in both forms, and finding the disk they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.virt.disk.test_drive import network
+from vdsmcinder.errors import (
+    InvalidParameter,
+    MissingParameter,
+    UnsupportedDrive,
+    VdsmCinderError,
+)
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.live.disk_request import parse_hotplug, parse_hotunplug
+
+LIVE = Domain.from_xml((Path(__file__).parents[2] / "data" / "domains" / "live.xml").read_text())
+VDA_ALIAS = "ua-6d5b02f4-55d6-4b4a-8a53-4b1a7ac44f01"
+
+DISK = """
+    <disk type="network" device="disk" snapshot="no">
+      <source protocol="rbd" name="volumes/volume-9"><host name="10.0.0.1" port="6789"/></source>
+      <target dev="vdc" bus="virtio"/>
+      <driver name="qemu" type="raw" cache="none" queues="4"/>
+      <alias name="ua-9"/>
+    </disk>
+"""
+FORMS = {
+    "hotplug": f"<?xml version='1.0'?><hotplug><devices>{DISK}</devices></hotplug>",
+    "domain": f"<domain><metadata/><devices>{DISK}</devices></domain>",
+    "devices": f"<devices>{DISK}</devices>",
+    "disk": DISK.strip(),
+}
+
+
+def test_description() -> None:
+    params = {"vmId": "x", "drive": network(index=None)}
+    assert parse_hotplug(params, LIVE.targets).target == "vdc"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_document(form: str) -> None:
+    drive = parse_hotplug({"vmId": "x", "xml": FORMS[form]}, LIVE.targets)
+    assert (drive.source.path, drive.target, drive.alias) == ("volumes/volume-9", "vdc", "ua-9")
+    assert drive.getXML().find("driver").get("queues") == "4"
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ({}, MissingParameter, "xml is missing; expected the description of one disk"),
+        ({"drive": "vdb"}, InvalidParameter, "drive is 'vdb'; expected an object"),
+        ({"drive": network(hosts=None)}, MissingParameter, "hosts is missing"),
+        ({"xml": "<hotplug"}, InvalidParameter, "not well-formed"),
+        ({"xml": "<hotplug/>"}, InvalidParameter, "holds 0 disks; expected exactly one"),
+        ({"xml": f"<devices>{DISK}{DISK}</devices>"}, InvalidParameter, "holds 2 disks"),
+        ({"xml": "<!DOCTYPE disk><disk/>"}, InvalidParameter, "document type declaration"),
+        ({"xml": DISK.replace("rbd", "nbd").strip()}, UnsupportedDrive, "protocol is 'nbd'"),
+    ],
+)
+def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        parse_hotplug(params, ())
+    assert words in caught.value.message
+
+
+def unplugged(**drive: Any) -> str | None:
+    found = parse_hotunplug({"drive": drive}).find(LIVE.drives)
+    return None if found is None else found.target
+
+
+def test_meant_by_description() -> None:
+    assert unplugged(deviceId=VDA_ALIAS[3:]) == "vda"
+    assert unplugged(alias=VDA_ALIAS, path="volumes/other") == "vda"
+    assert unplugged(path="volumes/volume-2", deviceId="00" * 16) == "sda"
+    assert unplugged(serial="volume-1") == "vda"
+    assert unplugged(iface="scsi", index=0) == "sda"
+
+
+def test_meant_by_cinders_answer() -> None:
+    info = {"driver_volume_type": "rbd", "data": {"name": "volumes/volume-2"}}
+    assert unplugged(connectionInfo=info, deviceId="00" * 16) == "sda"
+    assert unplugged(connectionInfo={"connection_info": info}) == "sda"
+    assert unplugged(connectionInfo={"data": {"name": "volumes/other"}}, index=0) is None
+
+
+def test_cinders_answer_without_a_secret() -> None:
+    data = {"name": "volumes/volume-9", "auth_username": "cinder"}
+    drive = {"connectionInfo": {"driver_volume_type": "rbd", "data": data}}
+    with pytest.raises(MissingParameter, match="secret_uuid is missing"):
+        parse_hotplug({"drive": drive}, ())
+    secret = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
+    assert parse_hotplug({"drive": drive}, (), secret).source.auth.secret_uuid == secret
+
+
+def test_other_data_on_the_same_target_is_not_meant() -> None:
+    assert unplugged(path="volumes/other", iface="virtio", index="0") is None
+    assert unplugged(serial="other", iface="virtio", index="0") is None
+    assert unplugged(alias="ua-other", iface="virtio", index="0") is None
+    assert unplugged(path="volumes/volume-1@snapshot") is None
+
+
+@pytest.mark.parametrize(
+    ("inner", "target"),
+    [
+        (f'<alias name="{VDA_ALIAS}"/>', "vda"),
+        ('<source name="volumes/volume-2"/><target dev="vda"/>', "sda"),
+        ("<serial>volume-1</serial>", "vda"),
+        ('<target dev="sda"/>', "sda"),
+    ],
+)
+def test_meant_by_document(inner: str, target: str) -> None:
+    xml = f"<hotunplug><devices><disk>{inner}</disk></devices></hotunplug>"
+    assert parse_hotunplug({"xml": xml}).find(LIVE.drives).target == target
+
+
+def test_meant_by_snapshot() -> None:
+    source = '<source protocol="rbd" name="p/i"><snapshot name="s"/></source>'
+    assert parse_hotunplug({"xml": f"<disk>{source}</disk>"}).path == "p/i@s"
+
+
+def test_request_that_names_no_disk() -> None:
+    with pytest.raises(MissingParameter, match="an alias, a deviceId, a path"):
+        parse_hotunplug({"drive": {"device": "disk"}})
+    with pytest.raises(MissingParameter, match="an alias, a deviceId, a path"):
+        parse_hotunplug({"xml": "<disk/>"})
