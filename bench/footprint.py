@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 
 from bench.report import Row, Sample, at_most
-from bench.rivals import rival
+from bench.rivals.process import rival
 from lab.daemon import HostDaemon
 from lab.engine import Engine
 from lab.host import Host
@@ -26,7 +26,7 @@ IDLE_MB = 60
 READY_S = 0.5
 OURS = "vdsm-cinderd"
 IMPORTS, HTTP = "python, libvirt and lxml", "aiohttp hello world"
-RIVALS = {IMPORTS: "bench.rival_imports", HTTP: "bench.rival_http"}
+RIVALS = {IMPORTS: "bench.rivals.imports", HTTP: "bench.rivals.http"}
 MEMORY, MEMORY_WITH_HTTP, READY = "memory, an engine connected", "… after HTTP came in", "READY"
 
 # For each process what was measured of it, round by round.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Host.ping2 over STOMP: requests per second and latencies, against a server that does no work.
 
-Daemon, rivals (bench/rival_stomp.py) and load generator (bench/load.py) are a process each; the
+Daemon, rivals (bench/rivals/stomp.py) and load generator (bench/load.py) are a process each; the
 generator gives the servers their turns, a fraction of a second each, over connections that stay.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bench.load import Load
 from bench.report import Goal, Row, Sample, at_least, at_most
-from bench.rivals import rival
+from bench.rivals.process import rival
 from lab.base import REPOSITORY
 from lab.base import run as run_command
 from lab.daemon import PORT, HostDaemon
@@ -95,7 +95,7 @@ def _servers(host: Host, pki: Pki, tls: bool) -> Iterator[dict[int, int]]:
         pids = {PORT: daemon.process.pid_outside}
         for server in (BARE, GATHERING):
             arguments = (host.address, server.port, *server.options, *_tls(pki, host.name, tls))
-            process = stack.enter_context(rival(host, "bench.rival_stomp", *arguments))
+            process = stack.enter_context(rival(host, "bench.rivals.stomp", *arguments))
             pids[server.port] = process.pid_outside
         yield pids
 

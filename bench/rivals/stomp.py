@@ -58,7 +58,7 @@ async def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.rival_stomp", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.rivals.stomp", description=__doc__)
     parser.add_argument("address")
     parser.add_argument("port", type=int)
     parser.add_argument("--gather", action="store_true", help="answer what came together at once")
