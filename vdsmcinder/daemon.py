@@ -42,6 +42,7 @@ from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.system.supervision import Supervision
+from vdsmcinder.tasks import Tasks, ends_within
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.virt.fleet import clusters
@@ -114,13 +115,9 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
 
 async def _closed(daemon: Daemon) -> bool:
     """Close the daemon; False if something of it is left that the interpreter would wait for."""
-    closing = asyncio.create_task(daemon.close())
-    # Not wait_for, which would wait on for what does not heed its cancellation.
-    done, _ = await asyncio.wait({closing}, timeout=STOP_TIMEOUT_S)
-    if not done:
+    if not await ends_within(daemon.close(), STOP_TIMEOUT_S):
         log.warning("stopping took longer than %g s; the process ends as it is", STOP_TIMEOUT_S)
         return False
-    await closing
     if daemon.stuck_calls:
         log.warning("%d libvirt calls never came back", daemon.stuck_calls)
     return not daemon.calls_under_way
@@ -145,6 +142,7 @@ class Daemon:
     def __init__(self, settings: Config, read: Callable[[], Config]) -> None:
         self._settings = settings
         self._read = read
+        self._tasks = Tasks("daemon")
         self._not_reloaded = ""  # why not, if so
         self._exporter: Exporter | None = None
         self._connection = Connection(settings.libvirt)
@@ -200,7 +198,13 @@ class Daemon:
         pages = Pages(self._health, self._metrics)
         self._supervision = Supervision(self._status)
         self._listener = Listener(
-            settings.listen, settings.rpc, self._dispatcher, self._events, pages, handed.sockets
+            settings.listen,
+            settings.rpc,
+            self._dispatcher,
+            self._events,
+            pages,
+            self._tasks.group("listener"),
+            handed.sockets,
         )
 
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
@@ -255,6 +259,7 @@ class Daemon:
         await self._host.close()
         await self._connection.close()
         await self._supervision.close()
+        await self._tasks.close()
 
     @property
     def stuck_calls(self) -> int:

@@ -12,11 +12,11 @@ from vdsmcinder.config import Listen
 from vdsmcinder.rpc import envelope
 from vdsmcinder.stomp.session import FLOW_ID
 from vdsmcinder.system.counters import Deliveries
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.event_stream import EventStreams
 from vdsmcinder.transport.http_connection import Answer, HttpConnection
 from vdsmcinder.transport.http_session import Refused, Request
 from vdsmcinder.transport.status_pages import Pages
-from vdsmcinder.transport.tasks import Work
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher
@@ -36,14 +36,21 @@ class HttpServer:
     """
 
     def __init__(
-        self, listen: Listen, dispatcher: Dispatcher, events: Events, work: Work, pages: Pages
+        self,
+        listen: Listen,
+        dispatcher: Dispatcher,
+        events: Events,
+        requests: Tasks,
+        pages: Pages,
+        *,
+        tasks: Tasks,
     ) -> None:
         self.max_body_bytes = listen.max_frame_bytes
         self.turns = dispatcher.turns
         self.connections: set[HttpConnection] = set()
-        self.tasks = Work()
+        self.tasks = tasks
         self._dispatcher = dispatcher
-        self._work = work
+        self._requests = requests
         self._pages = pages
         self._streams = EventStreams(events, listen.max_buffer_bytes)
         self._routes: Mapping[str, tuple[str, Route]] = {
@@ -74,7 +81,7 @@ class HttpServer:
             for connection in tuple(self.connections):
                 connection.abort()
             await asyncio.wait(lost)
-        await self.tasks.cancel()
+        await self.tasks.close()
 
     # --- what connections ask --------------------------------------------------------------------
 
@@ -120,7 +127,7 @@ class HttpServer:
 
     async def _reply_later(self, reply: Awaitable[bytes | None], client: HttpConnection) -> None:
         # Not this task: a verb under way goes on when its client hangs up.
-        client.answer(_reply(await asyncio.shield(self._work.start(_result(reply)))))
+        client.answer(_reply(await asyncio.shield(self._requests.start(_result(reply), "request"))))
 
     def _send_events(self, request: Request, client: HttpConnection) -> None:
         client.run(self._streams.serve(client))

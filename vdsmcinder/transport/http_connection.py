@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 from vdsmcinder.fair_scheduling import Turns, turn_end
 from vdsmcinder.rpc import envelope
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.http_session import HttpSession, Refused, Request, Stage
-from vdsmcinder.transport.tasks import Work
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Server(Protocol):
 
     max_body_bytes: int
     turns: Turns
-    tasks: Work
+    tasks: Tasks
     connections: set[HttpConnection]
 
     def admit(self, request: Request) -> None:
@@ -184,7 +184,7 @@ class HttpConnection(asyncio.Protocol):
 
     def run(self, answering: Coroutine[Any, Any, None]) -> None:
         """Have a coroutine answer the request; it is cancelled when the client is gone."""
-        self._running = self._server.tasks.start(answering)
+        self._running = self._server.tasks.start(answering, "answer")
         self._running.add_done_callback(self._ran)
 
     def begin(self, headers: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.counters import Deliveries
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.http import HttpServer
@@ -27,7 +28,6 @@ from vdsmcinder.transport.http_connection import HttpConnection
 from vdsmcinder.transport.protocol_detect import Greeter, Spoken
 from vdsmcinder.transport.status_pages import Pages
 from vdsmcinder.transport.stomp_server import StompConnection, StompServer
-from vdsmcinder.transport.tasks import Work
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher
@@ -72,6 +72,7 @@ class Listener:
         dispatcher: Dispatcher,
         events: Events,
         pages: Pages,
+        tasks: Tasks,
         handed: Sequence[int] = (),
     ) -> None:
         self._listen = listen
@@ -79,11 +80,13 @@ class Listener:
         self.certificates: Certificates | None = None
         self.accepted: Counter[Spoken] = Counter()
         self.turned_away = 0
-        self._requests = Work()
-        self._greetings = Work()
+        self._requests = tasks.group("requests")
+        self._greetings = tasks.group("clients that come")
         self._newcomers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
         self._stomp = StompServer(listen, rpc, dispatcher, events, self._requests)
-        self._http = HttpServer(listen, dispatcher, events, self._requests, pages)
+        self._http = HttpServer(
+            listen, dispatcher, events, self._requests, pages, tasks=tasks.group("HTTP")
+        )
         self._sockets: list[socket.socket] = []
         self._activated = False
 
@@ -126,9 +129,9 @@ class Listener:
         self._stomp.start()
         self._http.start()
         if self.certificates is not None:
-            self._greetings.start(self.certificates.watch())
+            self._greetings.start(self.certificates.watch(), "certificates")
         for sock in self._sockets:
-            self._greetings.start(self._accept(sock))
+            self._greetings.start(self._accept(sock), "accept")
         names = [peer.address(sock.getsockname()) for sock in self._sockets]
         log.info("listening on %s", " and ".join(names))
         if not listen.tls:
@@ -136,7 +139,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop accepting, end every connection, and leave no task behind."""
-        await self._greetings.cancel()
+        await self._greetings.close()
         self._close_sockets()
         await self._stomp.close()
         await self._http.close()
@@ -164,7 +167,7 @@ class Listener:
 
     def _welcome(self, sock: socket.socket) -> None:
         """Greet a client; if too many are being greeted, who has been at it longest has to go."""
-        self._newcomers[self._greetings.start(self._greet(sock))] = None
+        self._newcomers[self._greetings.start(self._greet(sock), "greet")] = None
         if len(self._newcomers) > MOST_NEWCOMERS:
             log.warning(
                 "more than %d clients have not said anything yet; one is refused", MOST_NEWCOMERS

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Callable, NamedTuple
 
-from vdsmcinder.transport.tasks import Work
+from vdsmcinder.tasks import Tasks
 
 # More than an engine has under way on one host, and few enough that those of another connection
 # do not wait long for a thread.
@@ -30,14 +30,14 @@ class _Entry(NamedTuple):
 
 
 class Lane:
-    """Runs answers as tasks of `work`, which goes on with them when the connection is gone.
+    """Runs answers as tasks of `requests`, which goes on with them when the connection is gone.
 
     on_room: called when the lane was full and no longer is.
     """
 
-    def __init__(self, work: Work, on_room: Callable[[], None]) -> None:
+    def __init__(self, requests: Tasks, on_room: Callable[[], None]) -> None:
         self.length = 0  # requests whose answer is not there yet
-        self._work = work
+        self._requests = requests
         self._on_room = on_room
         self._held_bytes = 0
         self._running = 0
@@ -64,7 +64,7 @@ class Lane:
     def _start_next(self) -> None:
         if self._waiting and self._running < RUNNING_AT_ONCE:
             self._running += 1
-            self._work.start(self._run(self._waiting.popleft()))
+            self._requests.start(self._run(self._waiting.popleft()), "request")
 
     async def _run(self, entry: _Entry) -> None:
         try:

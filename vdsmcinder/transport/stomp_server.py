@@ -23,9 +23,9 @@ from vdsmcinder.stomp.frames import HEARTBEAT, Limits
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.stomp.session import Request, Session, Subscription, event_tail
 from vdsmcinder.system.counters import Deliveries
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import peer
 from vdsmcinder.transport.request_queue import Lane
-from vdsmcinder.transport.tasks import Work
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher
@@ -56,7 +56,7 @@ class StompServer:
     """
 
     def __init__(
-        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, work: Work
+        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, requests: Tasks
     ) -> None:
         self.limits = Limits(frame=listen.max_frame_bytes)
         self.heartbeat_floor_ms = listen.heartbeat_ms
@@ -64,7 +64,7 @@ class StompServer:
         self.max_queue = rpc.max_queue
         self.handle = dispatcher.handle
         self.role = dispatcher.role
-        self.work = work
+        self.requests = requests
         self.turns = dispatcher.turns
         self.connections: set[StompConnection] = set()
         self.deliveries = Deliveries()
@@ -125,7 +125,7 @@ class StompConnection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self.lost = self._loop.create_future()
         self._welcomed = False
-        self._lane = Lane(server.work, self._listen_again)
+        self._lane = Lane(server.requests, self._listen_again)
         self._blocked = False  # the client reads too slowly: no more of its requests for now
         self._unread_events = 0  # while blocked
         self._most_unread = 0  # while blocked; beyond it the client is dropped

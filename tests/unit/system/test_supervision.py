@@ -29,6 +29,7 @@ from tests.unit.serving import Verbs
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.rpc.events import Events
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Pages
 
@@ -39,7 +40,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     listen = Listen(port=1, tls=False, unix_socket="/nonexistent/socket")
     pages, handed = Pages(lambda: HEALTH, None), receive()
-    listener = Listener(listen, Rpc(), Verbs(), Events(), pages, handed.sockets)
+    listener = Listener(listen, Rpc(), Verbs(), Events(), pages, Tasks("listener"), handed.sockets)
     await listener.start()
     await stop.wait()
     await listener.close()

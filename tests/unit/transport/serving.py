@@ -22,6 +22,7 @@ from vdsmcinder.fair_scheduling import Turns
 from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.dispatch import Caller
 from vdsmcinder.rpc.events import Events
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.status_pages import Page, Pages
 
@@ -124,8 +125,8 @@ async def listening(directory: Path, **options: Any) -> AsyncIterator[Host]:
     listen = Listen(**{**defaults, **options})
     verbs, events = Verbs(), Events()
     health: dict[str, Any] = {"ready": True}
-    before = asyncio.all_tasks()
-    listener = Listener(listen, rpc, verbs, events, Pages(lambda: health, metrics))  # type: ignore[arg-type]
+    before, tasks = asyncio.all_tasks(), Tasks("listener")
+    listener = Listener(listen, rpc, verbs, events, Pages(lambda: health, metrics), tasks)  # type: ignore[arg-type]
     await listener.start()
     try:
         yield Host(listener, listen, pki, verbs, events, health)

@@ -25,6 +25,7 @@ from vdsmcinder.rpc.events import Events
 from vdsmcinder.stomp.client import SessionLost, connect
 from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.stomp.heartbeat import Heart
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import listener, sockets, stomp_server
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.protocol_detect import Spoken, recognise
@@ -270,7 +271,7 @@ async def test_certificates_that_cannot_be_used_are_told_in_a_sentence(
 
 
 async def start(listen: Listen) -> None:
-    await Listener(listen, Rpc(), Verbs(), Events(), dict).start()  # type: ignore[arg-type]
+    await Listener(listen, Rpc(), Verbs(), Events(), dict, Tasks("listener")).start()  # type: ignore[arg-type]
 
 
 # --- STOMP on the wire -------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import asyncio
 
 import pytest
 
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import request_queue
 from vdsmcinder.transport.request_queue import Lane
-from vdsmcinder.transport.tasks import Work
 
 
 class Answers:
@@ -35,27 +35,27 @@ def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_few_run_and_the_others_wait_in_line() -> None:
-    work, answers, room = Work(), Answers(), []
-    line = Lane(work, lambda: room.append(line.length))
+    requests, answers, room = Tasks("requests"), Answers(), []
+    line = Lane(requests, lambda: room.append(line.length))
     for number in range(5):
         line.add(answers.answer(number), answers.delivered.append, 40)
     await asyncio.sleep(0)
     assert (answers.begun, line.length, line.full) == ([0, 1], 5, True)
     answers.gate.set()
-    await work.finish(5)
+    await requests.finish(5)
     assert answers.begun == [0, 1, 2, 3, 4]
     assert answers.delivered == [b"1", b"2", b"3", b"4"]
     assert (line.length, line.full, room) == (0, False, [2])
 
 
 async def test_what_waits_for_who_is_gone_is_not_begun() -> None:
-    work, answers = Work(), Answers()
-    line = Lane(work, lambda: None)
+    requests, answers = Tasks("requests"), Answers()
+    line = Lane(requests, lambda: None)
     for number in range(1, 5):
         line.add(answers.answer(number), answers.delivered.append, 1)
     await asyncio.sleep(0)
     line.close()
     answers.gate.set()
-    await work.finish(5)
+    await requests.finish(5)
     assert answers.begun == [1, 2]
     assert answers.delivered == [b"1", b"2"]
