@@ -15,6 +15,7 @@ import pytest
 from lab import several
 from lab.running import Lab
 from tests import spread
+from tests.again import pytest_fixture_setup  # noqa: F401  a hook
 
 # A shell has what it starts in the background ignore Ctrl-C, and nohup the hang-up; what tests
 # start would inherit that, and tests that send these signals would wait for ever.

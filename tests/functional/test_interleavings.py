@@ -151,7 +151,7 @@ async def _plugged_by_the_dead(engine: Engine, image: Any) -> None:
         ceph.freeze_osd()
         try:
             call = asyncio.create_task(engine.call("VM.hotplugDisk", vmID=vm_id, params=disk))
-            await asyncio.sleep(1)
+            await eventually(lambda: _talks_to_ceph(engine, vm_id), "QEMU to be at it")
             daemon.kill()
             with pytest.raises(SessionLost):
                 await call
@@ -165,3 +165,10 @@ async def _plugged_by_the_dead(engine: Engine, image: Any) -> None:
             return "vda" in await paths(engine, vm_id)
 
         await eventually(there, "the disk to be there")
+
+
+async def _talks_to_ceph(engine: Engine, vm_id: str) -> bool:
+    """Whether QEMU has threads of librados, as it has with the first disk that it opens."""
+    pid = (await engine.call("VM.getInfo", vmID=vm_id))["pid"]
+    threads = ["ps", "-L", "-o", "comm=", "-p", pid]
+    return "msgr-worker" in engine.daemon.host.run(threads)

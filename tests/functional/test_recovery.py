@@ -34,6 +34,7 @@ from tests.functional.helpers import (
     session_fixture,
     status,
 )
+from tests.functional.second import wait_logged
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.client import SessionLost
 
@@ -205,7 +206,8 @@ class TestDaemon:
             await engine.call("VM.hotplugDisk", vmID=vm_id, params=disk)
             # There is no guest that lets go of it, so that the daemon waits.
             waiting = asyncio.create_task(engine.call("VM.hotunplugDisk", vmID=vm_id, params=disk))
-            await asyncio.sleep(0.5)
+            asked = f"VM.hotunplugDisk of VM {vm_id} called by"
+            await asyncio.to_thread(wait_logged, engine.daemon, asked)
             assert not waiting.done()
             await asyncio.to_thread(how, engine.daemon)
             with pytest.raises((SessionLost, RemoteError)):
