@@ -28,7 +28,18 @@ from lab.steps import Step, Steps
 
 TOOLS = (
     *("ceph-mon", "ceph-mgr", "ceph-osd", "rbd", "libvirtd", "virsh", "qemu-system-x86_64"),
-    *("busybox", "cpio", "mformat", "syslinux", "ip", "openssl", "tini", "nsenter", "setpriv"),
+    *(
+        "busybox",
+        "cpio",
+        "lz4",
+        "mformat",
+        "syslinux",
+        "ip",
+        "openssl",
+        "tini",
+        "nsenter",
+        "setpriv",
+    ),
 )
 
 NEW_NAMESPACES = ("--mount", "--propagation=unchanged", "--net", "--pid", "--ipc")

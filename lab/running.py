@@ -83,7 +83,7 @@ class Lab:
             namespace,
             Ceph(namespace, directory / "ceph"),
             hosts,
-            Guest(kernel / "vmlinuz", kernel / "initrd", kernel / "boot.img"),
+            Guest(kernel / "vmlinux", kernel / "initrd", kernel / "boot.img"),
             Pki(directory / "pki"),
             Cinder(namespace, directory),
         )
