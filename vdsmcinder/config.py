@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from vdsmcinder.uuids import is_uuid
+
 DEFAULT_PATH = Path("/etc/vdsm-cinder/vdsm-cinder.yaml")
 
 T = TypeVar("T")
@@ -422,7 +424,6 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
 }
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAPPING = re.compile(r"Mapping\[str, (\w+)\]")
 
 
@@ -447,7 +448,7 @@ def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any
     choices = limits.get("choices")
     if choices is not None and value not in choices:
         raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
-    if limits.get("uuid") and value and not _UUID.fullmatch(str(value)):
+    if limits.get("uuid") and value and not (is_uuid(value) and value == value.lower()):
         raise ConfigError(f"{where} is {value!r}; expected a UUID in lower case, or nothing")
     minimum = limits.get("minimum")
     if minimum is not None and value < minimum:

@@ -8,11 +8,11 @@ field, the value and what was expected.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Generic, TypeVar
 
+from vdsmcinder import uuids
 from vdsmcinder.errors import InvalidParameter, MissingParameter
 
 T = TypeVar("T")
@@ -63,15 +63,9 @@ def _boolean(value: Any) -> bool:
     return word in _TRUE
 
 
-def _uuid(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return str(uuid.UUID(value))
-
-
 TEXT = Kind(_text, "text without control characters")
 BOOLEAN = Kind(_boolean, "true or false")
-UUID = Kind(_uuid, "a UUID")
+UUID = Kind(uuids.parse, "a UUID")
 
 
 def number(minimum: int, maximum: int | None = None) -> Kind[int]:

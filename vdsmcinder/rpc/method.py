@@ -23,9 +23,10 @@ from vdsmcinder import logs
 from vdsmcinder.errors import Recovering, Unexpected, UnsupportedOperation, VdsmCinderError
 from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.envelope import Written
-from vdsmcinder.rpc.schema.types import Mismatch, is_uuid
+from vdsmcinder.rpc.schema.types import Mismatch
 from vdsmcinder.rpc.schema.verb import Verb
 from vdsmcinder.system.counters import OK, Tally
+from vdsmcinder.uuids import is_uuid
 
 log = logging.getLogger(__name__)
 

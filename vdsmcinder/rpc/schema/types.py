@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+from vdsmcinder.uuids import is_uuid
+
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _BOOLEANS = {"true": True, "false": False}
@@ -268,11 +269,6 @@ def _is_int(value: Any) -> bool:
 
 def _is_string(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def is_uuid(value: Any) -> bool:
-    """Whether the value is a UUID as the wire writes it."""
-    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def _to_int(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.ceph.monitor_address import MonitorHost
-from vdsmcinder.rpc.schema.types import is_uuid
+from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.disk.address import Address
 from vdsmcinder.virt.disk.disk_auth import Encryption
 from vdsmcinder.virt.disk.drive import Drive

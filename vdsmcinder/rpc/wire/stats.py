@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.rpc import envelope
-from vdsmcinder.rpc.schema.types import is_uuid
 from vdsmcinder.rpc.wire import common, iotune
 from vdsmcinder.rpc.wire.clock import monotonic_ms
+from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Interface
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-import uuid as uuidlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
+from vdsmcinder import uuids
 from vdsmcinder.errors import SecretMalformed
 
 OUR_PREFIX = "ovirt/"
@@ -120,8 +120,8 @@ class SecretSpec:
 def parse_uuid(text: Any, field: str) -> str:
     """The UUID in lower case with dashes; SecretMalformed names the field of one that is not."""
     try:
-        return str(uuidlib.UUID(text))
-    except (ValueError, AttributeError, TypeError):
+        return uuids.parse(text)
+    except ValueError:
         raise SecretMalformed(
             f"{field} is not a UUID; send it as 8-4-4-4-12 hexadecimal digits", field=field
         ) from None
