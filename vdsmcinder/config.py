@@ -448,7 +448,7 @@ def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any
     choices = limits.get("choices")
     if choices is not None and value not in choices:
         raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
-    if limits.get("uuid") and value and not (is_uuid(value) and value == value.lower()):
+    if limits.get("uuid") and value and (not is_uuid(value) or value != str(value).lower()):
         raise ConfigError(f"{where} is {value!r}; expected a UUID in lower case, or nothing")
     minimum = limits.get("minimum")
     if minimum is not None and value < minimum:

@@ -72,8 +72,9 @@ class Caller:
 class Rules:
     """What holds for all verbs.
 
-    recovered: whether the list of VMs is known. check_results: log results that do not fit the
-    schema; for development. role: what a caller of these names may do; without it, everything.
+    recovered: whether the list of VMs is known. check_results: log results and error
+    codes that do not fit the schema; for development. role: what a caller of these names may do;
+    without it, everything.
     """
 
     recovered: Callable[[], bool]
@@ -178,6 +179,8 @@ class Method:
             log.error("%s: the result does not fit the schema: %s", self.verb.name, e)
 
     def _refuse(self, run: _Run, e: VdsmCinderError) -> Result:
+        if self._rules.check_results and e.code not in self.verb.codes:
+            log.error("%s: the result does not fit the schema: code %d", self.verb.name, e.code)
         self.tally.add(str(e.code), run.ns)
         ms = run.ms
         log.log(

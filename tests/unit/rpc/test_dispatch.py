@@ -254,6 +254,17 @@ async def test_results_are_checked_on_request(vm, caplog):
     assert "Host.echo: the result does not fit the schema: result is a object" in caplog.text
 
 
+async def test_codes_are_checked_on_request(caplog):
+    class Odd(Vm):
+        def getInfo(self, vm_id):
+            raise SecretMalformed("this verb does not answer so")
+
+    rules = Rules(lambda: True, check_results=True)
+    dispatcher = Dispatcher(CONTRACT, handlers(Host=Host(), VM=Odd()), rules, max_batch=5)
+    await send(dispatcher, request("VM.getInfo", [UUID]))
+    assert "VM.getInfo: the result does not fit the schema: code 72" in caplog.text
+
+
 # Batches
 
 

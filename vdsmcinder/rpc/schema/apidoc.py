@@ -82,14 +82,7 @@ def _about(param: Param, contract: Schema) -> str:
 
 
 def _errors(verb: Verb) -> str:
-    codes = set(verb.errors) | {16}
-    if verb.params:
-        codes.add(-32602)
-    if verb.needs_vms:
-        codes.add(99)
-    if verb.is_about_vm and verb.name != "VM.create":
-        codes.add(1)
-    return f"Errors: {', '.join(str(c) for c in sorted(codes))}."
+    return f"Errors: {', '.join(str(c) for c in sorted(verb.codes))}."
 
 
 def _event(event: Event, contract: Schema) -> Iterator[str]:

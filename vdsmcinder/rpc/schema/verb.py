@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.errors import InvalidParams
+from vdsmcinder.errors import (
+    InvalidParams,
+    NoSuchVM,
+    Recovering,
+    Unexpected,
+    UnsupportedOperation,
+    VMExists,
+)
 from vdsmcinder.rpc.schema.types import Mismatch, Type
 
 
@@ -67,6 +74,21 @@ class Verb:
     def is_about_vm(self) -> bool:
         """Whether the first parameter says which VM is meant."""
         return bool(self.params) and self.params[0].name == "vmID"
+
+    @property
+    def codes(self) -> frozenset[int]:
+        """All error codes that it can answer: those of its own, and what its kind brings along."""
+        codes = {Unexpected.code, *self.errors}
+        if self.params:
+            codes.add(InvalidParams.code)
+        if self.needs_vms:
+            codes.add(Recovering.code)
+        if self.changes:
+            # To callers whose role is to watch.
+            codes.add(UnsupportedOperation.code)
+        if self.is_about_vm and VMExists.code not in self.errors:
+            codes.add(NoSuchVM.code)
+        return frozenset(codes)
 
     @property
     def is_secret(self) -> bool:
