@@ -26,7 +26,7 @@ HEALTH = {"status": "ready", "ready": True}
 # Serves /health on the sockets that it is handed, says which it listens on, and stops on SIGTERM.
 SERVER = """
 import asyncio, signal
-from tests.unit.serving import Verbs
+from tests.unit.transport.serving import Verbs
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.rpc.events import Events
