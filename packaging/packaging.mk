@@ -39,6 +39,9 @@ build/bundled: packaging/bundled.txt
 	@$(PYTHON) -m venv build/bundling
 	@packaging/retry build/bundling/bin/pip --quiet --disable-pip-version-check install \
 		--no-deps --no-compile --require-hashes --use-pep517 --target $@ -r packaging/bundled.txt
+	@# Nothing of it is a program.
+	@rm -rf $@/bin
+	@find $@ -name '*.py' -exec sed -i '1{/^#!/d}' {} + -exec chmod a-x {} +
 	@find $@ -path '*.dist-info/*' -type f ! -name METADATA ! -path '*LICENSE*' ! -path '*NOTICE*' -delete
 	@rm -rf build/bundling
 	@touch $@

@@ -445,19 +445,19 @@ def type_in(terminal, text, expected):
 @pytest.mark.parametrize("shell", SHELLS)
 async def test_a_shell_completes_at_a_terminal(shell, daemon, tmp_path, web):
     script = tmp_path / "completion"
-    command = " ".join(daemon.command('"$@"'))
     script.write_text(
-        f"{(await execute(CLIENT, 'completion', shell)).out}\nvdsm-cinder() {{ {command}; }}\n"
+        f'{(await execute(CLIENT, "completion", shell)).out}\nvdsm-cinder() {{ {CLIENT} "$@"; }}\n'
     )
+    asking = f"vdsm-cinder --socket {daemon.unix_socket}"
 
     def session():
         with interactive(shell) as terminal:
-            ready = f"stty cols 200; {SHELLS[shell][1]}; source {script}; echo rea''dy\n"
+            ready = f"stty cols 300; {SHELLS[shell][1]}; source {script}; echo rea''dy\n"
             type_in(terminal, ready, "\nready")
-            type_in(terminal, "vdsm-cinder call VM.hotplugD\t", "VM.hotplugDisk ")
+            type_in(terminal, f"{asking} call VM.hotplugD\t", "VM.hotplugDisk ")
             type_in(terminal, f"vmID={web.id[:8]}\t", f"vmID={web.id} ")
             type_in(terminal, "par\t", "params=")
-            type_in(terminal, "\x15vdsm-cinder disks web-\t", f"{web.name} ")
+            type_in(terminal, f"\x15{asking} disks web-\t", f"{web.name} ")
             type_in(terminal, "\n", f"volumes/{web.image}")
 
     await asyncio.to_thread(session)

@@ -70,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The words as a namespace; ends the process with code 2 if they are wrong, 0 after help."""
     parser = build_parser()
+    # The script of the completion runs us so.
+    if "_ARGCOMPLETE" in os.environ:
+        from vdsmcinder.client import completion  # noqa: PLC0415  the schema takes long to load
+
+        completion.complete(parser)
     args, rest = parser.parse_known_args(argv)
     # argparse takes no more positional words after an option: call VERB --json name=value.
     if args.command == "call" and not any(word.startswith("-") for word in rest):
@@ -124,11 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(add)
     words.add(sub, _Parser, _help_formatter)
     completion = add("completion", commands.completion, "print a completion script", "bash|zsh")
-    # The scripts themselves ask for ids and names.
     completion.add_argument(
-        "what", metavar="bash|zsh", choices=("bash", "zsh", "ids", "names"), help="the shell"
+        "shell", metavar="bash|zsh", choices=("bash", "zsh"), help="the shell that reads it"
     )
-    completion.set_defaults(parser=parser)
     return parser
 
 

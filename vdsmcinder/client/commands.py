@@ -237,16 +237,10 @@ def doctor(args: argparse.Namespace) -> None:
 
 
 def completion(args: argparse.Namespace) -> None:
-    """Print the script that completes our words, or what it asks for while the operator types."""
-    if args.what in ("ids", "names"):
-        with _session(args) as session:
-            known = vms.names(session)
-        print("\n".join(known if args.what == "ids" else known.values()))
-        return
+    """Print the script that has a shell complete our words."""
     from vdsmcinder.client import completion as scripts  # noqa: PLC0415  see call()
-    from vdsmcinder.rpc.schema import schema  # noqa: PLC0415
 
-    print(scripts.script(args.what, scripts.words(args.parser, schema.load())), end="")
+    print(scripts.script(args.shell), end="")
 
 
 def _session(args: argparse.Namespace) -> Session:

@@ -1,95 +1,82 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scripts that complete the words of vdsm-cinder in bash and zsh, made from schema and parser.
+"""Completion of vdsm-cinder's words in bash and zsh, by argcomplete.
 
-Used by `vdsm-cinder completion`; ids of VMs are asked of the daemon while the operator types.
+argcomplete knows commands, options and their choices from the parser. The rest is told here: verbs
+and their parameters, from the schema, and VMs, which the daemon is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-from vdsmcinder.rpc.schema.schema import Schema
+import argcomplete
+from argcomplete.completers import FilesCompleter
+from argcomplete.shell_integration import shellcode
 
+from vdsmcinder.client import vms
+from vdsmcinder.client.session import connect
+from vdsmcinder.rpc.schema import schema
 
-@dataclass(frozen=True)
-class Words:
-    """What can be completed, in the order in which it is offered."""
+# How long the operator's shell may stand while the daemon is asked, in seconds.
+TIMEOUT_S = 5.0
 
-    commands: Mapping[str, str]  # with their help
-    actions: Mapping[str, tuple[str, ...]]  # of those commands that have some
-    options: Mapping[str, tuple[str, ...]]  # of each command or action; of all of them under ''
-    with_value: tuple[str, ...]  # options that take a value as their next word
-    verbs: Mapping[str, tuple[str, ...]]  # with the names of their parameters
+_files = FilesCompleter()
 
 
-def words(parser: argparse.ArgumentParser, schema: Schema) -> Words:
-    """Collect them from the parser and the schema's served verbs."""
-    commands, actions, parsers = {}, {}, {"": parser}
-    for name, about, command in _commands(parser):
-        commands[name], parsers[name] = about, command
-        below = _commands(command)
-        parsers.update({f"{name} {action}": found for action, _, found in below})
-        if below:
-            actions[name] = tuple(action for action, _, _ in below)
-    options = {name: tuple(_options(p)) for name, p in parsers.items()}
-    with_value = {
-        o for p in parsers.values() for a in p._actions if a.nargs != 0 for o in a.option_strings
-    }
-    verbs = {v.name: tuple(p.name for p in v.params) for v in schema.served}
-    return Words(commands, actions, options, tuple(sorted(with_value)), verbs)
+def script(shell: str) -> str:
+    """What 'bash' or 'zsh' has to read; it runs vdsm-cinder to complete its words."""
+    code: str = shellcode(["vdsm-cinder"], shell=shell)
+    return code
 
 
-def _commands(
-    parser: argparse.ArgumentParser,
-) -> list[tuple[str, str, argparse.ArgumentParser]]:
-    """The commands of a parser: names, what they do, and their own parsers."""
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell, and end the process, if it is the shell that runs us."""
+    for action in _actions(parser):
+        if completer := _COMPLETERS.get(action.dest):
+            action.completer = completer  # type: ignore[attr-defined]  # argcomplete's way
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """All that can stand on the command line."""
     # argparse offers no other way to ask a parser what it knows.
-    return [
-        (choice.dest, choice.help or "", action.choices[choice.dest])
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for choice in action._choices_actions
-    ]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _actions(command)
+        else:
+            yield action
 
 
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    return [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
+def _verbs(**_: object) -> list[str]:
+    return [verb.name for verb in schema.load().served]
 
 
-def script(shell: str, known: Words) -> str:
-    """The script for 'bash' (4.2 and later, without further packages) or 'zsh'.
-
-    It is the template of that name beside this module, its @words@ filled in.
-    """
-    template = Path(__file__).with_name(f"completion.{shell}").read_text(encoding="utf-8")
-    params = {verb: names for verb, names in known.verbs.items() if names}
-    parts = {
-        "commands": " ".join(known.commands),
-        "described": "\n".join(
-            " " * 8 + _quoted(f"{name}:{about}") for name, about in known.commands.items()
-        ),
-        "with_value": "|".join(known.with_value),
-        "actions": _cases(known.actions),
-        "options": _cases(known.options),
-        "verbs": " ".join(known.verbs),
-        "params": _cases(params),
-    }
-    return re.sub(r"@(\w+)@", lambda match: parts[match[1]], template)
+def _parameters(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    name, equals, value = prefix.partition("=")
+    if not equals:
+        verb = schema.load().verbs.get(parsed_args.verb)
+        return [f"{param.name}=" for param in verb.params] if verb else []
+    if value.startswith("@"):
+        return [f"{name}=@{path}" for path in _files(value[1:])]
+    return [f"vmID={vm_id}" for vm_id in _known_vms(parsed_args)] if name == "vmID" else []
 
 
-def _cases(lists: Mapping[str, tuple[str, ...]]) -> str:
-    """Branches of a shell's case statement, each printing the words of one key."""
-    lines = [f"{_pattern(name)}) echo {' '.join(entries)} ;;" for name, entries in lists.items()]
-    return "\n".join(" " * 8 + line for line in lines)
+def _names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    return list(_known_vms(parsed_args).values())
 
 
-def _pattern(name: str) -> str:
-    return f'"{name}"' if " " in name else name or "_"
+def _known_vms(args: argparse.Namespace) -> dict[str, str]:
+    """Names by id, of the daemon that the words so far say."""
+    args.timeout = min(args.timeout, TIMEOUT_S)
+    with connect(args) as session:
+        return vms.names(session)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+# By the names that client/cli.py gives to operands.
+_COMPLETERS: dict[str, Callable[..., list[str]]] = {
+    "verb": _verbs,
+    "parameters": _parameters,
+    "vm": _names,
+}

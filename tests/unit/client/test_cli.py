@@ -607,23 +607,22 @@ def test_every_served_verb_is_listed(run: Run) -> None:
 def test_bash_completes(
     run: Run, daemon: Daemon, tmp_path: Path, typed: str, offered: set[str]
 ) -> None:
-    """The script in a real bash; what it asks of vdsm-cinder reaches the daemon."""
+    """The script in a real bash, which runs vdsm-cinder, which asks the daemon that it is told."""
     (tmp_path / "completion").write_text(run("completion", "bash").out)
     command = tmp_path / "vdsm-cinder"
-    command.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -m vdsmcinder.client.cli --socket {daemon.path} "$@"\n'
-    )
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vdsmcinder.client.cli "$@"\n')
     command.chmod(0o755)
-    line = f"vdsm-cinder {typed}"
+    line = f"vdsm-cinder --socket {daemon.path} {typed}"
     script = (
         # compopt works only while bash really completes.
         f"PATH={tmp_path}:$PATH; compopt() {{ :; }}; source {tmp_path}/completion\n"
-        f"COMP_LINE='{line}'; COMP_POINT={len(line)}\n"
-        '_vdsm_cinder; printf "%s\\n" "${COMPREPLY[@]}"'
+        f"COMP_LINE='{line}'; COMP_POINT={len(line)}; COMP_TYPE=9\n"
+        '_python_argcomplete vdsm-cinder; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    found = set(done.stdout.split())
+    # A blank at the end says that the word is complete.
+    found = {word.rstrip() for word in done.stdout.splitlines()}
     assert found == offered if typed else found > offered
 
 
