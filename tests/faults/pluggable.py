@@ -14,6 +14,8 @@ from typing import Any, Callable
 import libvirt
 from lxml import etree
 
+from tests.refusals import libvirt_error
+
 Removed = Callable[[Any, libvirt.virDomain, str, Any], None]
 _PATCHED = (
     *("attachDeviceFlags", "detachDeviceAlias", "XMLDesc"),
@@ -110,7 +112,7 @@ class Plugs:
             plugged = self._plugged.setdefault(dom.UUIDString(), {})
             target = _target(element)
             if any(_target(other) == target for other in plugged.values()):
-                raise libvirt.libvirtError(f"target {target} already exists")
+                raise libvirt_error(f"target {target} already exists")
             plugged[element.find("alias").get("name")] = element
         return 0
 
@@ -118,7 +120,7 @@ class Plugs:
         _require_active(dom)
         with self._lock:
             if self._plugged.get(dom.UUIDString(), {}).pop(alias, None) is None:
-                raise libvirt.libvirtError(f"no device has alias {alias}")
+                raise libvirt_error(f"no device has alias {alias}")
         for callback, opaque in self._listeners:
             callback(None, dom, alias, opaque)
         return 0
@@ -169,4 +171,4 @@ def _target(element: etree._Element) -> str | None:
 
 def _require_active(dom: libvirt.virDomain) -> None:
     if not dom.isActive():
-        raise libvirt.libvirtError("domain is not running")
+        raise libvirt_error("domain is not running")

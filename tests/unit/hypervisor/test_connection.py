@@ -9,6 +9,7 @@ import threading
 import libvirt
 import pytest
 
+from tests.refusals import libvirt_error
 from tests.unit.transport.serving import until
 from vdsmcinder.config import Libvirt
 from vdsmcinder.errors import ResourceUnavailable
@@ -121,7 +122,7 @@ async def ups():
 
 async def test_what_cannot_be_read_when_libvirt_is_back_is_read_again(ups):
     def refuse():
-        raise libvirt.libvirtError("not now")
+        raise libvirt_error("not now")
 
     ups.outcomes[:] = [refuse, lambda: 1 / 0]
     ups.start()

@@ -13,6 +13,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.refusals import libvirt_error
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import migration_job, outgoing
 from vdsmcinder.virt.migration.outgoing import Outgoing
@@ -49,7 +50,7 @@ async def test_nothing_is_known(going: Outgoing) -> None:
 
 
 async def test_what_libvirt_says(going: Outgoing) -> None:
-    failure = libvirt.libvirtError("the job failed")
+    failure = libvirt_error("the job failed")
     assert "libvirt says: the job failed; that host's logs tell more" in why(going, failure)
 
 
@@ -57,7 +58,7 @@ async def test_it_ended_meanwhile(going: Outgoing) -> None:
     going.lifecycle(STOPPED, SHUT_DOWN)
     assert going.halted.is_set()
     assert "it ended meanwhile: The guest shut itself down" in why(
-        going, libvirt.libvirtError("domain is not running")
+        going, libvirt_error("domain is not running")
     )
 
 
@@ -69,7 +70,7 @@ async def test_that_it_has_been_copied_is_no_end_of_its_own(going: Outgoing) -> 
 async def test_its_storage_failed(going: Outgoing) -> None:
     going.vm.io.met("vdb", PauseCode.EIO)
     going.vm.io.met("vda", PauseCode.EIO)
-    told = why(going, libvirt.libvirtError("Read section footer failed: -5"))
+    told = why(going, libvirt_error("Read section footer failed: -5"))
     assert "QEMU paused it for an I/O error (EIO) on vda, vdb; migrate it again when" in told
 
 
