@@ -16,6 +16,7 @@ from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.envelope import Written
+from vdsmcinder.rpc.requests.secrets import read_secrets, read_uuids
 from vdsmcinder.rpc.wire import ceph as wire_ceph
 from vdsmcinder.rpc.wire import common, host, iotune
 from vdsmcinder.rpc.wire.stats import EncodedStats
@@ -103,10 +104,10 @@ class HostVerbs:
         logging.getLogger(name).setLevel(level)
 
     async def registerSecrets(self, secrets: Sequence[Any], clear: bool) -> None:
-        await self._secrets.register(secrets, clear)
+        await self._secrets.register(read_secrets(secrets), clear=clear)
 
     async def unregisterSecrets(self, uuids: Sequence[Any]) -> None:
-        await self._secrets.unregister(uuids)
+        await self._secrets.unregister(read_uuids(uuids))
 
     async def getSecrets(self) -> list[dict[str, str]]:
         return [

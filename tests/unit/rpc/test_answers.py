@@ -51,7 +51,7 @@ INSTEAD: Mapping[Function, frozenset[type[VdsmCinderError]]] = {
     Function("vdsmcinder.ceph.monitor_address", "MonitorHost", "__post_init__"): frozenset(),
 }
 CODE = Code(INSTEAD)
-# Secrets of ours are only removed with clear, which a daemon that takes in a VM does not say.
+# Others of our secrets are only removed with clear, which a VM that comes does not have.
 NEVER = {"VM.migrationCreate": {SecretUnregistrationFailed.code}}
 
 

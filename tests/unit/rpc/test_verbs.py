@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.rpc.test_wire import UUID, XML, vm
-from vdsmcinder.errors import NoSuchVM, SecretMalformed
+from vdsmcinder.errors import NoSuchVM
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
@@ -58,10 +58,8 @@ class FakeSecrets:
     def __init__(self):
         self.asked = []
 
-    async def register(self, params, clear):
-        if not all(isinstance(p, dict) for p in params):
-            raise SecretMalformed("secrets[0] must be an object")
-        self.asked.append((params, clear))
+    async def register(self, specs, *, clear):
+        self.asked.append(([spec.uuid for spec in specs], clear))
 
     async def unregister(self, uuids):
         self.asked.append(uuids)
@@ -144,10 +142,12 @@ async def test_log_level(call):
 
 
 async def test_secrets(call, secrets):
-    assert await call("Host.registerSecrets", [{"uuid": UUID}], "true") is True
-    assert await call("Host.unregisterSecrets", [UUID, "nonsense"]) is True
-    assert secrets.asked == [([{"uuid": UUID}], True), [UUID, "nonsense"]]
+    sent = {"uuid": UUID, "usageType": "ceph", "usageID": f"ovirt/{UUID}", "password": "a2V5"}
+    assert await call("Host.registerSecrets", [sent], "true") is True
+    assert await call("Host.unregisterSecrets", [UUID.upper()]) is True
+    assert secrets.asked == [([UUID], True), {UUID}]
     assert await call("Host.registerSecrets", ["x"]) == 72
+    assert await call("Host.unregisterSecrets", [UUID, "nonsense"]) == 72
     assert await call("Host.getSecrets") == [
         {"uuid": UUID, "usageType": "ceph", "usageID": f"ovirt/{UUID}"}
     ]

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
+from vdsmcinder.rpc.requests.secrets import read_secrets
 from vdsmcinder.rpc.wire import common
-from vdsmcinder.virt.secrets.secret import SecretSpec, validated
+from vdsmcinder.virt.secrets.secret import SecretSpec
 from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Progress, Verdict
 from vdsmcinder.virt.vm.vm import VM
 
@@ -45,7 +46,7 @@ def read_offer(vm_id: str, params: Mapping[str, Any], limit: int | None) -> Offe
         handover=Handover(fields.need("handover", _HANDOVER)),
         xml=fields.need("xml", TEXT),
         source=fields.need("source", TEXT),
-        secrets=validated(params.get("secrets") or []),
+        secrets=read_secrets(params.get("secrets") or []),
         limit=limit,
         post_copy=fields.get("postCopy", BOOLEAN) or False,
     )

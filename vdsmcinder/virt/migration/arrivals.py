@@ -61,7 +61,7 @@ class Arrivals:
         """Check that a VM can run here, and expect it.
 
         Raises VMExists (4), TooManyMigrations (82), MigrationFailed (12), OutOfMemory (14), and
-        what virt/storage/preflight.py and Secrets.take_in raise; nothing is expected then.
+        what virt/storage/preflight.py and Secrets.register raise; nothing is expected then.
         """
         domain = Domain.from_xml(offer.xml)
         if domain.uuid != offer.vm_id:
@@ -71,7 +71,7 @@ class Arrivals:
         async with self._lock:
             await self._make_room(offer)
             if offer.secrets:
-                await self._travel.secrets.take_in(offer.secrets)
+                await self._travel.secrets.register(offer.secrets)
             announced = [coming.vm.domain for coming in self._coming() if not coming.came]
             await self._host.check(domain, offer.xml, announced, post_copy=offer.post_copy)
             await self._preflight.check(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,23 +125,6 @@ def parse_uuid(text: Any, field: str) -> str:
         raise SecretMalformed(
             f"{field} is not a UUID; send it as 8-4-4-4-12 hexadecimal digits", field=field
         ) from None
-
-
-def validated(params: Sequence[Any]) -> list[SecretSpec]:
-    """Read the list that Host.registerSecrets takes. Raises SecretMalformed (72)."""
-    specs = [SecretSpec.from_params(p, i) for i, p in enumerate(params)]
-    for field, values in (
-        ("uuid", [s.uuid for s in specs]),
-        ("usageID", [f"{s.usage_type.wire_name} {s.usage_id}" for s in specs]),
-    ):
-        for position, value in enumerate(values):
-            if value in values[:position]:
-                raise SecretMalformed(
-                    f"secrets[{position}].{field} repeats that of secrets[{values.index(value)}]; "
-                    "send each secret once",
-                    field=field,
-                )
-    return specs
 
 
 def _text(params: Mapping[str, Any], field: str, where: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, Callable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Callable
 
 import libvirt
 
@@ -27,8 +27,6 @@ from vdsmcinder.virt.secrets.secret import (
     RegisteredSecret,
     Secret,
     SecretSpec,
-    parse_uuid,
-    validated,
 )
 
 log = logging.getLogger(__name__)
@@ -94,18 +92,13 @@ class Secrets:
         else:
             log.info("registered secret %s of usage %s again", spec.uuid, spec.usage_id)
 
-    async def register(self, params: Sequence[Any], clear: bool) -> None:
+    async def register(self, specs: Sequence[SecretSpec], *, clear: bool = False) -> None:
         """Register all secrets of the list, replacing those of the same uuid or usage id.
 
         When this returns they outlive this process, where systemd keeps them (fdstore.py).
         clear: also remove our secrets that are not in the list.
-        Raises SecretMalformed (72) before anything is registered if any element is malformed;
-        SecretRegistrationFailed (73) if libvirt refuses one.
+        Raises SecretRegistrationFailed (73) if libvirt refuses one.
         """
-        await self.take_in(validated(params), clear=clear)
-
-    async def take_in(self, specs: Sequence[SecretSpec], *, clear: bool = False) -> None:
-        """The same with secrets that are read already, such as another host hands over."""
         async with self._lock:
             try:
                 for spec in specs:
@@ -128,16 +121,14 @@ class Secrets:
         self._keyring.add(spec)
         log.info("registered secret %s of usage %s", spec.uuid, spec.usage_id)
 
-    async def unregister(self, uuids: Sequence[Any]) -> None:
+    async def unregister(self, uuids: Collection[str]) -> None:
         """Remove those of our secrets; unknown uuids and those of others are passed over.
 
-        Raises SecretMalformed (72) for something that is not a UUID, before anything is removed;
-        SecretUnregistrationFailed (74) if libvirt refuses.
+        uuids: in lower case. Raises SecretUnregistrationFailed (74) if libvirt refuses.
         """
-        wanted = {parse_uuid(u, f"uuids[{i}]") for i, u in enumerate(uuids)}
         async with self._lock:
             try:
-                await self._remove(wanted.__contains__)
+                await self._remove(uuids.__contains__)
             finally:
                 await self._changed()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from vdsmcinder.errors import SecretMalformed
-from vdsmcinder.virt.secrets.secret import Secret, SecretSpec, UsageType, validated
+from vdsmcinder.virt.secrets.secret import Secret, SecretSpec, UsageType
 
 UUID = "12345678-1234-1234-1234-123456789abc"
 KEY = b"\x01\x02the key that must not show\xff"
@@ -74,23 +74,6 @@ def test_a_missing_field_is_named(field):
     params = {k: v for k, v in GOOD.items() if k != field}
     with pytest.raises(SecretMalformed, match=rf"secrets\[0\]\.{field} is missing"):
         SecretSpec.from_params(params, 0)
-
-
-def test_one_bad_secret_refuses_the_whole_list():
-    with pytest.raises(SecretMalformed, match=r"secrets\[1\]\.password"):
-        validated([GOOD, {**GOOD, "password": "?"}])
-
-
-@pytest.mark.parametrize(
-    ("second", "field"),
-    [
-        ({**GOOD, "usageID": "ovirt/other"}, "uuid"),
-        ({**GOOD, "uuid": UUID.replace("1", "2")}, "usageID"),
-    ],
-)
-def test_a_secret_is_sent_once(second, field):
-    with pytest.raises(SecretMalformed, match=rf"secrets\[1\]\.{field} repeats"):
-        validated([GOOD, second])
 
 
 @given(st.binary(min_size=4))
