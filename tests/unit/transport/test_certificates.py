@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Certificates that change while clients are connected."""
+"""Certificates that change while clients are connected, and how long they hold."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.base import run
 from tests.unit.transport.serving import Host, listening, until
+from vdsmcinder.client.pki import certificates as issued
 from vdsmcinder.stomp.client import connect
 from vdsmcinder.transport import certificates
 
@@ -117,3 +120,10 @@ async def test_how_long_a_certificate_holds(tmp_path: Path, days: int) -> None:
         assert certificates.not_after(b"\xff a comment\n" + pem + pem) == calendar.timegm(end)
         trusted = pem.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
         assert certificates.not_after(trusted) == calendar.timegm(end)
+
+
+@given(name=st.text("abc", min_size=1, max_size=60), days=st.integers(0, 90 * 365))
+def test_its_end_is_what_cryptography_reads(name: str, days: int) -> None:
+    certificate = issued.Authority.made(name, days).certificate
+    read = certificates.not_after(issued.certificate_pem(certificate))
+    assert read == issued.ends(certificate).timestamp()
