@@ -51,7 +51,7 @@ async def _run(lab: Lab, daemon: HostDaemon, step: Step) -> list[Row]:
         async with Engine(lab, daemon) as engine:
             await engine.register_key()
             with libvirt.open(daemon.host.uri) as connection:
-                stage = Stage(engine, connection, *images)
+                stage = Stage(engine, connection, daemon.directory, *images)
                 creates = await _in_turn(Creating(stage).contestants, CREATE_ROUNDS, step)
                 async with Plugging(stage) as plugging:
                     plugs = await _in_turn(plugging.contestants, PLUG_ROUNDS, step)
@@ -91,10 +91,14 @@ def _goal(row: Row) -> Goal:
 
 @dataclass(frozen=True)
 class Stage:
-    """What all share: an engine's session, a connection to libvirt, an image for each disk."""
+    """What all share: an engine's session, a connection to libvirt, an image for each disk.
+
+    directory: where files for virsh go.
+    """
 
     engine: Engine
     connection: libvirt.virConnect
+    directory: Path
     boot_image: str
     second_image: str
 
@@ -115,7 +119,7 @@ class Creating:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._file = stage.engine.daemon.directory / "domain.xml"
+        self._file = stage.directory / "domain.xml"
         self.contestants = (self.ours, self.virsh, self.python)
 
     async def ours(self) -> float:
@@ -163,7 +167,7 @@ class Plugging:
         self._stage = stage
         self._vm_id = new_id()
         self._xml = stage.disk(stage.second_image, "vdb")
-        self._file: Path = stage.engine.daemon.directory / "disk.xml"
+        self._file: Path = stage.directory / "disk.xml"
         self.contestants = (self.ours, self.virsh, self.python)
 
     async def __aenter__(self) -> Plugging:

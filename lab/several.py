@@ -59,5 +59,6 @@ def _start(directories: Sequence[Path], host_count: int) -> None:
 def _lab(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "VDSM_CINDER_LAB_DIR": str(directory)}
     command = [sys.executable, "-m", "lab", *arguments]
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=environment, text=True, **both)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )

@@ -145,7 +145,7 @@ def _options(parser: argparse.ArgumentParser, known: Set[str] = frozenset()) -> 
         _item(_term(action), action.help or "")
         for action in parser._actions
         if not isinstance(action, argparse._SubParsersAction)
-        and not known.intersection(action.option_strings)
+        and known.isdisjoint(action.option_strings)
     )
 
 
