@@ -209,7 +209,7 @@ class Daemon:
 
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
         capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
-        checks = DiskChecks(self._ceph, self._secrets, settings.vms.cinder_secret_uuid)
+        checks = DiskChecks(self._ceph, self._secrets)
         host = HostVerbs(
             self._registry,
             self._secrets,
@@ -219,11 +219,13 @@ class Daemon:
             self._clusters,
             self._stats,
             checks,
+            settings,
         )
         rules = Rules(
             lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
         )
-        verbs = handlers(Host=host, VM=VmVerbs(self._registry, self._migrations, checks))
+        vm = VmVerbs(self._registry, self._migrations, checks, settings)
+        verbs = handlers(Host=host, VM=vm)
         return Dispatcher(schema.load(), verbs, rules, settings.rpc.max_queue)
 
     @property

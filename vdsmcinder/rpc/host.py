@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
+from vdsmcinder.config import Config
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.envelope import Written
+from vdsmcinder.rpc.requests.disk import read_drive
 from vdsmcinder.rpc.requests.secrets import read_secrets, read_uuids
 from vdsmcinder.rpc.wire import ceph as wire_ceph
 from vdsmcinder.rpc.wire import common, host, iotune
@@ -42,6 +44,7 @@ class HostVerbs:
         ceph: ClusterMonitor,
         stats: EncodedStats,
         checks: DiskChecks,
+        settings: Config,
     ) -> None:
         self._registry = registry
         self._secrets = secrets
@@ -51,6 +54,7 @@ class HostVerbs:
         self._ceph = ceph
         self._stats = stats
         self._checks = checks
+        self._default_secret = settings.vms.cinder_secret_uuid or None
 
     def ping(self) -> bool:
         return True
@@ -116,7 +120,8 @@ class HostVerbs:
         ]
 
     async def checkDisk(self, drive: Mapping[str, Any]) -> dict[str, Any]:
-        return wire_ceph.disk_check(await self._checks.of_description(drive))
+        described = read_drive(drive, self._default_secret)
+        return wire_ceph.disk_check(await self._checks.of_description(described))
 
     def _chosen(self, vm_ids: Sequence[str]) -> list[VM]:
         """The VMs of those ids, or all for none; ids of no VM are passed over."""

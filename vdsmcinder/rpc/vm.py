@@ -10,7 +10,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vdsmcinder.config import Config
 from vdsmcinder.errors import UpdateDeviceFailed
+from vdsmcinder.rpc.requests import disk as disk_request
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
@@ -25,11 +27,14 @@ from vdsmcinder.virt.vm.registry import Registry
 class VmVerbs:
     """What concerns one VM. Each raises NoSuchVM (1) for an id that is not of a VM here."""
 
-    def __init__(self, registry: Registry, migrations: Migrations, checks: DiskChecks) -> None:
+    def __init__(
+        self, registry: Registry, migrations: Migrations, checks: DiskChecks, settings: Config
+    ) -> None:
         self._registry = registry
         self._departures = migrations.departures
         self._arrivals = migrations.arrivals
         self._checks = checks
+        self._default_secret = settings.vms.cinder_secret_uuid or None
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         return common.definition(await self._registry.create(vm_id, params))
@@ -80,12 +85,12 @@ class VmVerbs:
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        await disks.plug(vm, params)
+        await disks.plug(vm, disk_request.read_plug(params, self._default_secret))
         return common.definition(vm)
 
     async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        await disks.unplug(vm, params)
+        await disks.unplug(vm, disk_request.read_unplug(params))
         return common.definition(vm)
 
     async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +123,8 @@ class VmVerbs:
         return common.definition(vm)
 
     async def diskSizeExtend(self, vm_id: str, specs: Mapping[str, Any], new_size: int) -> str:
-        return str(await resize.extend(self._registry.get(vm_id), specs, new_size))
+        vm = self._registry.get(vm_id)
+        return str(await resize.extend(vm, disk_request.read_names(specs), new_size))
 
     async def setIoTune(self, vm_id: str, tunables: Sequence[Mapping[str, Any]]) -> None:
         await iotune.set_limits(self._registry.get(vm_id), tunables)
@@ -139,13 +145,12 @@ class VmVerbs:
         self,
         vm_id: str,
         drives: Sequence[Mapping[str, Any]],
-        memory: str | None,
+        memory: Any,
         frozen: bool,
         freeze_timeout_s: int | None,
     ) -> None:
-        await guest_agent.prepare_snapshot(
-            self._registry.get(vm_id), drives, memory, frozen, freeze_timeout_s
-        )
+        vm, meant = self._registry.get(vm_id), disk_request.read_all_names(drives)
+        await guest_agent.prepare_snapshot(vm, meant, bool(memory), frozen, freeze_timeout_s)
 
     async def setNumberOfCpus(self, vm_id: str, count: int) -> dict[str, Any]:
         vm = self._registry.get(vm_id)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.rpc.test_wire import UUID, XML, vm
+from vdsmcinder.config import Config
 from vdsmcinder.errors import NoSuchVM
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
@@ -82,9 +83,9 @@ def secrets():
 def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
     nothing = SimpleNamespace()
-    host = HostVerbs(registry, secrets, *[nothing] * 4, EncodedStats(), nothing)
+    host = HostVerbs(registry, secrets, *[nothing] * 4, EncodedStats(), nothing, Config())
     migrations = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
-    verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing))
+    verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing, Config()))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 
     async def called(verb, *params):

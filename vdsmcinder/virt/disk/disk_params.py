@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fields of an engine's disk description, converted one by one (contract/wire.md).
+"""An engine's description of a disk, checked and typed (contract/wire.md).
 
-virt/disk/drive.py builds Drives of them. Cinder's connection info says where the data is; the other
-fields come from here as well.
+Drives are built of it. Cinder's connection info may say where the data is; the other fields are the
+same then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, matching, number
 from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.disk_auth import Encryption
+from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import (
     ABSOLUTE_PATH,
     BlockSource,
@@ -21,6 +26,7 @@ from vdsmcinder.virt.disk.source import (
     NetworkSource,
     Source,
 )
+from vdsmcinder.virt.disk.tuning import IoTune
 
 
 class Device(str, Enum):
@@ -55,6 +61,114 @@ _DEFAULT_BUS: Mapping[Device, str] = {
 }
 
 
+@dataclass(frozen=True)
+class DriveParams:
+    """A disk as a request describes it: all of a Drive but its target, which depends on the others.
+
+    index: its number on the bus, from 0; None leaves it to the VM. The rest is as in Drive.
+    """
+
+    device: Device
+    source: Source
+    bus: str
+    index: int | None
+    driver: Driver
+    serial: str | None
+    readonly: bool
+    shared: bool
+    boot_order: int | None
+    io_tune: IoTune | None
+    alias: str | None
+    address: Address | None
+    sgio: str | None
+
+    def target(self, taken: Container[str]) -> str:
+        """Its target name on a VM where those names are taken."""
+        if self.index is None:
+            return targets.free(self.bus, taken)
+        return targets.name(self.bus, self.index)
+
+
+def read(params: Any, default_secret: str | None = None) -> DriveParams:
+    """Read an engine's device description of a disk, as Drive.from_params takes it.
+
+    Raises MissingParameter, InvalidParameter and UnsupportedDrive.
+    """
+    fields = Fields(params, thing(params))
+    if "connectionInfo" in fields:
+        return _read_cinders(fields, default_secret)
+    io_tune = IoTune.from_params(fields.section("specParams").section("ioTune"))
+    return _assemble(fields, source(fields), io_tune)
+
+
+def _read_cinders(device: Fields, default_secret: str | None) -> DriveParams:
+    """A description in which Cinder's answer says where the data is."""
+    refuse_second_source(device)
+    info = device.section("connectionInfo").values
+    connection = ConnectionInfo.from_dict(info, default_secret)
+    volume = f"volume {connection.image.path}"
+    given = {name: device.values[name] for name in device.names()}
+    fields = Fields(
+        {
+            "serial": connection.volume_id,
+            "discard": connection.discard,
+            **given,
+            # A volume that Cinder gives out for reading is never attached for writing.
+            "readonly": connection.readonly or device.get("readonly", BOOLEAN),
+        },
+        volume,
+    )
+    io_tune = IoTune.from_params(
+        fields.section("specParams").section("ioTune")
+    ) or IoTune.from_qos_specs(Fields(connection.qos, volume, "data.qos_specs"))
+    encryption = _encryption(connection, fields)
+    return _assemble(fields, NetworkSource.from_connection(connection, encryption), io_tune)
+
+
+def _assemble(fields: Fields, source: Source, io_tune: IoTune | None) -> DriveParams:
+    kind = device(fields)
+    read_driver = Driver.for_removable if kind in REMOVABLE else Driver.for_disk
+    readonly = fields.get("readonly", BOOLEAN) or False
+    if isinstance(source, NetworkSource) and source.snapshot is not None and not readonly:
+        raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
+    driver, is_shared = read_driver(fields, source), shared(fields)
+    if is_shared and not readonly and driver.caches:
+        # Nobody tells a cache on this host of what another host wrote.
+        raise fields.invalid("cache", "none or directsync, as the disk is shared")
+    return DriveParams(
+        device=kind,
+        source=source,
+        bus=bus(fields),
+        index=fields.get("index", INDEX),
+        driver=driver,
+        serial=serial(fields),
+        readonly=readonly,
+        shared=is_shared,
+        boot_order=fields.get("bootOrder", BOOT_ORDER),
+        io_tune=io_tune,
+        alias=alias(fields),
+        address=Address.from_fields(fields.section("address")) if "address" in fields else None,
+        sgio=fields.get("sgio", SGIO),
+    )
+
+
+def _encryption(connection: ConnectionInfo, fields: Fields) -> Encryption | None:
+    """The device description's; Cinder tells that a volume is encrypted, and no passphrase."""
+    encryption = Encryption.from_fields(fields)
+    if connection.encrypted and encryption is None:
+        expected = (
+            "false, or encryption beside it, with the uuid of the libvirt secret that holds the "
+            "passphrase"
+        )
+        raise UnsupportedDrive(
+            f"{fields.thing}: data.encrypted is 'true'; expected {expected}",
+            field="data.encrypted",
+            value="true",
+            expected=expected,
+        )
+    return encryption
+
+
 def thing(params: Any) -> str:
     """What errors call a disk that is described so."""
     if not isinstance(params, Mapping):
@@ -72,14 +186,6 @@ def device(fields: Fields) -> Device:
 def bus(fields: Fields) -> str:
     """iface: what suits the device when it is absent."""
     return fields.get("iface", BUS) or _DEFAULT_BUS[device(fields)]
-
-
-def target(fields: Fields, taken: Container[str]) -> str:
-    """index: the lowest free one of the bus when it is absent."""
-    index = fields.get("index", INDEX)
-    if index is None:
-        return targets.free(bus(fields), taken)
-    return targets.name(bus(fields), index)
 
 
 def alias(fields: Fields) -> str | None:

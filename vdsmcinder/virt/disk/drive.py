@@ -14,15 +14,21 @@ from typing import Any
 
 from lxml import etree
 
-from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, Fields
+from vdsmcinder.fields import Fields
 from vdsmcinder.hypervisor.xmldoc import check_text, child_attribute, refuse_attributes
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
-from vdsmcinder.virt.disk.disk_auth import Encryption
-from vdsmcinder.virt.disk.disk_params import BOOT_ORDER, BUS, DEVICE, REMOVABLE, USER_ALIAS, Device
+from vdsmcinder.virt.disk.disk_params import (
+    BOOT_ORDER,
+    BUS,
+    DEVICE,
+    REMOVABLE,
+    USER_ALIAS,
+    Device,
+    DriveParams,
+)
 from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource, Source
 from vdsmcinder.virt.disk.tuning import IoTune
@@ -204,6 +210,29 @@ class Drive:
         )
 
     @classmethod
+    def of(cls, params: DriveParams, taken: Container[str]) -> Drive:
+        """The disk that a description means on a VM.
+
+        taken: target names in use there; a disk without an index gets the lowest one that is free
+        on its bus. Raises UnsupportedDrive for kinds of disks that do not exist.
+        """
+        return cls(
+            device=params.device,
+            source=params.source,
+            target=params.target(taken),
+            bus=params.bus,
+            driver=params.driver,
+            serial=params.serial,
+            readonly=params.readonly,
+            shared=params.shared,
+            boot_order=params.boot_order,
+            io_tune=params.io_tune,
+            alias=params.alias,
+            address=params.address,
+            sgio=params.sgio,
+        )
+
+    @classmethod
     def from_params(
         cls,
         params: Mapping[str, Any],
@@ -213,18 +242,13 @@ class Drive:
         """Read an engine's device description of a disk.
 
         params: as in contract/wire.md, "A Ceph disk in a device list", or with Cinder's answer in
-        connectionInfo in place of all that says where the data is. taken: target names in use on
-        the VM; a disk without an index gets the lowest one that is free on its bus.
+        connectionInfo in place of all that says where the data is. taken: as in of().
         default_secret: what an answer of Cinder's without secret_uuid means.
 
         Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, its
         value and what was expected.
         """
-        fields = Fields(params, disk_params.thing(params))
-        if "connectionInfo" in fields:
-            return cls._from_cinder(fields, taken, default_secret)
-        io_tune = IoTune.from_params(fields.section("specParams").section("ioTune"))
-        return cls._assemble(fields, disk_params.source(fields), io_tune, taken)
+        return cls.of(disk_params.read(params, default_secret), taken)
 
     @classmethod
     def from_connection_info(
@@ -241,61 +265,6 @@ class Drive:
         in from_params.
         """
         return cls.from_params({**device, "connectionInfo": info}, taken, default_secret)
-
-    @classmethod
-    def _from_cinder(
-        cls, device: Fields, taken: Container[str], default_secret: str | None
-    ) -> Drive:
-        disk_params.refuse_second_source(device)
-        info = device.section("connectionInfo").values
-        connection = ConnectionInfo.from_dict(info, default_secret)
-        thing = f"volume {connection.image.path}"
-        given = {name: device.values[name] for name in device.names()}
-        fields = Fields(
-            {
-                "serial": connection.volume_id,
-                "discard": connection.discard,
-                **given,
-                # A volume that Cinder gives out for reading is never attached for writing.
-                "readonly": connection.readonly or device.get("readonly", BOOLEAN),
-            },
-            thing,
-        )
-        io_tune = IoTune.from_params(
-            fields.section("specParams").section("ioTune")
-        ) or IoTune.from_qos_specs(Fields(connection.qos, thing, "data.qos_specs"))
-        encryption = _encryption(connection, fields)
-        source = NetworkSource.from_connection(connection, encryption)
-        return cls._assemble(fields, source, io_tune, taken)
-
-    @classmethod
-    def _assemble(
-        cls, fields: Fields, source: Source, io_tune: IoTune | None, taken: Container[str]
-    ) -> Drive:
-        device = disk_params.device(fields)
-        read_driver = Driver.for_removable if device in REMOVABLE else Driver.for_disk
-        readonly = fields.get("readonly", BOOLEAN) or False
-        if isinstance(source, NetworkSource) and source.snapshot is not None and not readonly:
-            raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
-        driver, shared = read_driver(fields, source), disk_params.shared(fields)
-        if shared and not readonly and driver.caches:
-            # Nobody tells a cache on this host of what another host wrote.
-            raise fields.invalid("cache", "none or directsync, as the disk is shared")
-        return cls(
-            device=device,
-            source=source,
-            target=disk_params.target(fields, taken),
-            bus=disk_params.bus(fields),
-            driver=driver,
-            serial=disk_params.serial(fields),
-            readonly=readonly,
-            shared=shared,
-            boot_order=fields.get("bootOrder", BOOT_ORDER),
-            io_tune=io_tune,
-            alias=disk_params.alias(fields),
-            address=Address.from_fields(fields.section("address")) if "address" in fields else None,
-            sgio=fields.get("sgio", disk_params.SGIO),
-        )
 
 
 def _read_source(disk: etree._Element, thing: str) -> Source:
@@ -316,20 +285,6 @@ def _read_extras(disk: etree._Element) -> tuple[str, ...]:
         for child in disk.iterchildren("*")
         if child.tag not in known
     )
-
-
-def _encryption(connection: ConnectionInfo, fields: Fields) -> Encryption | None:
-    """The device description's; Cinder tells that a volume is encrypted, and no passphrase."""
-    encryption = Encryption.from_fields(fields)
-    if connection.encrypted and encryption is None:
-        raise _unsupported(
-            fields.thing,
-            "data.encrypted",
-            "true",
-            "false, or encryption beside it, with the uuid of the libvirt secret that holds the "
-            "passphrase",
-        )
-    return encryption
 
 
 def _unsupported(thing: str, name: str, value: str, expected: str) -> UnsupportedDrive:

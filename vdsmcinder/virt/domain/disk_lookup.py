@@ -7,44 +7,65 @@ forms are contract/types.txt's SnapshotDriveInfo and DriveSpec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from vdsmcinder.errors import SnapshotFailed
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
 
-# In the order in which they count; the first three name a disk, the rest what is on it.
-_NAMES = ("alias", "name", "path")
-_IDS = ("deviceId", "imageID", "volumeID", "serial", "GUID", "UUID")
-_BASES = ("baseVolumeID", "baseGUID", "baseUUID")
+
+class By(enum.Enum):
+    """What names a disk; an ID is the engine's of the disk, or Cinder's of the volume."""
+
+    ALIAS = "alias"
+    TARGET = "target"
+    PATH = "path"
+    ID = "id"
 
 
-def find(domain: Domain, params: Mapping[str, Any]) -> Drive | None:
-    """The disk that params mean, or None.
+@dataclass(frozen=True)
+class Name:
+    """One name of a disk. field: what the request calls it."""
+
+    field: str
+    by: By
+    text: str
+
+
+@dataclass(frozen=True)
+class DiskNames:
+    """The names by which a request means one disk, in the order in which they count."""
+
+    names: tuple[Name, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.field} {name.text}" for name in self.names) or "no id"
+
+
+def find(domain: Domain, wanted: DiskNames) -> Drive | None:
+    """The disk that is meant, or None.
 
     An id is the engine's for the disk (deviceId, also as serial), or Cinder's for the volume, which
-    is part of the image's name. The new volume of a snapshot is not there yet: its base counts.
+    is part of the image's name.
     """
-    for key in (*_NAMES, *_IDS, *_BASES):
-        wanted = params.get(key)
-        if isinstance(wanted, str) and wanted:
-            found = next((d for d in domain.drives if _is(d, key, wanted)), None)
-            if found is not None:
-                return found
+    for name in wanted.names:
+        found = next((d for d in domain.drives if _is(d, name)), None)
+        if found is not None:
+            return found
     return None
 
 
-def check_drives(vm_id: str, domain: Domain, drives: Sequence[Mapping[str, Any]]) -> None:
+def check_drives(vm_id: str, domain: Domain, drives: Sequence[DiskNames]) -> None:
     """Raise SnapshotFailed (48) for a disk that the VM does not have, or that is no RBD image."""
-    for params in drives:
-        drive = find(domain, params)
+    for wanted in drives:
+        drive = find(domain, wanted)
         if drive is None:
-            ids = ", ".join(f"{k} {v}" for k, v in params.items() if isinstance(v, str))
             known = ", ".join(f"{d.name} ({d.source.path})" for d in domain.drives) or "none"
             raise SnapshotFailed(
-                f"VM {vm_id} has no disk of {ids or 'no id'}; its disks are: {known}; name those"
+                f"VM {vm_id} has no disk of {wanted}; its disks are: {known}; name those"
             )
         if not isinstance(drive.source, NetworkSource):
             raise SnapshotFailed(
@@ -54,13 +75,13 @@ def check_drives(vm_id: str, domain: Domain, drives: Sequence[Mapping[str, Any]]
             )
 
 
-def _is(drive: Drive, key: str, wanted: str) -> bool:
-    if key == "alias":
-        return drive.alias == wanted
-    if key == "name":
-        return drive.target == wanted
-    if key == "path":
-        return drive.source.location == wanted
-    wanted = wanted.lower()
+def _is(drive: Drive, name: Name) -> bool:
+    if name.by is By.ALIAS:
+        return drive.alias == name.text
+    if name.by is By.TARGET:
+        return drive.target == name.text
+    if name.by is By.PATH:
+        return drive.source.location == name.text
+    wanted = name.text.lower()
     image = drive.source.image if isinstance(drive.source, NetworkSource) else ""
     return wanted in (drive.device_id, drive.serial, image, image.rpartition("volume-")[2])

@@ -135,17 +135,18 @@ def _by_type(fields: Fields) -> Mapping[str, Sequence[Fields]]:
 
 def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive, ...]:
     """Disks with an index keep it; those without get what those leave free."""
+    described = [disk_params.read(disk.values, default_secret) for disk in disks]
     taken: set[str] = set()
-    for disk in disks:
-        if "index" not in disk:
+    for disk, params in zip(disks, described):
+        if params.index is None:
             continue
-        name = disk_params.target(disk, taken)
+        name = params.target(taken)
         if name in taken:
             raise disk.invalid("index", f"another one, {name} is taken")
         taken.add(name)
     drives = []
-    for disk in disks:
-        drive = Drive.from_params(disk.values, taken, default_secret)
+    for params in described:
+        drive = Drive.of(params, taken)
         taken.add(drive.target)
         drives.append(drive)
     return tuple(drives)

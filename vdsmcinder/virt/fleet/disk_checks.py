@@ -8,9 +8,7 @@ what it finds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import libvirt
 
@@ -18,6 +16,7 @@ from vdsmcinder.ceph.diagnosis import SECRET, Patient, diagnose
 from vdsmcinder.ceph.findings import Finding
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
+from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
@@ -34,19 +33,18 @@ class DiskCheck:
 
 
 class DiskChecks:
-    """default_secret: what a connection info of Cinder's means that names none; see config.py."""
+    """Asks libvirt for the secrets of disks, and Ceph for the rest."""
 
-    def __init__(self, workers: Workers, secrets: Secrets, default_secret: str) -> None:
+    def __init__(self, workers: Workers, secrets: Secrets) -> None:
         self._workers = workers
         self._secrets = secrets
-        self._default_secret = default_secret or None
 
-    async def of_description(self, params: Mapping[str, Any]) -> DiskCheck:
-        """Check a disk as an engine would describe it, for a VM that is yet to start.
+    async def of_description(self, described: DriveParams) -> DiskCheck:
+        """Check a disk for a VM that is yet to start.
 
         Raises UnsupportedDrive (36) for one that is not on Ceph, and what Drive raises.
         """
-        drive = Drive.from_params(params, (), self._default_secret)
+        drive = Drive.of(described, ())
         if not isinstance(drive.source, NetworkSource):
             raise UnsupportedDrive(
                 f"disk {drive.name} ({drive.source.path}) is not on Ceph; give one that is",

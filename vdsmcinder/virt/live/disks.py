@@ -7,9 +7,6 @@ the guest has let go, not when it was asked to: only then may the engine end the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import libvirt
 from lxml import etree
 
@@ -20,24 +17,24 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
+from vdsmcinder.virt.disk.disk_params import DriveParams
+from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.live import device_ops
-from vdsmcinder.virt.live.disk_request import parse_hotplug, parse_hotunplug
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
 
-async def plug(vm: VM, params: Mapping[str, Any]) -> None:
-    """Plug the disk that params describe into the VM.
+async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
+    """Plug a disk into the VM; one that is only described gets its target here.
 
     Raises VMIsDown (6), HotplugDiskFailed (45) if it is plugged already or QEMU does not take it,
-    ImageNotFound (13), ResourceUnavailable (40) where Ceph or libvirt cannot be reached, and what
-    parse_hotplug raises. A plug that failed leaves the VM as it was.
+    ImageNotFound (13), ResourceUnavailable (40) where Ceph or libvirt cannot be reached, and
+    UnsupportedDrive (36). A plug that failed leaves the VM as it was.
     """
     async with vm.lock:
         vm.require_running("given a disk")
-        default_secret = vm.services.options.cinder_secret_uuid or None
-        drive = parse_hotplug(params, vm.domain.targets, default_secret)
+        drive = wanted if isinstance(wanted, Drive) else Drive.of(wanted, vm.domain.targets)
         _refuse_twice(vm, drive)
         claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"
@@ -55,15 +52,15 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
             await claims.release()
 
 
-async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
-    """Unplug the disk that params mean, and wait until the guest has let go of it.
+async def unplug(vm: VM, query: DriveQuery) -> None:
+    """Unplug the disk that is meant, and wait until the guest has let go of it.
 
     Raises VMIsDown (6), HotunplugDiskFailed (46) if the disk is not plugged or the guest keeps it;
     it is listed on then, until the guest lets go after all.
     """
     async with vm.lock:
         vm.require_running("unplugged from")
-        drive = _plugged(vm, params)
+        drive = _plugged(vm, query)
         try:
             await device_ops.unplug(vm, drive.alias or "")
         except device_ops.StillPlugged as e:
@@ -91,9 +88,8 @@ def _refuse_twice(vm: VM, drive: Drive) -> None:
         )
 
 
-def _plugged(vm: VM, params: Mapping[str, Any]) -> Drive:
+def _plugged(vm: VM, query: DriveQuery) -> Drive:
     """The VM's disk that the request means."""
-    query = parse_hotunplug(params)
     drive = query.find(vm.domain.drives)
     if drive is not None:
         return drive

@@ -6,9 +6,6 @@ rpc/vm.py calls extend() for VM.diskSizeExtend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import libvirt
 
 from vdsmcinder.ceph.fault_kinds import CephFault
@@ -22,23 +19,23 @@ from vdsmcinder.errors import (
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import disk_lookup
+from vdsmcinder.virt.domain.disk_lookup import DiskNames
 from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
 
-async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
+async def extend(vm: VM, wanted: DiskNames, new_size: int) -> int:
     """Tell the guest the size that the image of its disk has now; returns it, in bytes.
 
-    specs: which disk, as contract/types.txt's DriveSpec or by name, alias or path. new_size: what
-    the caller believes, in bytes. QEMU makes the image as large as it is told, so it is told only
-    what is true already.
+    wanted: which disk. new_size: what the caller believes, in bytes. QEMU makes the image as large
+    as it is told, so it is told only what is true already.
     Raises VMIsDown (6), ImageNotFound (13) for a disk that the VM does not have, UnsupportedDrive
     (36) for one that is not on Ceph, ResourceUnavailable (40), WrongDiskSize (58).
     """
     async with vm.lock:
         vm.require_running("told of a disk's size")
-        drive, source = _ceph_disk(vm, specs)
+        drive, source = _ceph_disk(vm, wanted)
         size = await _image_size(vm, drive, source)
         try:
             _check(drive, size, new_size, await vm.call(_known_size, drive.target))
@@ -49,8 +46,8 @@ async def extend(vm: VM, specs: Mapping[str, Any], new_size: int) -> int:
         return size
 
 
-def _ceph_disk(vm: VM, specs: Mapping[str, Any]) -> tuple[Drive, NetworkSource]:
-    drive = disk_lookup.find(vm.domain, specs)
+def _ceph_disk(vm: VM, wanted: DiskNames) -> tuple[Drive, NetworkSource]:
+    drive = disk_lookup.find(vm.domain, wanted)
     if drive is None:
         known = ", ".join(f"{d.name} ({d.source.path})" for d in vm.domain.drives) or "none"
         raise ImageNotFound(

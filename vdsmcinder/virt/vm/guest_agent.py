@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from collections.abc import Sequence
+from typing import Callable
 
 import libvirt
 
@@ -26,7 +26,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.domain.disk_lookup import check_drives
+from vdsmcinder.virt.domain.disk_lookup import DiskNames, check_drives
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.freeze_state import LateThaw
 from vdsmcinder.virt.vm.status import Status
@@ -78,8 +78,8 @@ async def thaw(vm: VM) -> None:
 
 async def prepare_snapshot(
     vm: VM,
-    drives: Sequence[Mapping[str, Any]],
-    memory: str | None,
+    drives: Sequence[DiskNames],
+    memory: bool,
     frozen: bool,
     limit_s: float | None,
 ) -> None:
@@ -87,7 +87,7 @@ async def prepare_snapshot(
 
     When this returns, the snapshots may be made; then thaw() is to be called. If it is not within
     limit_s seconds (vms.snapshot_freeze_s where None), the guest is thawed and on_thaw called.
-    drives: the disks, as contract/types.txt's SnapshotDriveInfo or by name or path; none means all.
+    drives: the disks; none means all. memory: whether the guest's is asked for as well.
     frozen: the caller has frozen the guest already; the time counts all the same.
     Raises VMIsDown (6), SnapshotFailed (48); the guest runs on as it was then.
     """

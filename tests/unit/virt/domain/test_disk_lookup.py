@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.rpc.test_wire import DISK, XML
 from vdsmcinder.errors import SnapshotFailed
+from vdsmcinder.rpc.requests.disk import read_all_names, read_names
 from vdsmcinder.virt.domain.disk_lookup import check_drives, find
 from vdsmcinder.virt.domain.domain import Domain
 
@@ -35,14 +36,14 @@ NAMED = Domain.from_xml(XML.replace("volume-1", f"volume-{VOLUME}"))
     ],
 )
 def test_which_disk_is_meant(params, target):
-    found = find(NAMED, params)
+    found = find(NAMED, read_names(params))
     assert (found.target if found else None) == target
 
 
 def test_disks_that_can_be_part_of_a_snapshot():
     check_drives("x", NAMED, [])
-    check_drives("x", NAMED, [{"name": "vda"}])
+    check_drives("x", NAMED, read_all_names([{"name": "vda"}]))
     with pytest.raises(SnapshotFailed, match="VM x has no disk of GUID y; its disks are: vda"):
-        check_drives("x", NAMED, [{"name": "vda"}, {"GUID": "y"}])
+        check_drives("x", NAMED, read_all_names([{"name": "vda"}, {"GUID": "y"}]))
     with pytest.raises(SnapshotFailed, match=r"disk sdc \(/dev/x\) of VM x is no RBD image"):
-        check_drives("x", NAMED, [{"name": "sdc"}])
+        check_drives("x", NAMED, read_all_names([{"name": "sdc"}]))

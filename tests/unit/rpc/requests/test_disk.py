@@ -15,10 +15,12 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     VdsmCinderError,
 )
+from vdsmcinder.rpc.requests.disk import read_plug, read_unplug
+from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.domain import Domain
-from vdsmcinder.virt.live.disk_request import parse_hotplug, parse_hotunplug
 
 LIVE = Domain.from_xml((Path(__file__).parents[2] / "data" / "domains" / "live.xml").read_text())
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 VDA_ALIAS = "ua-6d5b02f4-55d6-4b4a-8a53-4b1a7ac44f01"
 
 DISK = """
@@ -37,14 +39,20 @@ FORMS = {
 }
 
 
+def plugged(params: Any, taken: Any, default_secret: str | None = None) -> Drive:
+    """The disk that a request has plugged into a VM with those targets."""
+    wanted = read_plug(params, default_secret)
+    return wanted if isinstance(wanted, Drive) else Drive.of(wanted, taken)
+
+
 def test_description() -> None:
     params = {"vmId": "x", "drive": network(index=None)}
-    assert parse_hotplug(params, LIVE.targets).target == "vdc"
+    assert plugged(params, LIVE.targets).target == "vdc"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_document(form: str) -> None:
-    drive = parse_hotplug({"vmId": "x", "xml": FORMS[form]}, LIVE.targets)
+    drive = plugged({"vmId": "x", "xml": FORMS[form]}, LIVE.targets)
     assert (drive.source.path, drive.target, drive.alias) == ("volumes/volume-9", "vdc", "ua-9")
     assert drive.getXML().find("driver").get("queues") == "4"
 
@@ -64,26 +72,26 @@ def test_document(form: str) -> None:
 )
 def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
     with pytest.raises(error) as caught:
-        parse_hotplug(params, ())
+        plugged(params, ())
     assert words in caught.value.message
 
 
 def unplugged(**drive: Any) -> str | None:
-    found = parse_hotunplug({"drive": drive}).find(LIVE.drives)
+    found = read_unplug({"drive": drive}).find(LIVE.drives)
     return None if found is None else found.target
 
 
 def test_meant_by_description() -> None:
     assert unplugged(deviceId=VDA_ALIAS[3:]) == "vda"
     assert unplugged(alias=VDA_ALIAS, path="volumes/other") == "vda"
-    assert unplugged(path="volumes/volume-2", deviceId="00" * 16) == "sda"
+    assert unplugged(path="volumes/volume-2", deviceId=UNKNOWN_ID) == "sda"
     assert unplugged(serial="volume-1") == "vda"
     assert unplugged(iface="scsi", index=0) == "sda"
 
 
 def test_meant_by_cinders_answer() -> None:
     info = {"driver_volume_type": "rbd", "data": {"name": "volumes/volume-2"}}
-    assert unplugged(connectionInfo=info, deviceId="00" * 16) == "sda"
+    assert unplugged(connectionInfo=info, deviceId=UNKNOWN_ID) == "sda"
     assert unplugged(connectionInfo={"connection_info": info}) == "sda"
     assert unplugged(connectionInfo={"data": {"name": "volumes/other"}}, index=0) is None
 
@@ -92,9 +100,9 @@ def test_cinders_answer_without_a_secret() -> None:
     data = {"name": "volumes/volume-9", "auth_username": "cinder"}
     drive = {"connectionInfo": {"driver_volume_type": "rbd", "data": data}}
     with pytest.raises(MissingParameter, match="secret_uuid is missing"):
-        parse_hotplug({"drive": drive}, ())
+        plugged({"drive": drive}, ())
     secret = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
-    assert parse_hotplug({"drive": drive}, (), secret).source.auth.secret_uuid == secret
+    assert plugged({"drive": drive}, (), secret).source.auth.secret_uuid == secret
 
 
 def test_other_data_on_the_same_target_is_not_meant() -> None:
@@ -115,16 +123,16 @@ def test_other_data_on_the_same_target_is_not_meant() -> None:
 )
 def test_meant_by_document(inner: str, target: str) -> None:
     xml = f"<hotunplug><devices><disk>{inner}</disk></devices></hotunplug>"
-    assert parse_hotunplug({"xml": xml}).find(LIVE.drives).target == target
+    assert read_unplug({"xml": xml}).find(LIVE.drives).target == target
 
 
 def test_meant_by_snapshot() -> None:
     source = '<source protocol="rbd" name="p/i"><snapshot name="s"/></source>'
-    assert parse_hotunplug({"xml": f"<disk>{source}</disk>"}).path == "p/i@s"
+    assert read_unplug({"xml": f"<disk>{source}</disk>"}).path == "p/i@s"
 
 
 def test_request_that_names_no_disk() -> None:
     with pytest.raises(MissingParameter, match="an alias, a deviceId, a path"):
-        parse_hotunplug({"drive": {"device": "disk"}})
+        read_unplug({"drive": {"device": "disk"}})
     with pytest.raises(MissingParameter, match="an alias, a deviceId, a path"):
-        parse_hotunplug({"xml": "<disk/>"})
+        read_unplug({"xml": "<disk/>"})

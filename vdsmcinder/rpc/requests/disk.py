@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parameters of VM.hotplugDisk and VM.hotunplugDisk, in both of their forms.
+"""The disks that verbs are asked about: one to plug, to unplug, to check, to resize, to snapshot.
 
-virt/live/disks.py plugs the Drive and looks for the one to unplug. The forms are
-contract/wire.md's: {vmId, drive: {...}} and {vmId, xml: "<hotplug>..." or a fragment of a domain}.
+Hot-plug has two forms (contract/wire.md): {vmId, drive: {...}} and {vmId, xml: "<hotplug>..." or a
+fragment of a domain}. Others name a disk by an identifier of the engine's, or of Cinder's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lxml import etree
@@ -16,28 +16,46 @@ from vdsmcinder.fields import TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.domain.disk_lookup import By, DiskNames, Name
 
 _XML = Kind(TEXT.convert, "the description of one disk, in drive or in xml")
 
+# By which fields a disk is named, in the order in which they count. The new volume of a snapshot is
+# not there yet: its base counts.
+_NAMES: Mapping[str, By] = {
+    "alias": By.ALIAS,
+    "name": By.TARGET,
+    "path": By.PATH,
+    **dict.fromkeys(("deviceId", "imageID", "volumeID", "serial", "GUID", "UUID"), By.ID),
+    **dict.fromkeys(("baseVolumeID", "baseGUID", "baseUUID"), By.ID),
+}
 
-def parse_hotplug(
-    params: Mapping[str, Any], taken: Container[str], default_secret: str | None = None
-) -> Drive:
-    """Read the disk that is to be plugged.
 
-    taken: target names in use on the VM. default_secret: what an answer of Cinder's without
-    secret_uuid means. Raises what Drive.from_params and Drive.from_xml raise,
-    and InvalidParameter for XML that does not hold exactly one disk.
+def read_drive(params: Mapping[str, Any], default_secret: str | None) -> DriveParams:
+    """Read a DriveDescription.
+
+    default_secret: what an answer of Cinder's without secret_uuid means. Raises MissingParameter
+    (11), UnsupportedDrive (36), InvalidParameter (91).
+    """
+    return disk_params.read(params, default_secret)
+
+
+def read_plug(params: Mapping[str, Any], default_secret: str | None) -> DriveParams | Drive:
+    """Read the disk that is to be plugged; one in xml says itself which target it is.
+
+    Raises as read_drive and Drive.from_xml do, and InvalidParameter for XML that does not hold
+    exactly one disk.
     """
     fields = Fields(params, "hot-plug")
     if "drive" in fields:
-        return Drive.from_params(fields.section("drive").values, taken, default_secret)
+        return disk_params.read(fields.section("drive").values, default_secret)
     return Drive.from_xml(_only_disk(fields.need("xml", _XML)))
 
 
-def parse_hotunplug(params: Mapping[str, Any]) -> DriveQuery:
+def read_unplug(params: Mapping[str, Any]) -> DriveQuery:
     """Read which disk is to be unplugged; engines may name it by nothing but its alias.
 
     Raises MissingParameter for a request that names none, InvalidParameter for values that do not
@@ -52,6 +70,22 @@ def parse_hotunplug(params: Mapping[str, Any]) -> DriveQuery:
     if query == DriveQuery():
         raise fields.missing("drive", "an alias, a deviceId, a path, a serial or an index")
     return query
+
+
+def read_names(params: Mapping[str, Any]) -> DiskNames:
+    """Read the identifiers of a disk: a DriveSpec or a SnapshotDriveInfo.
+
+    What is no text, or empty, names nothing.
+    """
+    given = ((field, by, params.get(field)) for field, by in _NAMES.items())
+    return DiskNames(
+        tuple(Name(f, by, text) for f, by, text in given if isinstance(text, str) and text)
+    )
+
+
+def read_all_names(params: Sequence[Mapping[str, Any]]) -> tuple[DiskNames, ...]:
+    """Read the identifiers of several disks."""
+    return tuple(map(read_names, params))
 
 
 def _query_of_params(drive: Fields) -> DriveQuery:
