@@ -46,5 +46,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Sched
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if several.directories():
-        items.sort(key=lambda item: spread.order(item.nodeid))
+    items.sort(key=lambda item: spread.order(item.nodeid))

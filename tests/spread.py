@@ -12,10 +12,20 @@ from xdist.scheduler import LoadScopeScheduling
 
 # The ways in which test_systemd.py has the daemon installed, each on a host of its own.
 INSTALLED = re.compile(r"test_systemd\.py::.*\[(rpm|make)\b")
-# How long what takes longest takes, in seconds.
+# These go first: they start daemons where the functional tests have one that all of them share.
+ALONE = "tests/faults/"
+# What takes longest, in seconds with two labs on two processors. It need not be exact.
 LONG_S = {
-    "tests/functional/test_systemd.py rpm": 120,
-    "tests/functional/test_systemd.py make": 110,
+    "tests/functional/test_systemd.py rpm": 180,
+    "tests/functional/test_systemd.py make": 150,
+    "tests/functional/test_power.py": 80,
+    "tests/functional/test_lab.py": 70,
+    "tests/functional/test_vms.py": 65,
+    "tests/functional/test_storage.py": 60,
+    "tests/functional/test_secret_leak.py": 50,
+    "tests/functional/test_migration.py": 50,
+    "tests/functional/test_preflight.py": 40,
+    "tests/functional/test_recovery.py": 30,
 }
 
 
@@ -26,9 +36,9 @@ def together(nodeid: str) -> str:
     return f"{module} {installed[1]}" if installed else module
 
 
-def order(nodeid: str) -> int:
-    """Sorts tests so that the long ones come first: in the end no worker has much left to do."""
-    return -LONG_S.get(together(nodeid), 0)
+def order(nodeid: str) -> tuple[bool, int]:
+    """Sorts tests so that the long ones come early: in the end no worker has much left to do."""
+    return not nodeid.startswith(ALONE), -LONG_S.get(together(nodeid), 0)
 
 
 class Scheduling(LoadScopeScheduling):

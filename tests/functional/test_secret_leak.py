@@ -308,8 +308,11 @@ def run_command(command, home, stdin):
     environment = {**CLEAN_ENVIRONMENT, "HOME": str(home)}
     pipe, out = subprocess.PIPE, subprocess.STDOUT
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=out) as process:
+        proc = Path(f"/proc/{process.pid}")
+        # Popen returns a moment before the kernel has them.
+        wait_until(lambda: read(proc / "cmdline") or process.poll() is not None, "its line", 30)
         places = {
-            f"the command's {what}": read(Path(f"/proc/{process.pid}/{file}"))
+            f"the command's {what}": read(proc / file)
             for what, file in (("line", "cmdline"), ("environment", "environ"))
         }
         said, _ = process.communicate(stdin.encode(), 30)
