@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.config import Config
-from vdsmcinder.errors import UpdateDeviceFailed
+from vdsmcinder.rpc.requests import devices, nic
 from vdsmcinder.rpc.requests import disk as disk_request
+from vdsmcinder.rpc.requests.iotune import read_tunables
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
@@ -95,31 +96,26 @@ class VmVerbs:
 
     async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        await nics.plug(vm, params)
+        await nics.plug(vm, nic.read_plug(params))
         return common.definition(vm)
 
     async def hotunplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        await nics.unplug(vm, params)
+        await nics.unplug(vm, nic.read_unplug(params))
         return common.definition(vm)
 
     async def updateDevice(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        kind = params.get("deviceType", "graphics" if "graphicsType" in params else "interface")
-        if kind == "interface":
-            await nics.update(vm, params)
-        elif kind == "graphics":
-            await ticket.set_ticket(vm, Ticket.from_update(params))
+        change = devices.read_update(vm.id, params)
+        if isinstance(change, Ticket):
+            await ticket.set_ticket(vm, change)
         else:
-            raise UpdateDeviceFailed(
-                f"a device of VM {vm.id} that is neither interface nor graphics cannot be changed "
-                "while it runs; shut it down and create it anew"
-            )
+            await nics.update(vm, change)
         return common.definition(vm)
 
     async def changeCD(self, vm_id: str, drive_spec: Any) -> dict[str, Any]:
         vm = self._registry.get(vm_id)
-        await media.change_cd(vm, drive_spec)
+        await media.change_cd(vm, devices.read_cd(drive_spec))
         return common.definition(vm)
 
     async def diskSizeExtend(self, vm_id: str, specs: Mapping[str, Any], new_size: int) -> str:
@@ -127,7 +123,8 @@ class VmVerbs:
         return str(await resize.extend(vm, disk_request.read_names(specs), new_size))
 
     async def setIoTune(self, vm_id: str, tunables: Sequence[Mapping[str, Any]]) -> None:
-        await iotune.set_limits(self._registry.get(vm_id), tunables)
+        vm = self._registry.get(vm_id)
+        await iotune.set_limits(vm, read_tunables(tunables))
 
     def getIoTune(self, vm_id: str) -> list[dict[str, Any]]:
         return wire_iotune.values(self._registry.get(vm_id))

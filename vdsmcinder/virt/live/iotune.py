@@ -6,14 +6,13 @@ rpc/vm.py calls set_limits() for VM.setIoTune; what is set is read from the VM's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import libvirt
 
 from vdsmcinder.errors import IoTuneFailed
-from vdsmcinder.fields import TEXT, Fields
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.tuning import IoTune
 from vdsmcinder.virt.vm import libvirt_errors
@@ -28,21 +27,6 @@ class Tunable:
     path: str | None
     limits: IoTune
 
-    @classmethod
-    def from_params(cls, params: Any, position: int) -> Tunable:
-        """Read one of VM.setIoTune's tunables: {name or path, ioTune}.
-
-        position: its place in the list, for errors. Raises MissingParameter, InvalidParameter.
-        """
-        fields = Fields(params, "setIoTune", f"tunables[{position}]")
-        name, path = fields.get("name", TEXT), fields.get("path", TEXT)
-        if name is None and path is None:
-            raise fields.missing("name", "the disk's name, such as vda, or else its path")
-        limits = IoTune.from_params(fields.section("ioTune"))
-        if limits is None:
-            raise fields.missing("ioTune", "the limits, 0 for none")
-        return cls(name, path, limits)
-
     def fits(self, drive: Drive) -> bool:
         """Whether this is the disk that is meant; its name tells it, where it is given."""
         if self.name is not None:
@@ -50,15 +34,13 @@ class Tunable:
         return drive.source.location == self.path
 
 
-async def set_limits(vm: VM, tunables: Sequence[Mapping[str, Any]]) -> None:
+async def set_limits(vm: VM, wanted: Sequence[Tunable]) -> None:
     """Limit the I/O of disks while the VM runs; what is not named stays as it is.
 
-    All are read and their disks found before the first is set.
-    Raises VMIsDown (6), IoTuneFailed (64), and what Tunable.from_params raises.
+    All disks are found before the first is limited. Raises VMIsDown (6), IoTuneFailed (64).
     """
     async with vm.lock:
         vm.require_running("limited in its I/O")
-        wanted = [Tunable.from_params(t, i) for i, t in enumerate(tunables)]
         found = [(_drive(vm, tunable), tunable.limits) for tunable in wanted]
         try:
             for drive, limits in found:

@@ -6,9 +6,6 @@ rpc/vm.py calls it for VM.hotplugNic, VM.hotunplugNic and VM.updateDevice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import libvirt
 from lxml import etree
 
@@ -22,20 +19,19 @@ from vdsmcinder.errors import (
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt.disk.disk_params import USER_ALIAS
 from vdsmcinder.virt.live import device_ops
-from vdsmcinder.virt.live.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
+from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
 
-async def plug(vm: VM, params: Mapping[str, Any]) -> None:
-    """Plug the NIC that params describe into the VM, for as long as it runs.
+async def plug(vm: VM, interface: etree._Element) -> None:
+    """Plug an <interface> into the VM, for as long as it runs.
 
     Raises VMIsDown (6), HotplugNicFailed (49) if it is plugged already or libvirt does not take
-    it, and what parse_plug raises. A plug that failed leaves the VM as it was.
+    it. A plug that failed leaves the VM as it was.
     """
     async with vm.lock:
         vm.require_running("given a NIC")
-        interface = parse_plug(params)
         _refuse_twice(vm, interface)
         try:
             await device_ops.plug(vm, _text(interface))
@@ -46,14 +42,14 @@ async def plug(vm: VM, params: Mapping[str, Any]) -> None:
             raise libvirt_errors.explain(e, action, HotplugNicFailed) from e
 
 
-async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
-    """Unplug the NIC that params mean, and wait until the guest has let go of it.
+async def unplug(vm: VM, query: NicQuery) -> None:
+    """Unplug the NIC that is meant, and wait until the guest has let go of it.
 
     Raises VMIsDown (6), HotunplugNicFailed (50) if the NIC is not plugged or the guest keeps it.
     """
     async with vm.lock:
         vm.require_running("unplugged from")
-        interface = _plugged(vm, parse_unplug(params), HotunplugNicFailed)
+        interface = _plugged(vm, query, HotunplugNicFailed)
         name = _name(interface)
         try:
             await device_ops.unplug(vm, child_attribute(interface, "alias", "name") or "")
@@ -70,15 +66,13 @@ async def unplug(vm: VM, params: Mapping[str, Any]) -> None:
             raise libvirt_errors.explain(e, action, HotunplugNicFailed) from e
 
 
-async def update(vm: VM, params: Mapping[str, Any]) -> None:
+async def update(vm: VM, change: NicChange) -> None:
     """Change the network, the link state or the filter of a NIC.
 
-    Raises VMIsDown (6), UpdateDeviceFailed (56) if there is no such NIC or libvirt refuses, and
-    what parse_update raises.
+    Raises VMIsDown (6), UpdateDeviceFailed (56) if there is no such NIC or libvirt refuses.
     """
     async with vm.lock:
         vm.require_running("changed")
-        change = parse_update(params)
         interface = _plugged(vm, change.query, UpdateDeviceFailed)
         name = _name(interface)
         change.apply(interface)

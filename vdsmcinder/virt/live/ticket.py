@@ -8,15 +8,13 @@ a Secret until libvirt takes it (https://libvirt.org/formatdomain.html, graphics
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import libvirt
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
-from vdsmcinder.fields import Fields, choice, is_xml_text, number
+from vdsmcinder.fields import is_xml_text
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import libvirt_errors
@@ -25,9 +23,7 @@ from vdsmcinder.virt.vm.vm import VM
 # The protocol's own limit (RFC 6143, 7.2.2): the password is a DES key.
 VNC_PASSWORD_CHARS = 8
 
-_KNOWN = ("spice", "vnc")
-DISPLAY = choice(*_KNOWN)
-ACTION = choice("keep", "disconnect", "fail")
+DISPLAYS = ("spice", "vnc")
 
 
 @dataclass(frozen=True)
@@ -42,23 +38,6 @@ class Ticket:
     ttl_s: int
     display: str | None = None
     existing: str = "keep"
-
-    @classmethod
-    def from_update(cls, params: Mapping[str, Any]) -> Ticket:
-        """Read VM.updateDevice's parameters for a display (contract/types.txt).
-
-        Raises MissingParameter and InvalidParameter, which never hold the password.
-        """
-        fields = Fields({n: v for n, v in params.items() if n != "password"}, "update of a display")
-        password = params.get("password")
-        if not isinstance(password, str):
-            raise fields.missing("password", "a string")
-        return cls(
-            password=Secret(password.encode()),
-            ttl_s=fields.get("ttl", number(-(2**31), 2**31)) or 0,
-            display=fields.get("graphicsType", DISPLAY),
-            existing=fields.get("existingConnAction", ACTION) or "keep",
-        )
 
 
 async def set_ticket(vm: VM, ticket: Ticket) -> None:
@@ -88,7 +67,7 @@ async def set_ticket(vm: VM, ticket: Ticket) -> None:
 
 def _display(vm: VM, wanted: str | None) -> etree._Element:
     for graphics in parse(vm.xml, "domain xml").iterfind("devices/graphics"):
-        if graphics.get("type") == wanted or (wanted is None and graphics.get("type") in _KNOWN):
+        if graphics.get("type") == wanted or (wanted is None and graphics.get("type") in DISPLAYS):
             return graphics
     raise UpdateDeviceFailed(
         f"VM {vm.id} has no {wanted or 'VNC or SPICE'} display to set a ticket of; create it with "

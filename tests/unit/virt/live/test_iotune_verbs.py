@@ -8,10 +8,10 @@ from lxml import etree
 
 from tests.unit.rpc.test_wire import CONTRACT, XML, vm
 from vdsmcinder.errors import InvalidParameter, MissingParameter
+from vdsmcinder.rpc.requests.iotune import read_tunables
 from vdsmcinder.rpc.wire import iotune
 from vdsmcinder.virt.disk import iotune_policy
 from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
-from vdsmcinder.virt.live.iotune import Tunable
 
 QOS = """
 <metadata><t:qos xmlns:t='http://ovirt.org/vm/tune/1.0'><t:vcpuLimit>50</t:vcpuLimit><t:ioTune>
@@ -62,7 +62,7 @@ def test_a_disk_is_meant_by_its_name_or_else_by_its_path():
         ({"path": "volumes/volume-1"}, True),
         ({"path": "volumes/volume-2"}, False),
     ):
-        tunable = Tunable.from_params({**params, **limits}, 0)
+        (tunable,) = read_tunables([{**params, **limits}])
         assert tunable.fits(drive) is fits
         assert tunable.limits.limits == (("total_iops_sec", 5),)
 
@@ -78,5 +78,5 @@ def test_a_disk_is_meant_by_its_name_or_else_by_its_path():
 )
 def test_refused(params, error, words):
     with pytest.raises(error) as caught:
-        Tunable.from_params(params, 2)
+        read_tunables([*[{"name": "vda", "ioTune": {"total_iops_sec": 5}}] * 2, params])
     assert words in caught.value.message

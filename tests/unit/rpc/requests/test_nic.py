@@ -7,7 +7,8 @@ import pytest
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedOperation
-from vdsmcinder.virt.live.nic_request import NicQuery, parse_plug, parse_unplug, parse_update
+from vdsmcinder.rpc.requests.nic import read_change, read_plug, read_unplug
+from vdsmcinder.virt.live.nic_query import NicQuery
 
 MAC = "52:54:00:77:00:0A"
 ID = "6d5b02f4-55d6-4b4a-8a53-4b1a7ac44f01"
@@ -22,7 +23,7 @@ NIC = f"<interface type='bridge'><mac address='{MAC}'/><source bridge='br1'/></i
 def changed(**params):
     """What VM.updateDevice makes of a NIC that runs."""
     interface = etree.fromstring(LIVE)
-    parse_update({"alias": f"ua-{ID}", **params}).apply(interface)
+    read_change({"alias": f"ua-{ID}", **params}).apply(interface)
     return interface
 
 
@@ -34,7 +35,7 @@ def test_a_description_to_plug():
         "linkActive": "false",
         "deviceId": ID,
     }
-    interface = parse_plug({"vmId": "x", "nic": nic})
+    interface = read_plug({"vmId": "x", "nic": nic})
     assert interface.find("source").attrib == {"bridge": "br1"}
     assert interface.find("mac").get("address") == MAC
     assert interface.find("model").get("type") == "virtio"
@@ -44,8 +45,8 @@ def test_a_description_to_plug():
 
 @pytest.mark.parametrize("xml", [NIC, f"<hotplug><devices>{NIC}</devices></hotplug>"])
 def test_a_document_to_plug(xml):
-    assert parse_plug({"vmId": "x", "xml": xml}).find("mac").get("address") == MAC
-    assert parse_unplug({"vmId": "x", "xml": xml}) == NicQuery(mac=MAC)
+    assert read_plug({"vmId": "x", "xml": xml}).find("mac").get("address") == MAC
+    assert read_unplug({"vmId": "x", "xml": xml}) == NicQuery(mac=MAC)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_filter_takes_the_place_of_another():
 def test_a_change_as_a_document():
     xml = NIC.replace("</interface>", "<link state='down'/></interface>")
     interface = etree.fromstring(LIVE)
-    change = parse_update({"deviceType": "interface", "xml": xml})
+    change = read_change({"deviceType": "interface", "xml": xml})
     change.apply(interface)
     assert change.query == NicQuery(mac=MAC)
     assert interface.find("source").attrib == {"bridge": "br1"}
@@ -108,17 +109,17 @@ def test_a_change_as_a_document():
 @pytest.mark.parametrize(
     ("read", "params", "error", "words"),
     [
-        (parse_plug, {}, MissingParameter, "xml is missing; expected the description of one NIC"),
-        (parse_plug, {"nic": {}}, MissingParameter, "network is missing"),
-        (parse_plug, {"nic": {"network": "a/b"}}, InvalidParameter, "the name of a bridge"),
-        (parse_plug, {"xml": "<devices/>"}, InvalidParameter, "holds 0 interfaces"),
-        (parse_plug, {"xml": f"<d>{NIC}{NIC}</d>"}, InvalidParameter, "holds 2 interfaces"),
-        (parse_unplug, {"nic": {"network": "br0"}}, MissingParameter, "an alias, a deviceId"),
-        (parse_update, {"linkActive": True}, MissingParameter, "alias is missing"),
-        (parse_update, {"alias": "a", "linkActive": "up"}, InvalidParameter, "true or false"),
-        (parse_update, {"alias": "a", "portMirroring": ["n"]}, UnsupportedOperation, "mirroring"),
+        (read_plug, {}, MissingParameter, "xml is missing; expected the description of one NIC"),
+        (read_plug, {"nic": {}}, MissingParameter, "network is missing"),
+        (read_plug, {"nic": {"network": "a/b"}}, InvalidParameter, "the name of a bridge"),
+        (read_plug, {"xml": "<devices/>"}, InvalidParameter, "holds 0 interfaces"),
+        (read_plug, {"xml": f"<d>{NIC}{NIC}</d>"}, InvalidParameter, "holds 2 interfaces"),
+        (read_unplug, {"nic": {"network": "br0"}}, MissingParameter, "an alias, a deviceId"),
+        (read_change, {"linkActive": True}, MissingParameter, "alias is missing"),
+        (read_change, {"alias": "a", "linkActive": "up"}, InvalidParameter, "true or false"),
+        (read_change, {"alias": "a", "portMirroring": ["n"]}, UnsupportedOperation, "mirroring"),
         (
-            parse_update,
+            read_change,
             {"alias": "a", "filter": "f", "filterParameters": [{"name": "IP"}]},
             MissingParameter,
             "filterParameters[0].value is missing",

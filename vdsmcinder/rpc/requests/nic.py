@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parameters of the NIC verbs, in both of their forms, read into what virt/live/nics.py works
-with.
+"""The NICs that verbs are asked about: one to plug, to unplug, or to change.
 
-The forms are contract/wire.md's: {vmId, nic: {...}} and {vmId, xml: "<hotplug>..." or a fragment};
-for VM.updateDevice contract/types.txt's vmUpdateInterfaceDeviceParams and vmUpdateXMLDeviceParams.
+Each has two forms (contract/wire.md): {vmId, nic: {...}} and {vmId, xml: "<hotplug>..." or a
+fragment}; for VM.updateDevice contract/types.txt's vmUpdateInterfaceDeviceParams and
+vmUpdateXMLDeviceParams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from lxml import etree
@@ -19,63 +18,12 @@ from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.domain.devices import BRIDGE, MAC, Nic
+from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
 
 _XML = Kind(TEXT.convert, "the description of one NIC, in nic or in xml")
 
 
-@dataclass(frozen=True)
-class NicQuery:
-    """What a request says of the plugged NIC that it means; None where it says nothing."""
-
-    alias: str | None = None
-    mac: str | None = None
-
-    def find(self, interfaces: Iterable[etree._Element]) -> etree._Element | None:
-        """The <interface> that is meant: by alias, or else by MAC address, in any case."""
-        plugged = tuple(interfaces)
-        meant = (i for fits in (self._by_alias, self._by_mac) for i in plugged if fits(i))
-        return next(meant, None)
-
-    def _by_alias(self, interface: etree._Element) -> bool:
-        return self.alias is not None and child_attribute(interface, "alias", "name") == self.alias
-
-    def _by_mac(self, interface: etree._Element) -> bool:
-        mac = child_attribute(interface, "mac", "address")
-        return self.mac is not None and mac is not None and mac.lower() == self.mac.lower()
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.alias, self.mac))) or "without a name"
-
-
-@dataclass(frozen=True)
-class NicChange:
-    """What VM.updateDevice asks of a NIC; None leaves things as they are.
-
-    network: the bridge to be on. link_up: whether its cable is plugged. filter: libvirt's network
-    filter, a <filterref>.
-    """
-
-    query: NicQuery
-    network: str | None = None
-    link_up: bool | None = None
-    filter: etree._Element | None = None
-
-    def apply(self, interface: etree._Element) -> None:
-        """Make an <interface> of a running VM's document what is asked for."""
-        if self.network is not None:
-            source = _child(interface, "source")
-            source.attrib.clear()
-            source.set("bridge", self.network)
-            interface.set("type", "bridge")
-        if self.link_up is not None:
-            _child(interface, "link").set("state", "up" if self.link_up else "down")
-        if self.filter is not None:
-            for old in interface.findall("filterref"):
-                interface.remove(old)
-            interface.append(self.filter)
-
-
-def parse_plug(params: Mapping[str, Any]) -> etree._Element:
+def read_plug(params: Mapping[str, Any]) -> etree._Element:
     """Read the NIC that is to be plugged, as an <interface>.
 
     Raises MissingParameter and InvalidParameter for what is not one.
@@ -85,14 +33,13 @@ def parse_plug(params: Mapping[str, Any]) -> etree._Element:
         return _only_nic(fields)
     nic = fields.section("nic")
     devices = etree.Element("devices")
-    Nic.from_fields(
-        Fields(nic.values, f"NIC {nic.values.get('macAddr') or 'without address'}")
-    ).write(devices)
+    thing = f"NIC {nic.values.get('macAddr') or 'without address'}"
+    Nic.from_fields(Fields(nic.values, thing)).write(devices)
     return devices[0]
 
 
-def parse_unplug(params: Mapping[str, Any]) -> NicQuery:
-    """Read which NIC is to be unplugged. Raises as parse_plug does."""
+def read_unplug(params: Mapping[str, Any]) -> NicQuery:
+    """Read which NIC is to be unplugged. Raises as read_plug does."""
     fields = Fields(params, "hot-unplug")
     query = (
         _query_of_params(fields.section("nic")) if "nic" in fields else _query(_only_nic(fields))
@@ -100,7 +47,7 @@ def parse_unplug(params: Mapping[str, Any]) -> NicQuery:
     return _certain(query, fields)
 
 
-def parse_update(params: Mapping[str, Any]) -> NicChange:
+def read_change(params: Mapping[str, Any]) -> NicChange:
     """Read what is to be changed of which NIC.
 
     Raises MissingParameter, InvalidParameter, and UnsupportedOperation (75) for port mirroring.
@@ -165,8 +112,3 @@ def _certain(query: NicQuery, fields: Fields) -> NicQuery:
 
 def _only_nic(fields: Fields) -> etree._Element:
     return only(fields.need("xml", _XML), "interface", f"{fields.thing} xml")
-
-
-def _child(interface: etree._Element, tag: str) -> etree._Element:
-    found = interface.find(tag)
-    return etree.SubElement(interface, tag) if found is None else found

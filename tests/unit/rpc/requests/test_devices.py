@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
+from vdsmcinder.rpc.requests.devices import read_cd, read_ticket
 from vdsmcinder.virt.disk.source import BlockSource, FileSource
-from vdsmcinder.virt.live.media import CdChange, parse_cd
-from vdsmcinder.virt.live.ticket import Ticket
+from vdsmcinder.virt.live.media import CdChange
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from vdsmcinder.virt.live.ticket import Ticket
     ],
 )
 def test_media(spec, change):
-    assert parse_cd(spec) == change
+    assert read_cd(spec) == change
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_media(spec, change):
 )
 def test_media_that_are_refused(spec, error):
     with pytest.raises(error) as caught:
-        parse_cd(spec)
+        read_cd(spec)
     assert "secret" not in caught.value.message
 
 
 def test_a_ticket():
-    ticket = Ticket.from_update({"graphicsType": "vnc", "password": "pass", "ttl": "120"})
+    ticket = read_ticket({"graphicsType": "vnc", "password": "pass", "ttl": "120"})
     assert ticket.password.reveal() == b"pass"
     assert (ticket.ttl_s, ticket.display, ticket.existing) == (120, "vnc", "keep")
     assert "pass" not in repr(ticket).replace("password", "")
@@ -62,5 +62,5 @@ def test_a_ticket():
 )
 def test_a_ticket_that_is_refused(params, error):
     with pytest.raises(error) as caught:
-        Ticket.from_update(params)
+        read_ticket(params)
     assert "1234567" not in f"{caught.value.message} {caught.value.data}"
