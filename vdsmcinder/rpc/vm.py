@@ -14,6 +14,7 @@ from vdsmcinder.config import Config
 from vdsmcinder.rpc.requests import devices, nic
 from vdsmcinder.rpc.requests import disk as disk_request
 from vdsmcinder.rpc.requests.iotune import read_tunables
+from vdsmcinder.rpc.requests.migration import read_bandwidth, read_migration
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
@@ -36,6 +37,7 @@ class VmVerbs:
         self._arrivals = migrations.arrivals
         self._checks = checks
         self._default_secret = settings.vms.cinder_secret_uuid or None
+        self._migration = settings.migration
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         return common.definition(await self._registry.create(vm_id, params))
@@ -173,7 +175,9 @@ class VmVerbs:
         return {"mimeType": "image/png", "screenshot": base64.b64encode(picture).decode()}
 
     async def migrate(self, vm_id: str, params: Mapping[str, Any]) -> None:
-        await self._departures.migrate(vm_id, params)
+        vm = self._registry.get(vm_id)
+        request = read_migration(vm.id, params, self._migration)
+        await self._departures.migrate(vm.id, request)
 
     async def migrateCancel(self, vm_id: str) -> None:
         await self._departures.cancel(vm_id)
@@ -183,7 +187,7 @@ class VmVerbs:
         return migration.status(vm_id, progress, done=done)
 
     async def migrateChangeParams(self, vm_id: str, params: Mapping[str, Any]) -> None:
-        await self._departures.change(vm_id, params)
+        await self._departures.change(vm_id, read_bandwidth(vm_id, params))
 
     async def migrationCreate(
         self, vm_id: str, params: Mapping[str, Any], limit: int | None

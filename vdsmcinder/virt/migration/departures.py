@@ -10,8 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
 import libvirt
 
@@ -28,12 +26,7 @@ from vdsmcinder.virt.migration.context import Direction, Travel
 from vdsmcinder.virt.migration.outgoing import Outgoing
 from vdsmcinder.virt.vm import lifecycle, migration
 from vdsmcinder.virt.vm.migration import Handover, Phase, Progress
-from vdsmcinder.virt.vm.migration_request import (
-    ADDRESS,
-    MigrationRequest,
-    parse_bandwidth,
-    parse_migration,
-)
+from vdsmcinder.virt.vm.migration_request import ADDRESS, MigrationRequest
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.status import Status
 from vdsmcinder.virt.vm.vm import VM
@@ -59,15 +52,14 @@ class Departures:
     def waiting(self) -> int:
         return len(self._queue)
 
-    async def migrate(self, vm_id: str, params: Mapping[str, Any]) -> None:
+    async def migrate(self, vm_id: str, request: MigrationRequest) -> None:
         """Begin to move a VM; returns when the other host has accepted it, or it waits its turn.
 
-        Raises what parse_migration raises, NoSuchVM (1), VMIsDown (6), DuringMigration (51),
+        Raises NoSuchVM (1), VMIsDown (6), DuringMigration (51),
         PeerUnreachable (10), MigrationFailed (12) and what the other host's checks raise,
         TooManyMigrations (82). The VM stays as it was then.
         """
         vm = self._registry.get(vm_id)
-        request = parse_migration(vm.id, params, self._travel.options)
         # An agent that is asked to freeze the guest may have done so and not have answered yet.
         async with vm.lock, vm.freezing.lock:
             going = await self._begin(vm, request)
@@ -194,12 +186,11 @@ class Departures:
         """
         await self._going(vm_id).cancel()
 
-    async def change(self, vm_id: str, params: Mapping[str, Any]) -> None:
-        """Change the limits of a migration. Raises NoMigration (81), InvalidParameter (91)."""
+    async def change(self, vm_id: str, bandwidth_mib_s: int | None) -> None:
+        """Change the limit of a migration: 0 for none, None leaves it. Raises NoMigration (81)."""
         going = self._going(vm_id)
-        bandwidth = parse_bandwidth(vm_id, params)
-        if bandwidth is not None:
-            await going.limit_bandwidth(bandwidth)
+        if bandwidth_mib_s is not None:
+            await going.limit_bandwidth(bandwidth_mib_s)
 
     def status(self, vm_id: str) -> tuple[Progress, bool]:
         """How far a VM's migration is, and whether it is over.

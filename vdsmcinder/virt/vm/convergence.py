@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is done about a guest that writes faster than its memory is moved: a convergence schedule.
 
-virt/vm/migration_request.py reads it; virt/migration/outgoing.py tells it of each pass over the
-guest's memory and does what it answers. It is pure: no clock, no libvirt.
+It is told of each pass over the guest's memory, and answers what to do. It is pure: no clock, no
+libvirt.
 """
 
 from __future__ import annotations
@@ -11,11 +11,6 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vdsmcinder.fields import Fields, choice, number
-
-_DOWNTIME_MS = number(1, 2_000_000)
-# Passes; -1 is for what is done as soon as all before it was done in vain.
-_LIMIT = number(-1, 2**31 - 1)
 # Without a schedule, the longest downtime is come to in so many steps, one for each pass.
 _STEPS = 5
 
@@ -29,9 +24,6 @@ class Deed(enum.Enum):
     ABORT = "abort"
 
 
-_NAME = choice(*(deed.value for deed in Deed))
-
-
 @dataclass(frozen=True)
 class Action:
     """One deed; downtime_ms is for SET_DOWNTIME: how long the guest may stand still at the end."""
@@ -39,21 +31,13 @@ class Action:
     deed: Deed
     downtime_ms: int = 0
 
-    @classmethod
-    def from_fields(cls, action: Fields) -> Action:
-        """Read a ConvergenceAction: its name, and its parameters as text."""
-        deed = Deed(action.need("name", _NAME))
-        if deed is not Deed.SET_DOWNTIME:
-            return cls(deed)
-        values = action.items("params", _DOWNTIME_MS)
-        if len(values) != 1:
-            raise action.invalid("params", "one number, the longest downtime in ms")
-        return cls(deed, values[0])
-
 
 @dataclass(frozen=True)
 class Stalling:
-    """An action that is due after so many passes over the guest's memory."""
+    """An action that is due after so many passes over the guest's memory.
+
+    after_passes: -1 for what is done as soon as all before it was done in vain.
+    """
 
     after_passes: int
     action: Action
@@ -79,26 +63,6 @@ class Schedule:
     @property
     def _deeds(self) -> set[Deed]:
         return {a.deed for a in (*self.init, *(item.action for item in self.stalling))}
-
-    @classmethod
-    def from_fields(cls, fields: Fields, max_downtime_ms: int) -> Schedule:
-        """Read convergenceSchedule of MigrateParams.
-
-        max_downtime_ms: where it does not say. Raises MissingParameter, InvalidParameter.
-        """
-        given = fields.section("convergenceSchedule")
-        init = [Action.from_fields(action) for action in given.sections("init")]
-        if any(action.deed is Deed.ABORT for action in init):
-            raise fields.invalid("convergenceSchedule", "init without abort, which is for stalling")
-        stalling = [
-            Stalling(item.need("limit", _LIMIT), Action.from_fields(item.section("action")))
-            for item in given.sections("stalling")
-        ]
-        if not init and not stalling:
-            return cls.by_steps(max_downtime_ms)
-        if not any(action.deed is Deed.SET_DOWNTIME for action in init):
-            init.insert(0, Action(Deed.SET_DOWNTIME, max_downtime_ms))
-        return cls(tuple(init), tuple(stalling))
 
     @classmethod
     def by_steps(cls, max_downtime_ms: int) -> Schedule:

@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parameters of VM.migrate: where a VM is to go, and how (contract/types.txt, MigrateParams).
-
-rpc/vm.py has them read here; virt/migration/outgoing.py does what they say.
-"""
+"""A migration as it was asked for: where a VM is to go, and how."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.config import Listen
-from vdsmcinder.config import Migration as MigrationOptions
-from vdsmcinder.errors import UnsupportedOperation
-from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, number
+from vdsmcinder.fields import TEXT, Kind
 from vdsmcinder.virt.vm.convergence import Schedule
 
-_BANDWIDTH = number(0, 2**31 - 1)
-_LIMIT = number(1, 2**16)
-_PARALLEL = number(0, 255)
 # RFC 1123, 2.1: labels of up to 63 characters, 255 in all.
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
@@ -67,58 +58,6 @@ class MigrationRequest:
     incoming_limit: int | None
 
 
-def parse_migration(
-    vm_id: str, params: Mapping[str, Any], options: MigrationOptions
-) -> MigrationRequest:
-    """Read MigrateParams. Raises MissingParameter (11), InvalidParameter (91), and
-    UnsupportedOperation (75) for ways to migrate that there are not."""
-    fields = Fields(params, f"migration of VM {vm_id}")
-    if fields.get("vmId", UUID) not in (None, vm_id):
-        raise fields.invalid("vmId", f"the request's vmID, {vm_id}")
-    peer = fields.need("dst", ADDRESS)
-    _refuse_other_ways(fields)
-    bandwidth = fields.get("maxBandwidth", _BANDWIDTH)
-    encrypted = fields.get("encrypted", BOOLEAN)
-    schedule = Schedule.from_fields(fields, options.max_downtime_ms)
-    return MigrationRequest(
-        peer=peer,
-        data_host=fields.get("dstqemu", _HOST) or peer.host,
-        console_address=fields.get("consoleAddress", _HOST),
-        auto_converge=fields.get("autoConverge", BOOLEAN) or schedule.auto_converge,
-        compressed=fields.get("compressed", BOOLEAN) or False,
-        abort_on_error=fields.get("abortOnError", BOOLEAN) is not False,
-        # Engines that have no wish say false, which is not to forbid it.
-        encrypted=True if encrypted else _ENCRYPTION[options.encryption],
-        connections=fields.get("parallel", _PARALLEL) or 0,
-        max_bandwidth_mib_s=options.max_bandwidth_mib_s if bandwidth is None else bandwidth,
-        schedule=schedule,
-        outgoing_limit=fields.get("outgoingLimit", _LIMIT) or options.outgoing_limit,
-        incoming_limit=fields.get("incomingLimit", _LIMIT),
-    )
-
-
-def parse_bandwidth(vm_id: str, params: Mapping[str, Any]) -> int | None:
-    """Read MigrationParameters: the new limit in MiB/s, 0 for none; None if it is to stay."""
-    return Fields(params, f"migration of VM {vm_id}").get("maxBandwidth", _BANDWIDTH)
-
-
-_ENCRYPTION: Mapping[str, bool | None] = {"auto": None, "required": True, "off": False}
-
-
-def _refuse_other_ways(fields: Fields) -> None:
-    fields.get("method", choice("online"))
-    if fields.get("mode", choice("remote", "file")) == "file":
-        raise UnsupportedOperation(
-            f"{fields.thing}: mode is 'file', but VMs are migrated to hosts alone; leave it out"
-        )
-    for name in ("tunneled", "zerocopy"):
-        if fields.get(name, BOOLEAN):
-            raise UnsupportedOperation(
-                f"{fields.thing}: {name} is true, but QEMU's data goes from host to host by itself "
-                "and is copied; leave it out, encrypted protects it"
-            )
-
-
 def _read_host(value: Any) -> str:
     host = TEXT.convert(value).strip("[]")
     if ":" in host:
@@ -138,5 +77,5 @@ def _read_address(value: Any) -> Address:
     return Address(_read_host(host), int(port))
 
 
-_HOST = Kind(_read_host, "the name or IP address of a host")
+HOST = Kind(_read_host, "the name or IP address of a host")
 ADDRESS = Kind(_read_address, "a host, or host:port of its daemon")

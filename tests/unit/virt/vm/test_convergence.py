@@ -9,12 +9,13 @@ import pytest
 
 from vdsmcinder.errors import InvalidParameter, MissingParameter
 from vdsmcinder.fields import Fields
+from vdsmcinder.rpc.requests.migration import read_schedule
 from vdsmcinder.virt.vm.convergence import Action, Convergence, Deed, Schedule
 
 
 def schedule(init: list[Any] | None = None, stalling: list[Any] | None = None) -> Schedule:
     given = {"init": init or [], "stalling": stalling or []}
-    return Schedule.from_fields(Fields({"convergenceSchedule": given}, "migration"), 500)
+    return read_schedule(Fields({"convergenceSchedule": given}, "migration"), 500)
 
 
 def action(name: str, *params: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def downtime(ms: int) -> Action:
 
 def test_without_one_the_downtime_rises_to_the_configured() -> None:
     for given in ({}, {"convergenceSchedule": {"init": [], "stalling": []}}):
-        plain = Schedule.from_fields(Fields(given, "migration"), 500)
+        plain = read_schedule(Fields(given, "migration"), 500)
         assert plain.init == (downtime(100),)
         steps = Convergence(plain)
         due = [action for pass_ in range(7) for action in steps.passed(pass_)]

@@ -10,15 +10,16 @@ import pytest
 
 from vdsmcinder.config import Migration
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedOperation
+from vdsmcinder.rpc.requests.migration import read_migration
 from vdsmcinder.virt.migration import migration_job
 from vdsmcinder.virt.vm.migration import Handover
-from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest, parse_migration
+from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 
 
 def request(options: Migration | None = None, **params: Any) -> MigrationRequest:
-    return parse_migration(VM, {"dst": "node2:54321", **params}, options or Migration())
+    return read_migration(VM, {"dst": "node2:54321", **params}, options or Migration())
 
 
 @pytest.mark.parametrize(
