@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# A stamp for the packages that tests install, and what these are made of.
 RELEASES := build/releases
 PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
 	docs monitoring packaging systemd vdsmcinder)
