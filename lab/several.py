@@ -27,15 +27,16 @@ def directories() -> list[Path]:
 
 def run_in(lab_count: int, host_count: int, argv: Sequence[str], steps: Steps) -> int:
     """Run a command with so many labs of so many hosts; its exit code, or LabError."""
-    mine = [Path(f"{lab_dir()}-{number + 1}") for number in range(lab_count)]
+    all_directories = [Path(f"{lab_dir()}-{number + 1}") for number in range(lab_count)]
+    started: list[Path] = []
     code = 1
     try:
         with steps.step(f"{lab_count} labs: each a Ceph, and {host_count} hypervisors"):
-            _start(mine, host_count)
-        environment = {**os.environ, VARIABLE: ":".join(map(str, mine))}
+            _start(all_directories, host_count, started)
+        environment = {**os.environ, VARIABLE: ":".join(map(str, all_directories))}
         code = subprocess.run(argv, env=environment, check=False).returncode
     finally:
-        for directory in mine:
+        for directory in started:
             with _lab(directory, "down", *([] if code == 0 else ["--keep-logs"])) as ending:
                 said, _ = ending.communicate()
                 if code != 0:
@@ -43,17 +44,21 @@ def run_in(lab_count: int, host_count: int, argv: Sequence[str], steps: Steps) -
     return code
 
 
-def _start(directories: Sequence[Path], host_count: int) -> None:
-    starting = [_lab(directory, "up", "--hosts", str(host_count)) for directory in directories]
+def _start(directories: Sequence[Path], host_count: int, started: list[Path]) -> None:
+    """Start labs at once; `started` gets those that run, also if others fail."""
+    starting = {d: _lab(d, "up", "--hosts", str(host_count)) for d in directories}
     try:
-        failed = [said for one in starting if (said := one.communicate()[0]) and one.returncode]
+        said = [one.communicate()[0] for one in starting.values()]
     finally:
-        for one in starting:
-            # Who is interrupted cleans up.
+        for directory, one in starting.items():
+            # One that is interrupted cleans up.
             one.terminate()
-            one.wait()
-    if failed:
-        raise LabError(failed[0].strip().splitlines()[-1].removeprefix("lab: ").rstrip("."))
+            if one.wait() == 0:
+                started.append(directory)
+    for one, last_words in zip(starting.values(), said):
+        if one.returncode:
+            words = last_words.strip().splitlines()[-1]
+            raise LabError(words.removeprefix("lab: ").rstrip("."))
 
 
 def _lab(directory: Path, *arguments: str) -> subprocess.Popen[str]:
