@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 RELEASES := build/releases
 PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
 	docs monitoring packaging systemd vdsmcinder)
-# A worker for each lab (tests/spread.py).
-SPREAD := -n auto --no-loadscope-reorder --durations=25
+# A worker for each lab (tests/spread.py). Forty failures have one cause, and more would not tell more.
+SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
 # In order; what `make check` leaves out.
 NIGHTLY := unit-random fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
 # Empty: the faults' tables are printed and docs/faults.md stays as it is.
