@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def run(_lab: Lab | None, step: Step) -> list[Row]:
 def _measure(directory: Path, count: int) -> list[Row]:
     domains = directory / "domains.xml"
     domains.write_text(f"<node>{''.join(map(_domain, range(count)))}</node>")
-    changes: Mapping[str, Mapping[str, Any]] = {
+    changes = {
         "libvirt": {"uri": f"test://{domains}"},
         "vms": {"sample_interval_s": SAMPLE_INTERVAL_S},
     }

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from bench.report import Goal, Row, Sample
 from lab.daemon import HostDaemon
@@ -24,15 +23,13 @@ from lab.migrating_vm import Traveller
 from lab.running import Lab
 from lab.steps import Step
 
-Options = dict[str, dict[str, Any]]
-
 ROUNDS = 6
 # A goal on the figures that a user sees, as a share of virsh's.
 ON_TOP = 0.05
 MIB = 1024 * 1024
 # The guest says something every few milliseconds; the loop ends when the file goes.
 CHATTER = "touch /tmp/chat; while [ -e /tmp/chat ]; do say tick; usleep 5000; done &"
-OPTIONS: Options = {"log": {"level": "INFO"}, "vms": {"sample_interval_s": 5}}
+OPTIONS = {"log": {"level": "INFO"}, "vms": {"sample_interval_s": 5}}
 
 
 @dataclass
@@ -54,7 +51,7 @@ def run(lab: Lab, step: Step) -> list[Row]:
 
 
 async def _run(lab: Lab, step: Step, handover: str) -> list[Row]:
-    options: Options = {**OPTIONS, "migration": {"handover": handover}}
+    options = {**OPTIONS, "migration": {"handover": handover}}
     hosts = [lab.hosts["host1"], lab.hosts["host2"]]
     daemons = [HostDaemon(host, lab.pki, options, "bench") for host in hosts]
     ours, theirs = Trips(), Trips()

@@ -40,7 +40,7 @@ class HostDaemon:
         self,
         host: Host,
         pki: Pki,
-        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        changes: Mapping[str, Any] | None = None,
         name: str = "daemon",
         environment: Mapping[str, str] | None = None,
         *,
@@ -120,7 +120,7 @@ class HostDaemon:
         self.stop()
         self.start()
 
-    def configure(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    def configure(self, changes: Mapping[str, Any]) -> None:
         """Write its configuration anew; it is read at the next start() or reload()."""
         self._write_config(changes)
 
@@ -172,7 +172,7 @@ class HostDaemon:
             self.process.wait()
             raise LabError(f"vdsm-cinderd did not end within 20 s; see {self.log}") from None
 
-    def _write_config(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    def _write_config(self, changes: Mapping[str, Any]) -> None:
         identity = self.pki.identity(self.host.name)
         sections: dict[str, dict[str, Any]] = {
             "listen": {

@@ -36,7 +36,7 @@ class LocalDaemon:
     def __init__(
         self,
         directory: Path,
-        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        changes: Mapping[str, Any] | None = None,
         wrapper: Sequence[str] = (),
         program: Sequence[str] = ("vdsmcinder.daemon", "--config"),
     ) -> None:
@@ -120,7 +120,7 @@ class LocalDaemon:
         self._process.wait()
         raise LabError(f"vdsm-cinderd was not ready after {START_TIMEOUT_S} s; see {self.log}")
 
-    def _write_config(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    def _write_config(self, changes: Mapping[str, Any]) -> None:
         identity = self.pki.identity("host")
         sections: dict[str, dict[str, Any]] = {
             "listen": {

@@ -41,7 +41,7 @@ def order(nodeid: str) -> tuple[bool, int]:
     return not nodeid.startswith(ALONE), -LONG_S.get(together(nodeid), 0)
 
 
-class Scheduling(LoadScopeScheduling):
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives a worker that has nothing left the next tests that stay together."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Awaitable
 from typing import Callable
 
 from lab.ceph import Ceph
@@ -73,7 +74,7 @@ async def continue_libvirtd(scene: Scene) -> None:
 # Ceph
 
 
-def kill_monitors(*names: str) -> Callable[[Scene], object]:
+def kill_monitors(*names: str) -> Callable[[Scene], Awaitable[None]]:
     """kill -9 of these monitors."""
 
     async def kill(scene: Scene) -> None:
@@ -91,7 +92,7 @@ async def start_monitors(scene: Scene) -> None:
     await asyncio.to_thread(scene.ceph.wait_quorum, len(scene.ceph.monitors))
 
 
-def on_ceph(*steps: Callable[[Ceph], None]) -> Callable[[Scene], object]:
+def on_ceph(*steps: Callable[[Ceph], None]) -> Callable[[Scene], Awaitable[None]]:
     """Steps that the lab's cluster knows."""
 
     async def work(scene: Scene) -> None:
@@ -101,7 +102,7 @@ def on_ceph(*steps: Callable[[Ceph], None]) -> Callable[[Scene], object]:
     return work
 
 
-def cut_network(*verdict: str) -> Callable[[Scene], object]:
+def cut_network(*verdict: str) -> Callable[[Scene], Awaitable[None]]:
     """Let nothing out from the host to Ceph; verdict: what iptables does with it."""
 
     async def cut(scene: Scene) -> None:

@@ -64,6 +64,7 @@ class Cast:
             guest = await stack.enter_async_context(new_guest(scene.engine))
             scene.cast = cls(scene, guest, image)
             scene.cast.medium.write_bytes(bytes(1024**2))
+        assert isinstance(scene.cast, cls)
         return scene.cast
 
     async def call(self, verb: str, **params: Any) -> Any:

@@ -12,6 +12,7 @@ import asyncio
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -204,7 +205,7 @@ async def _trips(lab: Lab, count: int) -> int:
     return 1 if found.lost or found.strange else 0
 
 
-def _spread(values: list[float], unit: str, digits: int) -> str:
+def _spread(values: Sequence[float], unit: str, digits: int) -> str:
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} {unit} (from {low:.{digits}f} to {high:.{digits}f})"
 

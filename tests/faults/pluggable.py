@@ -113,7 +113,7 @@ class Plugs:
             target = _target(element)
             if any(_target(other) == target for other in plugged.values()):
                 raise libvirt_error(f"target {target} already exists")
-            plugged[element.find("alias").get("name")] = element
+            plugged[str(element.find("alias").get("name"))] = element
         return 0
 
     def detachDeviceAlias(self, dom: libvirt.virDomain, alias: str, _flags: int = 0) -> int:

@@ -202,12 +202,13 @@ def _shorten(scene: Scene) -> None:
     pki, mine = scene.daemon.pki, scene.daemon.pki.identity(scene.host.name).cert
     authority = certificates.Authority(
         x509.load_pem_x509_certificate(pki.ca.read_bytes()),
-        serialization.load_pem_private_key(pki.ca.with_suffix(".key").read_bytes(), None),
+        certificates.key_of(pki.ca.with_suffix(".key").read_bytes(), "the lab's CA"),
     )
     _backup(scene).write_bytes(mine.read_bytes())
     old = x509.load_pem_x509_certificate(mine.read_bytes())
     days = CERTIFICATE_S / 86400
-    short = authority.sign(certificates.Wish.like(old), old.public_key(), days)
+    public = certificates.public_key(old, "the host's certificate")
+    short = authority.sign(certificates.Wish.like(old), public, days)
     mine.write_bytes(short.public_bytes(serialization.Encoding.PEM))
 
 
@@ -270,4 +271,4 @@ async def remove_many(scene: Scene) -> None:
 
 async def _counted(scene: Scene, status: str) -> bool:
     vms: list[dict[str, Any]] = await scene.asked("Host.getVMList") or []
-    return sum(vm["status"] == status for vm in vms) == MANY
+    return len([vm for vm in vms if vm["status"] == status]) == MANY

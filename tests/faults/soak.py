@@ -265,7 +265,8 @@ async def _guest(engine: Engine, image: str) -> AsyncIterator[str]:
 
 
 def _is_up(event: Mapping[str, Any], vm_id: str) -> bool:
-    return event["params"].get(vm_id, {}).get("status") == "Up"
+    status = event["params"].get(vm_id, {}).get("status")
+    return isinstance(status, str) and status == "Up"
 
 
 async def _forget_events(session: client.StompSession) -> None:

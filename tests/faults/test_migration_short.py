@@ -6,12 +6,14 @@ Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/faults/test_migrat
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import pytest_asyncio
 
 from lab.lifecycle import USERFAULTFD, has_post_copy
 from lab.running import Lab
-from tests.faults.migration import ROWS
+from tests.faults.migration import ROWS, Row
 from tests.faults.migrations import Tour, run_row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,13 +22,13 @@ PATIENCE = 3.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tour():
+async def tour() -> AsyncIterator[Tour]:
     async with Tour(Lab.attach()) as tour:
         yield tour
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.short], ids=lambda row: row.name)
-async def test_the_vm_runs_on_one_host(tour, row):
+async def test_the_vm_runs_on_one_host(tour: Tour, row: Row) -> None:
     if row.name.endswith("-post-copy") and not has_post_copy():
         pytest.skip(f"{USERFAULTFD} is 0, and this machine does not let the lab set it")
     outcome = await run_row(await tour.road_for(row), row, PATIENCE)

@@ -8,34 +8,38 @@ all tests; what breaks a daemon or its libvirtd happens on host2.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
 import pytest
 import pytest_asyncio
 
 from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
+from lab.host import Host
 from lab.running import Lab
-from tests.functional.guests import new_guest
+from tests.functional.guests import Guest, new_guest
 from tests.functional.helpers import OPTIONS
 
 
 @pytest.fixture(scope="session")
-def lab():
+def lab() -> Lab:
     return Lab.attach()
 
 
 @pytest.fixture(scope="session")
-def host(lab):
+def host(lab: Lab) -> Host:
     return lab.hosts["host1"]
 
 
 @pytest.fixture(scope="session")
-def daemon(lab, host):
+def daemon(lab: Lab, host: Host) -> Iterator[HostDaemon]:
     with HostDaemon(host, lab.pki, OPTIONS) as daemon:
         yield daemon
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def engine(lab, daemon):
+async def engine(lab: Lab, daemon: HostDaemon) -> AsyncIterator[Engine]:
     """An engine with the Ceph key registered; it destroys what its tests left."""
     async with Engine(lab, daemon) as engine:
         await engine.register_key()
@@ -46,11 +50,11 @@ async def engine(lab, daemon):
 
 
 @pytest.fixture
-def image(lab):
+def image(lab: Lab) -> Iterator[Callable[..., str]]:
     """Makes images of the lab's pool; those that nobody has open any more go with the test."""
-    made = []
+    made: list[str] = []
 
-    def make(size_mib=64, source=None):
+    def make(size_mib: int = 64, source: Path | None = None) -> str:
         made.append(f"volume-{new_id()}")
         lab.ceph.create_image(made[-1], size_mib, source)
         return made[-1]
@@ -62,7 +66,7 @@ def image(lab):
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def guest(engine):
+async def guest(engine: Engine) -> AsyncIterator[Guest]:
     """A VM with agent, display and CD drive for tests that leave it as it was."""
     async with new_guest(engine) as guest:
         yield guest

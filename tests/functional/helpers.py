@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Literal, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -37,7 +37,7 @@ T = TypeVar("T")
 # More than libvirt takes in one message, so that libvirt's own limit can be met too.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 # Tests that prove that a guest keeps a device need not wait for as long as an operator would.
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "listen": {"max_frame_bytes": MAX_FRAME_BYTES},
     "vms": {"hotunplug_timeout_s": 6},
     "rpc": {"validate_results": True},
@@ -50,7 +50,7 @@ STATUS_EVENT = next(e for e in CONTRACT.events if e.name == "|virt|VM_status|<vm
 MORE_FIELDS = {"Down": {"exitCode", "exitMessage", "exitReason"}, "Paused": {"pauseCode"}}
 
 
-def session_fixture(scope: str) -> Any:
+def session_fixture(scope: Literal["function", "module", "session"]) -> Any:
     """An asynchronous fixture in the loop in which the engine's session lives."""
     return pytest_asyncio.fixture(scope=scope, loop_scope="session")
 

@@ -13,6 +13,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from lab.daemon import HostDaemon
 from lab.domains import disk_xml
 from lab.engine import Engine, client_context, new_id, secret_params
 from tests.functional.guests import Guest
@@ -175,7 +176,8 @@ async def send_malformed_bodies(engine: Engine, key: str) -> bytes:
 
 
 async def over_http(engine: Engine, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(engine.daemon.unix_socket))
+    assert isinstance(engine.daemon, HostDaemon)
+    reader, writer = await asyncio.open_unix_connection(engine.daemon.unix_socket)
     writer.write(request)
     writer.write_eof()
     answer = b""

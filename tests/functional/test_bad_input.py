@@ -11,6 +11,7 @@ import http.client
 import json
 import re
 import ssl
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -152,7 +153,7 @@ async def test_extra_parameters_are_passed_over_with_a_warning(engine, daemon):
 
 
 async def test_every_verb_about_a_vm_names_the_one_that_it_does_not_find(engine):
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "VM.shutdown": {"delay": 0, "message": ""},
         "VM.hotplugDisk": {"params": {"drive": engine.disk("x")}},
         "VM.hotunplugDisk": {"params": {"drive": engine.disk("x")}},

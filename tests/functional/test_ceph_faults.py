@@ -177,7 +177,7 @@ FAULTS = {
 }
 
 
-@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
+@pytest.fixture(params=FAULTS.values(), ids=list(FAULTS))
 def fault(request):
     with silent_monitor():
         yield request.param
@@ -364,14 +364,18 @@ def foreign_key(other):
 
 async def test_libvirtd_down_is_told_at_once_and_passes(other, far, image):
     host, disk = other.daemon.host, other.disk(image())
-    calls = {
+    calls: dict[str, dict[str, Any]] = {
         "VM.create": {"vmParams": other.flat(new_id())},
         "VM.hotplugDisk": {"params": {"drive": disk}},
         "VM.hotunplugDisk": {"params": {"drive": {"path": f"volumes/{far.image}"}}},
         "VM.shutdown": {"delay": 0, "message": ""},
         **{f"VM.{name}": {} for name in ("pause", "reset", "destroy")},
     }
-    secret = secret_params(SECRET, WRONG_KEY)
+    of_secrets: dict[str, dict[str, Any]] = {
+        "Host.registerSecrets": {"secrets": [secret_params(SECRET, WRONG_KEY)]},
+        "Host.unregisterSecrets": {"uuids": [SECRET]},
+        "Host.getSecrets": {},
+    }
     async with untouched(other, far):
         host.stop_libvirtd()
         try:
@@ -381,11 +385,7 @@ async def test_libvirtd_down_is_told_at_once_and_passes(other, far, image):
                     40, f"libvirt at {host.uri} cannot be reached", "; check that libvirtd"
                 ):
                     await other.call(verb, vmID=vm_id, **params)
-            for verb, params in {
-                "Host.registerSecrets": {"secrets": [secret]},
-                "Host.unregisterSecrets": {"uuids": [SECRET]},
-                "Host.getSecrets": {},
-            }.items():
+            for verb, params in of_secrets.items():
                 with refused(40, "libvirt", "; check that libvirtd runs"):
                     await other.call(verb, **params)
             # What is known goes on being told.

@@ -82,6 +82,7 @@ async def execute(*words, stdin="", **environment):
         env={**CLEAN_ENVIRONMENT, **environment},
     )
     out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 TICKET = {"ttl": 120, "existingConnAction": "keep", "params": {"userName": "admin"}}
 
 
-async def display(guest):
+async def display(guest) -> tuple[str, int]:
     """Address and port of the display."""
     (info,) = (await guest.stats())["displayInfo"]
     assert info["type"] == "vnc"

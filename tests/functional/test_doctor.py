@@ -12,6 +12,7 @@ import signal
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,10 @@ from tests.functional.test_ceph_faults import RBD_DRIVER
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 OK, UNSURE, UNWELL = 0, 6, 7
-CHECKS = ("configuration", "daemon", "port 54321", "certificates", "libvirt", "KVM", "QEMU")
-CHECKS += ("librbd", "secrets")
+CHECKS = (
+    *("configuration", "daemon", "port 54321", "certificates", "libvirt", "KVM", "QEMU"),
+    *("librbd", "secrets"),
+)
 STEPS = ("secret", "monitors", "user", "pool", "image", "features", "use")
 
 
@@ -246,7 +249,7 @@ async def check(engine, disk):
 
 
 async def test_takes_what_cinder_answers(patient, lab):
-    info = {
+    info: dict[str, Any] = {
         "driver_volume_type": "rbd",
         "data": {
             "name": "volumes/volume-x",

@@ -18,6 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from lxml import etree
 
 from lab.base import LabError
+from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from tests.functional.helpers import (
     OPTIONS,
@@ -142,6 +143,7 @@ def test_a_disk_that_was_being_plugged_when_the_daemon_was_killed(world, image):
 
 async def _plugged_by_the_dead(engine: Engine, image: Any) -> None:
     daemon, ceph = engine.daemon, engine.lab.ceph
+    assert isinstance(daemon, HostDaemon)
     async with running(engine, engine.flat(new_id(), memSize=64)) as vm_id:
         # Or the daemon would find out by itself that Ceph does not answer.
         daemon.configure({**QUICK, "ceph": {"preflight": "off"}})

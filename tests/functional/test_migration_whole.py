@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,12 @@ def bridges(engine, elsewhere):
         host.run(["ip", "link", "del", BRIDGE])
 
 
+class WithDisk(Traveller):
+    """Has a disk that was plugged while it ran."""
+
+    added: Mapping[str, Any]
+
+
 @session_fixture("module")
 async def vm(engine, elsewhere, bridges):
     """It was given a disk, a processor, limits and less memory while it runs, and lost a disk."""
@@ -70,7 +78,8 @@ async def vm(engine, elsewhere, bridges):
         there_first = engine.disk(gone)
         devices = (there_first, CD, NIC, WATCHDOG, display(engine))
         about = {"maxVCpus": "4", "custom": {"colour": "blue"}, "timeOffset": "-3600"}
-        async with Traveller((engine, elsewhere), *devices, **about) as vm:
+        vm = WithDisk((engine, elsewhere), *devices, **about)
+        async with vm:
             plugged = {"vmId": vm.id, "drive": engine.disk(added)}
             await call(vm, "hotplugDisk", params=plugged)
             await call(vm, "hotunplugDisk", params={"vmId": vm.id, "drive": there_first})

@@ -150,6 +150,7 @@ async def test_features_that_librbd_does_not_know(engine, vm, lab):
 
 def _image_id(lab, image):
     prefix = re.search(r"block_name_prefix: rbd_data\.(\w+)", lab.ceph.rbd("info", image))
+    assert prefix is not None
     return prefix[1]
 
 

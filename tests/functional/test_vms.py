@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from contextlib import closing, contextmanager
+from typing import Any
 
 import libvirt
 import pytest
@@ -473,7 +474,7 @@ async def shut_down(engine, vm_id, **options):
 
 async def refuses_what_needs_a_running_vm(engine, vm_id):
     disk = {"vmId": vm_id, "drive": {"path": "volumes/none"}}
-    calls = {
+    calls: dict[str, dict[str, Any]] = {
         "shutdown": {"delay": 0, "message": ""},
         "reset": {},
         "pause": {},

@@ -81,7 +81,8 @@ class Shell:
             stderr=subprocess.STDOUT,
         )
         assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
         self._type(f"cd {HOME}\n")
 
     def run(self, command: str, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, str]:
@@ -90,11 +91,11 @@ class Shell:
         end = re.compile(rf"\n{MARK} (\d+)\n$")
         printed, deadline = "", time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._output, selectors.EVENT_READ)
             while not (found := end.search(printed)):
                 if not selector.select(max(0, deadline - time.monotonic())):
                     raise LabError(f"'{command}' was not done after {timeout_s:g} s: {printed}")
-                chunk = os.read(self._process.stdout.fileno(), 65536)
+                chunk = os.read(self._output.fileno(), 65536)
                 if not chunk:
                     raise LabError(f"'{command}' ended the shell: {printed}")
                 printed += chunk.decode()

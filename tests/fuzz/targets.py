@@ -155,13 +155,13 @@ def _handler(verb: Verb) -> Handler:
             _describe(*values)
         refuse(*values)
 
-    handler = refuse_later if verb.changes else refuse
+    handler: Any = refuse_later if verb.changes else refuse
     parameters = [
         inspect.Parameter(f"p{n}", inspect.Parameter.POSITIONAL_ONLY)
         for n in range(len(verb.params))
     ]
-    handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return handler
+    handler.__signature__ = inspect.Signature(parameters)
+    return handler  # type: ignore[no-any-return]
 
 
 def _describe(vm_id: str, description: Any) -> None:

@@ -33,6 +33,6 @@ def test_one_failure_fails_one_test(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(
         f"[pytest]\npythonpath = {REPOSITORY}\nasyncio_default_fixture_loop_scope = function\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tmp_path]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "2 passed, 1 error" in done.stdout, done.stdout

@@ -27,7 +27,8 @@ async def test_turns_come_in_order_and_may_be_asked_for_again() -> None:
 
 
 async def test_what_has_come_in_is_served_between_two_turns() -> None:
-    turns, log = Turns(), []
+    turns = Turns()
+    log: list[str | bytes] = []
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
     done = asyncio.Event()

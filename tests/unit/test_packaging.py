@@ -79,8 +79,8 @@ def test_the_man_pages_tell_of_every_option(tmp_path: Path) -> None:
         ).stdout
         for path in tmp_path.glob("*/*")
     }
-    for section in dataclasses.fields(Config):
-        for option in dataclasses.fields(getattr(Config(), section.name)):
+    for part in dataclasses.fields(Config):
+        for option in dataclasses.fields(getattr(Config(), part.name)):
             assert f"{option.name}: " in pages["vdsm-cinder.yaml.5"]
     assert "--show-config" in pages["vdsm-cinderd.8"]
     assert "vdsm-cinder call [OPTION...] VERB [NAME=VALUE...]" in pages["vdsm-cinder.1"]

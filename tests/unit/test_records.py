@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from lab.ceph import MIB
-from lab.records import RECORD_BYTES, compare, record
+from lab.ceph import MIB, Ceph
+from lab.records import RECORD_BYTES, Comparison, compare, record
 
 RUN = 7
 PER_ROUND = MIB // RECORD_BYTES
@@ -30,24 +32,28 @@ class Image:
         return bytes(self.data[: count_mib * MIB])
 
 
+def comparing(image: Image, name: str, run: int, acknowledged: int) -> Comparison:
+    return compare(cast(Ceph, image), name, run, acknowledged)
+
+
 @pytest.mark.parametrize("acknowledged", [0, 1, 5, PER_ROUND, PER_ROUND + 1, 3 * PER_ROUND - 1])
 @pytest.mark.parametrize("under_way", [0, 1])
 def test_all_is_there(acknowledged, under_way):
-    found = compare(Image(acknowledged + under_way), "x", RUN, acknowledged)
+    found = comparing(Image(acknowledged + under_way), "x", RUN, acknowledged)
     assert (found.acknowledged, found.lost, found.strange) == (acknowledged, (), ())
 
 
 def test_a_record_that_never_came_is_lost():
     image = Image(5)
     image.put(3, bytes(RECORD_BYTES))
-    found = compare(image, "x", RUN, 5)
+    found = comparing(image, "x", RUN, 5)
     assert (found.lost, found.strange) == ((3,), ())
 
 
 def test_a_record_of_the_round_before_is_a_lost_one():
     image = Image(PER_ROUND + 10)
     image.put(4, record(4, RUN))
-    found = compare(image, "x", RUN, PER_ROUND + 10)
+    found = comparing(image, "x", RUN, PER_ROUND + 10)
     assert (found.lost, found.strange) == ((PER_ROUND + 4,), ())
 
 
@@ -64,11 +70,11 @@ def test_a_record_of_the_round_before_is_a_lost_one():
 def test_what_was_never_written_there_is_strange(data):
     image = Image(5)
     image.put(2, data)
-    found = compare(image, "x", RUN, 5)
+    found = comparing(image, "x", RUN, 5)
     assert (found.lost, found.strange) == ((2,), (2,))
 
 
 def test_a_record_of_another_run_is_lost():
     image = Image(5)
     image.put(2, record(2, RUN + 1))
-    assert compare(image, "x", RUN, 5).lost == (2,)
+    assert comparing(image, "x", RUN, 5).lost == (2,)

@@ -47,7 +47,7 @@ def disk(name: str, path: str, **more: Any) -> dict[str, Any]:
     }
 
 
-DEFINITIONS = [
+DEFINITIONS: list[dict[str, Any]] = [
     {
         "vmId": WEB,
         "vmName": "web-1",
@@ -78,7 +78,7 @@ RATES = {
     "writeLatency": "0",
     "apparentsize": str(10 * 1024**3),
 }
-STATS = [
+STATS: list[dict[str, Any]] = [
     {
         "vmId": WEB,
         "status": "Up",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,8 @@ def host(**told):
         async def libvirt(self):
             return told
 
-    return Told(Config(), "", "", "", None)
+    daemon: Any = None
+    return Told(Config(), "", "", "", daemon)
 
 
 def test_a_libvirt_of_which_a_part_does_not_answer():

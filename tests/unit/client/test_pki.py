@@ -77,8 +77,8 @@ def verified(directory: Path, ca: bytes | None = None) -> None:
         ("vdsmcert", "sslclient"),
         ("clientcert", "sslclient"),
     ):
-        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", trusted]
-        subprocess.run([*command, directory / f"certs/{name}.pem"], check=True)
+        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile"]
+        subprocess.run([*command, trusted, directory / f"certs/{name}.pem"], check=True)
     trusted.unlink()
 
 
@@ -103,8 +103,9 @@ def test_init_makes_what_openssl_takes(made: Path) -> None:
 
 
 def test_a_client_cannot_pass_for_a_host(made: Path) -> None:
-    verify = ["openssl", "verify", "-purpose", "sslserver", "-CAfile", made / "certs/cacert.pem"]
-    done = subprocess.run([*verify, made / "certs/clientcert.pem"], check=False)
+    verify = ["openssl", "verify", "-purpose", "sslserver", "-CAfile"]
+    certificates = (made / "certs/cacert.pem", made / "certs/clientcert.pem")
+    done = subprocess.run([*verify, *certificates], check=False)
     assert done.returncode != 0
 
 

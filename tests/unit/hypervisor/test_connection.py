@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import libvirt
 import pytest
@@ -17,16 +20,32 @@ from vdsmcinder.hypervisor import connection as module
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
 
 
+class Heard(Connection):
+    """Keeps the events of domains' lives."""
+
+    def __init__(self, options: Libvirt) -> None:
+        super().__init__(options)
+        self.events: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+
+
+class Ups(Connection):
+    """Has on_up do what outcomes holds, in turn, and then succeed."""
+
+    def __init__(self, options: Libvirt) -> None:
+        super().__init__(options)
+        self.outcomes: list[Callable[[], object]] = []
+        self.succeeded = asyncio.Event()
+
+
 @pytest.fixture
 async def connection():
-    conn = Connection(Libvirt(uri="test:///default", threads=2))
+    conn = Heard(Libvirt(uri="test:///default", threads=2))
     up = asyncio.Event()
 
     async def on_up():
         up.set()
 
     conn.on_up = on_up
-    conn.events = asyncio.Queue()
     conn.event_handlers[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE] = lambda *args: (
         conn.events.put_nowait(args)
     )
@@ -79,12 +98,16 @@ async def test_a_slow_call_keeps_its_line_until_it_is_known_why_it_failed(connec
             handle.lookupByName("nobody")
 
         slow = asyncio.ensure_future(connection.call(fail))
-        await until(lambda old=first: connection.handle is not old, "calls go on on the old line")
+        await until(partial(replaced, connection, first), "calls go on on the old line")
         assert await connection.call(connection.handle.getHostname)
         release.set()
         with pytest.raises(libvirt.libvirtError, match="Domain not found"):
             await slow
-        await until(lambda old=first: closed(old), "the old line is still open")
+        await until(partial(closed, first), "the old line is still open")
+
+
+def replaced(connection, handle):
+    return connection.handle is not handle
 
 
 def closed(handle):
@@ -106,8 +129,7 @@ async def test_a_libvirt_that_is_not_there_is_told_at_once():
 @pytest.fixture
 async def ups():
     """A connection whose on_up does what is put in its list, in turn, and then succeeds."""
-    conn = Connection(Libvirt(uri="test:///default", threads=2))
-    conn.outcomes, conn.succeeded = [], asyncio.Event()
+    conn = Ups(Libvirt(uri="test:///default", threads=2))
 
     async def on_up():
         if conn.outcomes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from tests.unit.rpc.test_wire import UUID, vm
 from vdsmcinder.monitoring import metrics
@@ -23,8 +24,8 @@ def told(collected):
 
 
 def test_a_vm_and_its_devices():
-    down = SimpleNamespace(**{**vars(vm(id=DOWN, status=Status.DOWN)), "running": False})
-    up = SimpleNamespace(**{**vars(vm()), "running": True})
+    down: Any = SimpleNamespace(**{**vars(vm(id=DOWN, status=Status.DOWN)), "running": False})
+    up: Any = SimpleNamespace(**{**vars(vm()), "running": True})
     found = told(metrics._vms([metrics._VmNow.of(one) for one in (up, down)]))
     assert found["vms", "Up"] == found["vms", "Down"] == 1
     assert found["vms", "Paused"] == 0

@@ -198,6 +198,8 @@ def _read_class(module: Module, node: ast.ClassDef) -> Class:
     init = cls.methods.get("__init__")
     if isinstance(init, ast.FunctionDef):
         given = {a.arg: a.annotation for a in [*init.args.args, *init.args.kwonlyargs]}
+        target: ast.expr
+        value: ast.expr | None
         for node_ in ast.walk(init):
             if isinstance(node_, ast.AnnAssign):
                 target, value = node_.target, node_.annotation

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
@@ -425,9 +426,9 @@ async def test_a_call_that_is_given_up_says_so(caplog):
             await asyncio.Event().wait()
 
     dispatcher = Dispatcher(CONTRACT, handlers(Host=Host(), VM=Slow()), Rules(lambda: True), 5)
-    task = asyncio.ensure_future(
-        dispatcher.handle(json.dumps(request("VM.reset", [UUID])).encode(), CALLER)
-    )
+    reply = dispatcher.handle(json.dumps(request("VM.reset", [UUID])).encode(), CALLER)
+    assert isinstance(reply, Awaitable)
+    task = asyncio.ensure_future(reply)
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_a_subscriber_is_greeted_with_all_that_holds_on_once():
 )
 def test_vm_status(vm, expected):
     known = {"id": UUID, "hash": "h1", "exit": None, "pause_code": None, "failed_disks": []}
-    fake = SimpleNamespace(**{**known, **vm})
+    fake: Any = SimpleNamespace(**{**known, **vm})
     name, params = vm_status(fake)
     assert name == f"|virt|VM_status|{UUID}"
     assert params == {UUID: {**expected, "hash": "h1"}}
@@ -129,7 +130,8 @@ def test_vm_status(vm, expected):
     ],
 )
 def test_vm_thawed(failure, expected):
-    name, params = vm_thawed(SimpleNamespace(id=UUID), LateThaw(60.0, failure))
+    fake: Any = SimpleNamespace(id=UUID)
+    name, params = vm_thawed(fake, LateThaw(60.0, failure))
     assert (name, params) == (f"|virt|VM_thawed|{UUID}", {UUID: expected})
 
     events, got = Events(), []

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -82,16 +84,18 @@ def secrets():
 @pytest.fixture
 def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
-    nothing = SimpleNamespace()
-    host = HostVerbs(registry, secrets, *[nothing] * 4, EncodedStats(), nothing, Config())
-    migrations = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
+    nothing: Any = SimpleNamespace()
+    none_of_these = (nothing, nothing, nothing, nothing)
+    host = HostVerbs(registry, secrets, *none_of_these, EncodedStats(), nothing, Config())
+    migrations: Any = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
     verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing, Config()))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 
     async def called(verb, *params):
         request = {"jsonrpc": "2.0", "method": verb, "params": params, "id": 1}
         reply = dispatcher.handle(json.dumps(request).encode(), CALLER)
-        content = json.loads(reply if isinstance(reply, bytes) else await reply)
+        body = await reply if isinstance(reply, Awaitable) else reply
+        content = json.loads(body or b"")
         assert "does not fit the schema" not in caplog.text
         return content["result"] if "result" in content else content["error"]["code"]
 

@@ -164,9 +164,9 @@ def test_a_long_frame_in_many_pieces_is_looked_at_once() -> None:
     assert len(decoder._buffer) <= 1
 
 
-text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)))
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 plain_text = st.text(
-    st.characters(blacklist_characters="\0\r\n:", blacklist_categories=("Cs",)), min_size=1
+    st.characters(exclude_characters="\0\r\n:", exclude_categories=["Cs"]), min_size=1
 )
 
 

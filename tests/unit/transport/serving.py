@@ -152,6 +152,12 @@ async def until(condition: Callable[[], object], message: str, timeout_s: float 
         await asyncio.sleep(0.005)
 
 
+def stop_reading(writer: asyncio.StreamWriter) -> None:
+    """Have a client take nothing any more of what it is sent."""
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
+
+
 async def read_frames(reader: asyncio.StreamReader, count: int) -> list[bytes]:
     """The next frames, without the NUL; for bodies that hold none."""
     return [(await reader.readuntil(b"\0"))[:-1].lstrip(b"\n") for _ in range(count)]

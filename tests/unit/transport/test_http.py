@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.transport.serving import Host, listening
+from tests.unit.transport.serving import Host, listening, stop_reading
 from vdsmcinder.transport import event_stream, http_connection
 from vdsmcinder.transport.protocol_detect import Spoken
 
@@ -128,7 +128,7 @@ async def test_metrics(tmp_path: Path) -> None:
         (http_request("GET", "/"), 405, "GET / is not served; use POST"),
         (http_request("DELETE", "/health"), 405, "DELETE /health is not served; use GET"),
         (http_request("POST", "/", BODY, Origin="https://evil"), 403, "Requests of web pages"),
-        (http_request("POST", "/", **{"Content-Length": "99999"}), 413, "is larger than 4096"),
+        (http_request("POST", "/", b"", **{"Content-Length": "99999"}), 413, "is larger than 4096"),
     ],
 )
 async def test_what_is_refused_gets_a_status_and_a_sentence(
@@ -148,7 +148,7 @@ async def test_a_chunked_body_is_limited_too(tmp_path: Path) -> None:
     async with listening(tmp_path, max_frame_bytes=4096) as host:
         chunks = b"1000\r\n" + b"x" * 4096 + b"\r\n1\r\nx\r\n0\r\n\r\n"
         reader, writer = await host.raw()
-        writer.write(http_request("POST", "/", **{"Transfer-Encoding": "chunked"}) + chunks)
+        writer.write(http_request("POST", "/", b"", **{"Transfer-Encoding": "chunked"}) + chunks)
         assert Answer(await reader.read()).status == 413
         writer.close()
 
@@ -158,7 +158,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(http_connection, "BODY_TIMEOUT_S", 0.05)
     async with listening(tmp_path) as host:
-        answer = await ask(host, "POST", "/", **{"Content-Length": "10"})
+        answer = await ask(host, "POST", "/", b"", **{"Content-Length": "10"})
         assert answer.status == 408
 
 
@@ -251,7 +251,7 @@ async def test_a_stream_that_is_not_read_is_dropped(
 ) -> None:
     async with listening(tmp_path, max_buffer_bytes=65536) as host:
         _, writer = await stream(host)
-        writer.transport.pause_reading()
+        stop_reading(writer)
         other, other_writer = await stream(host)
         # More than both kernels' buffers and ours hold.
         for _ in range(300):

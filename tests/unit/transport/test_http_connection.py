@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.transport import serving
-from tests.unit.transport.serving import Host, listening, until
+from tests.unit.transport.serving import Host, listening, stop_reading, until
 from tests.unit.transport.test_http import BODY, Answer, ask, http_request
 from vdsmcinder.transport import http_connection
 from vdsmcinder.transport.protocol_detect import Spoken
@@ -98,7 +98,7 @@ async def test_a_reply_that_is_never_read_is_given_up(
     monkeypatch.setattr(http_connection, "IDLE_TIMEOUT_S", 0.1)
     async with listening(tmp_path) as host:
         _, writer = await host.raw()
-        writer.transport.pause_reading()
+        stop_reading(writer)
         writer.write(call("big", 1, size=20_000_000))
         await until(lambda: host.verbs.calls, "nothing was called")
         await until(lambda: not standing(host), "the connection still stands")
@@ -206,7 +206,7 @@ async def test_the_daemons_end_does_not_wait_for_a_client_that_does_not_read(
 ) -> None:
     async with listening(tmp_path) as host:
         _, writer = await host.raw()
-        writer.transport.pause_reading()
+        stop_reading(writer)
         writer.write(call("big", 1, size=20_000_000))
         await until(lambda: host.verbs.calls, "nothing was called")
         await asyncio.wait_for(host.listener.close(), 10)

@@ -14,11 +14,19 @@ import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stomp
 
-from tests.unit.transport.serving import Host, Verbs, client_tls, listening, read_frames
+from tests.unit.transport.serving import (
+    Host,
+    Verbs,
+    client_tls,
+    listening,
+    read_frames,
+    stop_reading,
+)
 from vdsmcinder.config import ConfigError, Listen, Rpc
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc.events import Events
@@ -26,7 +34,7 @@ from vdsmcinder.stomp.client import SessionLost, connect
 from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.transport import listener, sockets, stomp_server
+from vdsmcinder.transport import listener, stomp_server
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.protocol_detect import Spoken, recognise
 
@@ -199,7 +207,7 @@ async def test_a_machine_without_ipv6_listens_on_ipv4(
                 raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
             super().__init__(family, *rest, **named)
 
-    monkeypatch.setattr(sockets.socket, "socket", WithoutIPv6)
+    monkeypatch.setattr("vdsmcinder.transport.sockets.socket.socket", WithoutIPv6)
     async with listening(tmp_path, address="::") as host:
         engine = await connect("127.0.0.1", host.port)
         await engine.close()
@@ -265,7 +273,7 @@ async def test_certificates_that_cannot_be_used_are_told_in_a_sentence(
     tmp_path: Path, option: str, name: str, reason: str
 ) -> None:
     async with listening(tmp_path, tls=True) as host:
-        wrong = {option: str(host.pki.directory / name)}
+        wrong: dict[str, Any] = {option: str(host.pki.directory / name)}
         with pytest.raises(ConfigError, match=reason):
             await start(replace(host.listen, port=0, **wrong))
 
@@ -369,7 +377,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
         reader, writer = await host.raw()
         writer.write(CONNECT + EVENTS)
         await read_frames(reader, 2)
-        writer.transport.pause_reading()
+        stop_reading(writer)
         other = await connect("127.0.0.1", host.port)
         await other.subscribe_events()
         # More than both kernels' buffers and ours hold.

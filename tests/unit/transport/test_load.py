@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.transport.serving import Host, listening, read_frames
+from tests.unit.transport.serving import Host, listening, read_frames, stop_reading
 from vdsmcinder.stomp.client import connect
 from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.transport import listener, request_queue, stomp_server
@@ -82,7 +82,7 @@ async def test_who_stops_reading_replies_is_dropped_in_the_end(
     monkeypatch.setattr(stomp_server, "STALL_TIMEOUT_S", 0.05)
     async with listening(tmp_path, max_buffer_bytes=65536) as host:
         _, writer = await client(host)
-        writer.transport.pause_reading()
+        stop_reading(writer)
         (connection,) = host.listener._stomp.connections
         writer.write(b"".join(request("big", n, size=100_000) for n in range(200)))
         await asyncio.wait_for(asyncio.shield(connection.lost), 30)
@@ -106,7 +106,7 @@ async def test_a_counter_tells_of_subscribers_that_stopped_reading(tmp_path: Pat
         reader, writer = await host.raw()
         writer.write(CONNECT % (0, 0) + EVENTS)
         await read_frames(reader, 2)
-        writer.transport.pause_reading()
+        stop_reading(writer)
         other = await connect("127.0.0.1", host.port)
         await other.subscribe_events()
         for number in range(300):
@@ -123,7 +123,7 @@ async def test_who_will_send_no_more_and_does_not_read_is_gone_soon(
     monkeypatch.setattr(stomp_server, "LINGER_S", 0.05)
     async with listening(tmp_path) as host:
         _, writer = await client(host)
-        writer.transport.pause_reading()
+        stop_reading(writer)
         (connection,) = host.listener._stomp.connections
         writer.write(b"".join(request("big", n, size=1_000_000) for n in range(7)))
         writer.write_eof()

@@ -102,7 +102,7 @@ class Authority:
             and signer.key_identifier == mine.digest
         )
 
-    def sign(self, wish: Wish, public: PublicKey, days: int) -> x509.Certificate:
+    def sign(self, wish: Wish, public: PublicKey, days: float) -> x509.Certificate:
         """A certificate for a public key, valid for days, but never for longer than the CA is."""
         now = _now()
         until = min(now + datetime.timedelta(days=days), ends(self.certificate))

@@ -26,7 +26,9 @@ SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
 
 @pytest.fixture(name="devices")
 def _devices() -> etree._Element:
-    return parse(LIVE.read_text(), "test").find("devices")
+    devices = parse(LIVE.read_text(), "test").find("devices")
+    assert devices is not None
+    return devices
 
 
 def test_disk_of_a_running_vm(devices: etree._Element) -> None:

@@ -79,7 +79,7 @@ def test_what_changed_is_told_device_by_device() -> None:
         ),
         (
             *(Status.UP, Status.DOWN, lifecycle.QEMU_LOST, False),
-            f"is Down, was Up for 7.0 s: {lifecycle.QEMU_LOST.exit.message}",  # type: ignore[union-attr]
+            f"is Down, was Up for 7.0 s: {lifecycle.QEMU_LOST.exit.message}",
         ),
     ],
 )

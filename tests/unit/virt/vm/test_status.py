@@ -52,8 +52,8 @@ def test_a_life():
         (Cause.POWER_DOWN, Status.POWERING_DOWN),
         (Cause.STOPPED, Status.DOWN),
     ]:
-        status = after(status, cause)
-        assert status is expected
+        assert after(status, cause) is expected
+        status = expected
 
 
 @pytest.mark.parametrize(
