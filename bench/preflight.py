@@ -19,6 +19,7 @@ from lab.steps import Step
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Ceph as Options
 from vdsmcinder.errors import CreateFailed
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.storage.preflight import Preflight
@@ -57,9 +58,9 @@ def run(lab: Lab, step: Step) -> list[Row]:
 
 
 async def _run(lab: Lab, images: Sequence[str], step: Step) -> list[Row]:
-    options = Options()
-    workers = Workers(options.timeout_s, options.worker_idle_s)
-    preflight = Preflight(workers, OneSecret(lab.ceph.key), options)  # type: ignore[arg-type]
+    options, tasks = Options(), Tasks("benchmark")
+    workers = Workers(options.timeout_s, options.worker_idle_s, tasks.group("Ceph"))
+    preflight = Preflight(workers, OneSecret(lab.ceph.key), options, tasks)  # type: ignore[arg-type]
     uuid = new_id()
     drives = [
         Drive.from_params(disk_params(lab.ceph, image, uuid, index=str(n)), ())

@@ -142,16 +142,18 @@ class Daemon:
     def __init__(self, settings: Config, read: Callable[[], Config]) -> None:
         self._settings = settings
         self._read = read
-        self._tasks = Tasks("daemon")
         self._not_reloaded = ""  # why not, if so
         self._exporter: Exporter | None = None
-        self._connection = Connection(settings.libvirt)
+        tasks = self._tasks = Tasks("daemon")
+        self._connection = Connection(settings.libvirt, tasks.group("libvirt"))
         handed = receive()
         self._kept_keys = FdStore("secrets", handed.stored)
         self._keyring = Keyring(self._kept_keys)
         self._secrets = Secrets(self._connection, self._keyring)
-        self._ceph = Workers(settings.ceph.timeout_s, settings.ceph.worker_idle_s)
-        preflight = Preflight(self._ceph, self._secrets, settings.ceph)
+        self._ceph = Workers(
+            settings.ceph.timeout_s, settings.ceph.worker_idle_s, tasks.group("Ceph")
+        )
+        preflight = Preflight(self._ceph, self._secrets, settings.ceph, tasks.group("claims"))
         self._registry = Registry(
             self._connection,
             self._secrets,
@@ -161,8 +163,9 @@ class Daemon:
             vm_options=settings.vms,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
+            tasks=tasks.group("VMs"),
         )
-        self._host = HostSampler()
+        self._host = HostSampler(tasks.group("host statistics"))
         self._migrations = Migrations(
             self._registry,
             self._connection,
@@ -173,12 +176,16 @@ class Daemon:
             host_name=platform.node(),
             available_mib=lambda: self._host.snapshot().memory.available_kib // 1024,
             on_progress=self._migration_progress,
+            tasks=tasks.group("migrations"),
         )
-        self._missing = MissingSecrets(self._registry, self._secrets, self._ask_for_secrets)
+        self._missing = MissingSecrets(
+            self._registry, self._secrets, self._ask_for_secrets, tasks.group("missing secrets")
+        )
         self._secrets.on_change = self._missing.wake
         self._clusters = ClusterMonitor(
             self._ceph,
             settings.ceph.monitor_interval_s,
+            tasks.group("clusters"),
             in_use=lambda: clusters.in_use(self._registry.vms(), self._secrets),
             on_change=self._cluster_changed,
         )
@@ -188,27 +195,32 @@ class Daemon:
             self._registry,
             settings.vms.sample_interval_s,
             on_sample=self._stats.prepare,
+            tasks=tasks.group("VM statistics"),
         )
         self._events = Events()
         # Who connects after a restart was not there to hear it.
         self._events.greet_with(self._secrets_to_ask_for)
-        self._expiry = Expiry(self._events, settings.listen.expiry_warning_days)
+        self._expiry = Expiry(
+            self._events, settings.listen.expiry_warning_days, tasks.group("certificates")
+        )
         self._access = Access(settings.access)
         self._dispatcher = self._make_dispatcher(settings)
         pages = Pages(self._health, self._metrics)
-        self._supervision = Supervision(self._status)
+        self._supervision = Supervision(self._status, tasks.group("supervision"))
         self._listener = Listener(
             settings.listen,
             settings.rpc,
             self._dispatcher,
             self._events,
             pages,
-            self._tasks.group("listener"),
+            tasks.group("listener"),
             handed.sockets,
         )
 
     def _make_dispatcher(self, settings: Config) -> Dispatcher:
-        capabilities = Capabilities(self._connection, settings.vms.allow_emulation)
+        capabilities = Capabilities(
+            self._connection, self._tasks.group("capabilities"), settings.vms.allow_emulation
+        )
         checks = DiskChecks(self._ceph, self._secrets)
         host = HostVerbs(
             self._registry,

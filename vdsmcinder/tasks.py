@@ -46,18 +46,19 @@ class Tasks:
             self._groups.add(group)
         return group
 
-    def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Have work done that nobody waits for: what it raises is logged.
 
-        After end() it is cancelled before it begins.
+        name: the coroutine's own if not given. After end() it is cancelled before it begins.
         """
         task = self.begin(work, name)
         task.add_done_callback(_log_failure)
         return task
 
-    def begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    def begin(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Begin work whose outcome the caller awaits: what it raises is the caller's to tell."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._name}: {name}")
+        full_name = f"{self._name}: {name or getattr(work, '__name__', 'work').lstrip('_')}"
+        task = asyncio.get_running_loop().create_task(work, name=full_name)
         self._tasks.add(task)
         task.add_done_callback(self._over)
         if self._ended:

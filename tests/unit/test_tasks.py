@@ -3,12 +3,49 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 
 import pytest
 
+from tests.pages import REPOSITORY
+from tests.unit.whole import running
 from vdsmcinder.tasks import Tasks, ends_within
+
+# What makes a task that somebody has to own.
+CREATE = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
+# Migrations come next.
+NOT_YET = {
+    *("virt/migration/copy_job.py", "virt/migration/departures.py"),
+    *("virt/migration/handover.py", "virt/migration/outgoing.py"),
+}
+
+
+def test_nobody_else_creates_tasks() -> None:
+    package = REPOSITORY / "vdsmcinder"
+    creating = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in CREATE
+    }
+    assert creating == {"tasks.py"} | NOT_YET
+
+
+async def test_a_daemon_that_is_closed_leaves_nothing_running(tmp_path) -> None:
+    known = asyncio.all_tasks()
+    async with running(tmp_path) as whole:
+        session = await whole.client()
+        await session.subscribe_events()
+        await session.call("Host.getCapabilities")
+        await whole.health()
+        await whole.metrics()
+        began = {task.get_name().partition(":")[0] for task in asyncio.all_tasks() - known}
+        # Each part's tasks are named for it.
+        assert {"libvirt", "clusters", "VM statistics", "supervision", "certificates"} <= began
+    await session.close()
+    assert asyncio.all_tasks() == known
 
 
 async def _for_ever(ended: asyncio.Event | None = None) -> None:
@@ -28,7 +65,7 @@ async def test_closing_ends_what_runs_in_it_and_in_its_groups() -> None:
     tasks = Tasks("daemon")
     inner = tasks.group("VMs").group("one VM")
     for owner in (tasks, inner):
-        owner.start(_for_ever(), "waits")
+        owner.spawn(_for_ever(), "waits")
     assert (tasks.count, inner.count) == (2, 1)
     await tasks.close()
     assert asyncio.all_tasks() == known
@@ -46,7 +83,7 @@ async def test_closing_waits_for_those_who_take_their_time_to_end() -> None:
             done.set()
 
     async with Tasks("daemon") as tasks:
-        tasks.start(tidy_up(), "tidies up")
+        tasks.spawn(tidy_up(), "tidies up")
         await asyncio.sleep(0)
     assert done.is_set()
 
@@ -59,14 +96,14 @@ async def test_nothing_begins_once_it_has_ended() -> None:
     async def begin() -> None:
         began.append(True)
 
-    late = tasks.start(begin(), "late"), tasks.group("late, too").start(begin(), "late")
+    late = tasks.spawn(begin(), "late"), tasks.group("late, too").spawn(begin(), "late")
     await asyncio.wait(late)
     assert began == [] and all(task.cancelled() for task in late)
 
 
 async def test_a_task_may_close_its_own_owner() -> None:
     tasks, ended = Tasks("daemon"), asyncio.Event()
-    tasks.start(_for_ever(ended), "waits")
+    tasks.spawn(_for_ever(ended), "waits")
 
     async def close() -> str:
         await tasks.close()
@@ -80,7 +117,7 @@ async def test_a_group_that_is_over_is_forgotten() -> None:
     tasks = Tasks("daemon")
     for _ in range(3):
         group = tasks.group("one VM")
-        group.start(_for_ever(), "waits")
+        group.spawn(_for_ever(), "waits")
         group.end()
         await group.close()
     assert tasks._groups == set()
@@ -89,7 +126,7 @@ async def test_a_group_that_is_over_is_forgotten() -> None:
 
 async def test_a_failure_that_nobody_waits_for_is_logged_with_its_task(caplog) -> None:
     tasks = Tasks("statistics")
-    await asyncio.wait({tasks.start(_fail(), "VM 7")})
+    await asyncio.wait({tasks.spawn(_fail(), "VM 7")})
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (
         logging.ERROR,
@@ -110,15 +147,15 @@ async def test_what_is_under_way_may_finish_and_what_follows_it(caplog) -> None:
 
     async def work(more: int) -> None:
         if more:
-            tasks.start(work(more - 1), "next")
+            tasks.spawn(work(more - 1), "next")
         await asyncio.sleep(0.01)
         finished.append(more)
 
-    tasks.start(work(2), "first")
+    tasks.spawn(work(2), "first")
     await tasks.finish(10)
     assert finished == [2, 1, 0]
     tasks = Tasks("requests")
-    tasks.start(_for_ever(), "waits")
+    tasks.spawn(_for_ever(), "waits")
     await tasks.finish(0.01)
     assert [record.getMessage() for record in caplog.records] == [
         "1 requests were still under way after 0 s; they are cancelled"

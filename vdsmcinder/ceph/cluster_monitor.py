@@ -19,6 +19,7 @@ from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, monitor_text
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class ClusterMonitor:
         self,
         workers: Workers,
         interval_s: float,
+        tasks: Tasks,
         *,
         in_use: Callable[[], Mapping[Account, Use]],
         on_change: Callable[[ClusterState], None],
@@ -101,7 +103,7 @@ class ClusterMonitor:
         self._on_change = on_change
         self._states: dict[Account, ClusterState] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     @property
     def clusters(self) -> Collection[ClusterState]:
@@ -110,13 +112,11 @@ class ClusterMonitor:
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="ceph-monitor")
+        self._tasks.spawn(self._run(), "look")
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
 
     def wake(self) -> None:
         """VMs came or went: look now if other clusters are in use."""

@@ -20,6 +20,7 @@ from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.ceph.image_use import Claim, ImageUse, clients
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, in_words, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, result
+from vdsmcinder.tasks import Tasks
 
 # Who looks at the image for a moment, as `rbd` does, is still seen then.
 _LOOKS, _PAUSE_S = 3, 0.3
@@ -76,18 +77,15 @@ async def diagnose(patient: Patient, workers: Workers, key: Key | None) -> list[
     Takes no longer than two requests to Ceph may (config.py, ceph.timeout_s); never raises for
     what Ceph does.
     """
-    surveying = asyncio.ensure_future(survey(patient.account.hosts, workers.timeout_s))
+    surveying = survey(patient.account.hosts, workers.timeout_s)
     if key is None and patient.account.user is not None:
         return _without_key(patient, await surveying)
-    telling = asyncio.ensure_future(_told(patient, workers, key))
-    try:
+    async with Tasks("diagnosis") as tasks:
+        telling = tasks.begin(_told(patient, workers, key), "image")
         found = await surveying
         if all_silent(found):
             return _up_to(patient, found, CephFault(Kind.SILENT, monitors=found))
         told = await telling
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
     if isinstance(told, CephFault):
         told.monitors = found
         return _up_to(patient, found, told)

@@ -17,13 +17,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from vdsmcinder.ceph.fault_kinds import DOWN, KINDS, CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,12 @@ def monitor_text(host: MonitorHost) -> str:
 class Workers:
     """All workers. timeout_s: of a request that brings none of its own. idle_s: see config.py."""
 
-    def __init__(self, timeout_s: float, idle_s: float, program: Path = PROGRAM) -> None:
+    def __init__(
+        self, timeout_s: float, idle_s: float, tasks: Tasks, program: Path = PROGRAM
+    ) -> None:
         self.timeout_s = timeout_s
         self._idle_s = idle_s
+        self._tasks = tasks
         self._program = program
         self._desks: dict[Account, _Desk] = {}
         self._leaving: dict[_Desk, asyncio.Task[None]] = {}
@@ -104,9 +108,11 @@ class Workers:
 
     def _replace(self, desk: _Desk) -> None:
         """Have a desk end that others follow; who has asked it already gets an answer."""
-        leaving = asyncio.create_task(desk.leave(), name="ceph-worker leaves")
-        self._leaving[desk] = leaving
-        leaving.add_done_callback(lambda _: self._leaving.pop(desk))
+        self._retire(desk, desk.leave())
+
+    def _retire(self, desk: _Desk, ending: Coroutine[Any, Any, None]) -> None:
+        leaving = self._leaving[desk] = self._tasks.spawn(ending, f"end as {desk.account}")
+        leaving.add_done_callback(lambda _: self._leaving.pop(desk, None))
 
     def found_down(self, account: Account, fault: CephFault) -> None:
         """Take in that the account's cluster is found not to answer, before its worker has."""
@@ -121,6 +127,7 @@ class Workers:
         for desk in self._leaving:
             desk.answered.set()
         await asyncio.gather(*(desk.close() for desk in desks), *self._leaving.values())
+        await self._tasks.close()
 
     @property
     def idle_s(self) -> float:
@@ -132,10 +139,16 @@ class Workers:
         """The worker's source."""
         return self._program
 
+    @property
+    def tasks(self) -> Tasks:
+        """Of what goes on for all workers."""
+        return self._tasks
+
     def forget(self, desk: _Desk) -> None:
-        """Drop an account that nobody asks about."""
+        """End the worker of an account that nobody asks about."""
         if self._desks.get(desk.account) is desk:
             del self._desks[desk.account]
+        self._retire(desk, desk.close())
 
 
 class _Desk:
@@ -153,7 +166,6 @@ class _Desk:
         self._asking = 0
         self.answered = asyncio.Event()  # nobody waits for an answer, or nobody is to
         self._idling: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Future[None] | None = None
 
     def has(self, key: Key | None) -> bool:
         """Whether this is the key that it works with."""
@@ -191,7 +203,7 @@ class _Desk:
         if self._down is None:
             log.warning("Ceph does not answer %s: %s", self.account, fault)
             self._down = fault
-            self._probe = asyncio.create_task(self._probing(), name="ceph-probe")
+            self._probe = self._owner.tasks.spawn(self._probing(), f"probe as {self.account}")
 
     async def _request(self, op: str, args: dict[str, Any], timeout_s: float) -> Any:
         process = await self._running()
@@ -223,9 +235,7 @@ class _Desk:
     async def _running(self) -> _Process:
         async with self._starting:
             if self._process is None or self._process.ended:
-                start = _Process.start(
-                    self._owner.program, self.account, self._key, self._owner.timeout_s
-                )
+                start = _Process.start(self._owner, self.account, self._key)
                 try:
                     self._process = await asyncio.wait_for(start, START_TIMEOUT_S)
                 except asyncio.TimeoutError:
@@ -271,7 +281,6 @@ class _Desk:
             self._idle_later()
             return
         self._owner.forget(self)
-        self._closing = asyncio.ensure_future(self.close())
 
     async def close(self) -> None:
         """End the worker and the probe."""
@@ -288,35 +297,34 @@ class _Desk:
 class _Process:
     """A worker process, and the requests that wait for its answers."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, tasks: Tasks) -> None:
         self._process = process
+        self._tasks = tasks
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(
-        cls, program: Path, account: Account, key: Key | None, timeout_s: float
-    ) -> _Process:
+    async def start(cls, owner: Workers, account: Account, key: Key | None) -> _Process:
         """A worker that has said that it is ready."""
         process = await asyncio.create_subprocess_exec(
             # -I: nothing of the environment or the working directory is imported.
-            *(sys.executable, "-I", str(program)),
+            *(sys.executable, "-I", str(owner.program)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             limit=_LONGEST_LINE,
         )
-        self = cls(process)
+        self = cls(process, owner.tasks)
         try:
-            self._write(_access(account, key, timeout_s))
+            self._write(_access(account, key, owner.timeout_s))
             assert process.stdout is not None
             if await process.stdout.readline() != b"ready\n":
                 raise CephFault(Kind.ENDED, "are python3-rados and python3-rbd installed?")
         except BaseException:
             await self.kill()
             raise
-        self._reader = asyncio.create_task(self._read(), name="ceph-worker")
+        self._reader = owner.tasks.spawn(self._read(), f"read process {process.pid}")
         return self
 
     @property

@@ -24,6 +24,7 @@ from vdsmcinder.host.hypervisor import Hypervisor
 from vdsmcinder.host.network import Network
 from vdsmcinder.host.packages import Packages
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ class Capabilities:
     allow_emulation: VMs of type kvm are run under emulation, so the host says that it can run them.
     """
 
-    def __init__(self, conn: Connection, allow_emulation: bool = False) -> None:
+    def __init__(self, conn: Connection, tasks: Tasks, allow_emulation: bool = False) -> None:
         self._conn = conn
+        self._tasks = tasks
         self._allow_emulation = allow_emulation
         self._packages = Packages()
         self._hypervisor: Hypervisor | None = None
@@ -57,7 +59,7 @@ class Capabilities:
         does not tell the host's addresses.
         """
         if self._finding_out is None:
-            self._finding_out = asyncio.ensure_future(self._find_out())
+            self._finding_out = self._tasks.begin(self._find_out(), "find out")
             self._finding_out.add_done_callback(self._found_out)
         # Whoever gives up does so for himself alone.
         return await asyncio.shield(self._finding_out)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from vdsmcinder.host import counters
 from vdsmcinder.host.counters import Counters, Ksm, Memory, Nic, NodeMemory, Ticks
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -63,27 +64,26 @@ class HostSampler:
     """
 
     def __init__(
-        self, interval_s: float = 5.0, read: Callable[[], Counters] = counters.read
+        self,
+        tasks: Tasks,
+        interval_s: float = 5.0,
+        read: Callable[[], Counters] = counters.read,
     ) -> None:
         self._interval_s = interval_s
         self._read = read
         self._started = time.monotonic()
         self._last: Counters | None = None
         self._sample: HostSample | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     async def start(self) -> None:
         """Take the first sample and begin sampling."""
         await self._take()
-        self._task = asyncio.create_task(self._run(), name="host-sampler")
+        self._tasks.spawn(self._run(), "sample")
 
     async def close(self) -> None:
         """Stop sampling; the last sample can still be read."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._task = None
+        await self._tasks.close()
 
     def snapshot(self) -> HostSample:
         """The last sample; never waits. start() must have returned."""

@@ -32,6 +32,7 @@ from vdsmcinder.hypervisor.handles import (
     start_events,
 )
 from vdsmcinder.system.counters import OK, Tally
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +80,14 @@ class Connection:
     tallies: how calls ended ('ok', 'error', 'overrun') and how long they took, by what was called.
     """
 
-    def __init__(self, config: LibvirtConfig) -> None:
+    def __init__(self, config: LibvirtConfig, tasks: Tasks) -> None:
         self._config = config
+        self._tasks = tasks
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="libvirt")
         self._line: Line | None = None
         self._handles: list[libvirt.virConnect] = []
         self._moving: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
         self._reason = "the connection is being made"
         self._overruns: set[asyncio.Future[Any]] = set()
         self._under_way = 0
@@ -164,13 +165,11 @@ class Connection:
     def start(self) -> None:
         """Register libvirt's events on the running loop and begin to connect."""
         start_events()
-        self._keeper = asyncio.create_task(self._keep_connected(), name="libvirt connection")
+        self._tasks.spawn(self._keep_connected(), "keep the connection")
 
     async def close(self) -> None:
         """Close the connection; calls under way fail."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._tasks.close()
         self._pool.shutdown(wait=False)
 
     async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
@@ -239,7 +238,7 @@ class Connection:
 
     def _is_slow(self, line: Line) -> None:
         if line is self._line and self._moving is None:
-            self._moving = asyncio.create_task(self._move(line), name="new line to libvirt")
+            self._moving = self._tasks.spawn(self._move(line), "open another")
             self._moving.add_done_callback(self._moved)
 
     def _leave(self, line: Line) -> None:

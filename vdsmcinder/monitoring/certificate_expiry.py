@@ -12,6 +12,7 @@ import logging
 import time
 
 from vdsmcinder.rpc.events import Events, Told
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 
 log = logging.getLogger(__name__)
@@ -32,18 +33,18 @@ class Expiry:
     certificates: all that are in force; None without TLS, and before start().
     """
 
-    def __init__(self, events: Events, within_days: float) -> None:
+    def __init__(self, events: Events, within_days: float, tasks: Tasks) -> None:
         self._events = events
         self._within_s = within_days * DAY_S
         self._told: dict[Held, float] = {}  # when last, by the monotonic clock
         self.certificates: Certificates | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     def start(self, certificates: Certificates | None) -> None:
         """Begin to tell; without certificates there is nothing."""
         if certificates is not None:
             self.use(certificates)
-            self._watching = asyncio.create_task(self._watch(), name="expiry")
+            self._tasks.spawn(self._watch(), "watch")
 
     def use(self, certificates: Certificates) -> None:
         """Look at these from now on, and greet whoever subscribes with what is to be told."""
@@ -52,9 +53,7 @@ class Expiry:
 
     async def close(self) -> None:
         """Return when nothing of it is left."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._tasks.close()
 
     @property
     def ending(self) -> list[Held]:

@@ -11,7 +11,7 @@ import difflib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Union
 
 from jsonrpcserver import async_dispatch_to_response
@@ -41,12 +41,14 @@ from vdsmcinder.rpc.method import (
 )
 from vdsmcinder.rpc.schema.schema import Schema
 from vdsmcinder.system.counters import Tally
+from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Caller", "Dispatcher", "HandlersDiffer", "Rules", "handlers"]
 
 Reply = Union[bytes, None]
+Later = Coroutine[Any, Any, Reply]
 
 # Requests of one batch that take time and are under way together.
 _SLOW_AT_ONCE = 10
@@ -93,9 +95,7 @@ class Dispatcher:
         self._slow: dict[str, Any] = {**slow}
         self._at_once = _Methods(at_once, schema, self.refused)
 
-    def handle(
-        self, body: bytes, caller: Caller, flow_id: str | None = None
-    ) -> Reply | Awaitable[Reply]:
+    def handle(self, body: bytes, caller: Caller, flow_id: str | None = None) -> Reply | Later:
         """The reply to a body, or an awaitable of it if a verb in it takes time.
 
         None: there is nothing to answer. flow_id goes into every log line that this causes.
@@ -108,7 +108,7 @@ class Dispatcher:
         finally:
             logs.flow_id.reset(mark)
 
-    def _answer(self, body: bytes, caller: Caller) -> Reply | Awaitable[Reply]:
+    def _answer(self, body: bytes, caller: Caller) -> Reply | Later:
         content = None
         try:
             content = envelope.decode(body)
@@ -122,7 +122,7 @@ class Dispatcher:
             return envelope.encode(envelope.refusal(e, content))
         return self._dispatch(content, caller)
 
-    def _answer_batch(self, batch: Sequence[Any], caller: Caller) -> Reply | Awaitable[Reply]:
+    def _answer_batch(self, batch: Sequence[Any], caller: Caller) -> Reply | Later:
         """Raises InvalidRequest, OutOfResources for a batch that is refused as a whole."""
         if not batch:
             raise InvalidRequest("The batch is empty; send at least one request in it")
@@ -142,27 +142,27 @@ class Dispatcher:
     ) -> Reply:
         """Answer a batch: in turns, so that others are served meanwhile, and few verbs at once."""
         mark = logs.flow_id.set(flow_id)
-        slow: list[asyncio.Future[Reply]] = []
+        slow: list[asyncio.Task[Reply]] = []
         pace = Pace(self.turns)
         try:
-            for request in requests:
-                await pace.step()
-                reply = self._dispatch(request, caller) if replies.may_grow else _too_much(request)
-                if reply is None or isinstance(reply, bytes):
-                    replies.add(reply)
-                    continue
-                slow.append(asyncio.ensure_future(reply))
-                if len(slow) == _SLOW_AT_ONCE:
-                    replies.add(*await asyncio.gather(*slow))
-                    slow.clear()
-            replies.add(*await asyncio.gather(*slow))
+            async with Tasks("batch") as tasks:
+                for request in requests:
+                    await pace.step()
+                    may = replies.may_grow
+                    reply = self._dispatch(request, caller) if may else _too_much(request)
+                    if reply is None or isinstance(reply, bytes):
+                        replies.add(reply)
+                        continue
+                    slow.append(tasks.begin(reply, "request"))
+                    if len(slow) == _SLOW_AT_ONCE:
+                        replies.add(*await asyncio.gather(*slow))
+                        slow.clear()
+                replies.add(*await asyncio.gather(*slow))
         finally:
-            for task in slow:
-                task.cancel()
             logs.flow_id.reset(mark)
         return replies.encoded()
 
-    def _dispatch(self, content: Any, caller: Caller) -> Reply | Awaitable[Reply]:
+    def _dispatch(self, content: Any, caller: Caller) -> Reply | Later:
         """The reply to one well-formed request.
 
         Of jsonrpcserver's dispatch_to_response these are the steps that are left when a request is

@@ -17,6 +17,8 @@ from typing import Callable
 
 from systemd.daemon import notify
 
+from vdsmcinder.tasks import Tasks
+
 log = logging.getLogger(__name__)
 
 # How old the status line can get; a watchdog may want to hear from us more often.
@@ -31,7 +33,7 @@ class Supervision:
     status: asked for the line that `systemctl status` shows.
     """
 
-    def __init__(self, status: Callable[[], str]) -> None:
+    def __init__(self, status: Callable[[], str], tasks: Tasks) -> None:
         self._status = status
         self._interval_s = interval_s()
         # Given up for a message when no other file descriptor is left: a daemon that has too many
@@ -39,12 +41,12 @@ class Supervision:
         self._spare: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         # Why the last report did not get through: told once, not with every report.
         self._unheard = ""
-        self._reporting: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     def ready(self) -> None:
         """Say that clients are served, and report from now on."""
         _tell("READY=1")
-        self._reporting = asyncio.create_task(self._report(), name="supervision")
+        self._tasks.spawn(self._report(), "report")
 
     def reloading(self) -> None:
         """Say that the configuration is being read again; reloaded() comes after it."""
@@ -56,14 +58,12 @@ class Supervision:
 
     def stopping(self) -> None:
         """Say that the end has begun; only close() comes after it."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        self._tasks.end()
         _tell("STOPPING=1\nSTATUS=Stopping; the VMs run on")
 
     async def close(self) -> None:
         """Return when nothing of it is left."""
-        if self._reporting is not None:
-            await asyncio.gather(self._reporting, return_exceptions=True)
+        await self._tasks.close()
         self._give_up_spare()
 
     async def _report(self) -> None:

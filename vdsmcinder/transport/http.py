@@ -127,7 +127,7 @@ class HttpServer:
 
     async def _reply_later(self, reply: Awaitable[bytes | None], client: HttpConnection) -> None:
         # Not this task: a verb under way goes on when its client hangs up.
-        client.answer(_reply(await asyncio.shield(self._requests.start(_result(reply), "request"))))
+        client.answer(_reply(await asyncio.shield(self._requests.spawn(_result(reply), "request"))))
 
     def _send_events(self, request: Request, client: HttpConnection) -> None:
         client.run(self._streams.serve(client))

@@ -184,7 +184,7 @@ class HttpConnection(asyncio.Protocol):
 
     def run(self, answering: Coroutine[Any, Any, None]) -> None:
         """Have a coroutine answer the request; it is cancelled when the client is gone."""
-        self._running = self._server.tasks.start(answering, "answer")
+        self._running = self._server.tasks.spawn(answering, "answer")
         self._running.add_done_callback(self._ran)
 
     def begin(self, headers: Mapping[str, str]) -> None:

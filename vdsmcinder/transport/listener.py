@@ -129,9 +129,9 @@ class Listener:
         self._stomp.start()
         self._http.start()
         if self.certificates is not None:
-            self._greetings.start(self.certificates.watch(), "certificates")
+            self._greetings.spawn(self.certificates.watch(), "certificates")
         for sock in self._sockets:
-            self._greetings.start(self._accept(sock), "accept")
+            self._greetings.spawn(self._accept(sock), "accept")
         names = [peer.address(sock.getsockname()) for sock in self._sockets]
         log.info("listening on %s", " and ".join(names))
         if not listen.tls:
@@ -167,7 +167,7 @@ class Listener:
 
     def _welcome(self, sock: socket.socket) -> None:
         """Greet a client; if too many are being greeted, who has been at it longest has to go."""
-        self._newcomers[self._greetings.start(self._greet(sock), "greet")] = None
+        self._newcomers[self._greetings.spawn(self._greet(sock), "greet")] = None
         if len(self._newcomers) > MOST_NEWCOMERS:
             log.warning(
                 "more than %d clients have not said anything yet; one is refused", MOST_NEWCOMERS

@@ -64,7 +64,7 @@ class Lane:
     def _start_next(self) -> None:
         if self._waiting and self._running < RUNNING_AT_ONCE:
             self._running += 1
-            self._requests.start(self._run(self._waiting.popleft()), "request")
+            self._requests.spawn(self._run(self._waiting.popleft()), "request")
 
     async def _run(self, entry: _Entry) -> None:
         try:

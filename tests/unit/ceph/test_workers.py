@@ -18,6 +18,7 @@ from vdsmcinder.ceph import workers as module
 from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account, Workers
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.secrets.secret import Secret
 
 ACCOUNT = Account((MonitorHost("10.0.0.1", 6789), MonitorHost("fd00::1", 3300)), user="cinder")
@@ -53,7 +54,7 @@ def program(tmp_path):
 
 @asynccontextmanager
 async def asking(program, idle_s=60.0, timeout_s=20.0):
-    workers = Workers(timeout_s, idle_s, program)
+    workers = Workers(timeout_s, idle_s, Tasks("Ceph"), program)
     try:
         yield workers
     finally:
@@ -206,7 +207,7 @@ async def test_a_worker_that_nobody_needs_is_ended(program):
 
 
 async def test_nothing_is_left_when_a_probe_is_under_way(program):
-    workers = Workers(0.3, 60, program)
+    workers = Workers(0.3, 60, Tasks("Ceph"), program)
     program.with_name(f"{program.name}.down").touch()
     async with refused(Kind.OVERRUN):
         await workers.ask(ACCOUNT, KEY, "look")

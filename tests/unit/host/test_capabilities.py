@@ -32,6 +32,7 @@ from vdsmcinder.host.network import Kind, Network
 from vdsmcinder.host.packages import PackageManager, Packages, Version
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.rpc.schema import schema
+from vdsmcinder.tasks import Tasks
 
 
 def tree(root: Path, files: Mapping[str, str]) -> Path:
@@ -361,7 +362,7 @@ def test_what_a_kernel_has_is_read(tmp_path: Path) -> None:
 @pytest.fixture
 async def conn() -> AsyncIterator[Connection]:
     """A connection to libvirt's test driver, up."""
-    connection = Connection(Libvirt(uri="test:///default"))
+    connection = Connection(Libvirt(uri="test:///default"), Tasks("libvirt"))
     up = asyncio.Event()
 
     async def on_up() -> None:
@@ -376,31 +377,34 @@ async def conn() -> AsyncIterator[Connection]:
 
 async def test_capabilities_have_the_shape_that_engines_read(conn: Connection) -> None:
     contract = schema.load()
-    capabilities = Capabilities(conn)
+    capabilities = Capabilities(conn, Tasks("capabilities"))
     found = await capabilities.get()
     contract.type("VdsmCapabilities").check(found, "capabilities")
     contract.type("HardwareInformation").check(await capabilities.hardware(), "hardware")
 
 
 async def test_capabilities_are_those_of_this_machine(conn: Connection) -> None:
-    found = await Capabilities(conn).get()
+    found = await Capabilities(conn, Tasks("capabilities")).get()
     assert found["cpuThreads"] == str(os.cpu_count())
     assert found["packages2"]["vdsm-cinder"]["version"]
     assert found["boot_uuid"] == machine.boot_uuid()
-    assert found["uuid"] == (await Capabilities(conn).get())["uuid"]
+    assert found["uuid"] == (await Capabilities(conn, Tasks("capabilities")).get())["uuid"]
 
 
 async def test_a_host_that_emulates_says_that_it_runs_kvm(conn: Connection) -> None:
-    assert (await Capabilities(conn, allow_emulation=True).get())["kvmEnabled"] == "true"
+    found = await Capabilities(conn, Tasks("capabilities"), allow_emulation=True).get()
+    assert found["kvmEnabled"] == "true"
 
 
 async def test_capabilities_are_refused_while_libvirt_has_never_answered() -> None:
     with pytest.raises(ResourceUnavailable, match="libvirt"):
-        await Capabilities(Connection(Libvirt(uri="test:///default"))).get()
+        await Capabilities(
+            Connection(Libvirt(uri="test:///default"), Tasks("libvirt")), Tasks("capabilities")
+        ).get()
 
 
 async def test_capabilities_once_known_outlive_libvirt(conn: Connection) -> None:
-    capabilities = Capabilities(conn)
+    capabilities = Capabilities(conn, Tasks("capabilities"))
     before = await capabilities.get()
     conn._closed(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
     assert not conn.ready

@@ -14,6 +14,7 @@ import pytest
 from vdsmcinder.host import counters, stats
 from vdsmcinder.host.counters import Counters, Ticks
 from vdsmcinder.host.stats import CpuShare, HostSampler
+from vdsmcinder.tasks import Tasks
 
 STAT = """\
 cpu  1000 100 500 7000 300 20 80 50 400 0
@@ -157,7 +158,7 @@ def test_a_processor_that_came_online_counts_from_nothing(machine: tuple[Path, P
 
 
 async def test_the_first_sample_is_there_when_start_returns() -> None:
-    sampler = HostSampler()
+    sampler = HostSampler(Tasks("host"))
     with pytest.raises(RuntimeError):
         sampler.snapshot()
     await sampler.start()
@@ -181,7 +182,7 @@ async def test_sampling_goes_on_until_closed_even_after_a_failure() -> None:
             loop.call_soon_threadsafe(fourth.set)
         return readings[-1]
 
-    sampler = HostSampler(interval_s=0.01, read=read)
+    sampler = HostSampler(Tasks("host"), interval_s=0.01, read=read)
     await sampler.start()
     first = sampler.snapshot()
     await asyncio.wait_for(fourth.wait(), 30)

@@ -18,13 +18,14 @@ from vdsmcinder.config import Libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.hypervisor import connection as module
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
+from vdsmcinder.tasks import Tasks
 
 
 class Heard(Connection):
     """Keeps the events of domains' lives."""
 
     def __init__(self, options: Libvirt) -> None:
-        super().__init__(options)
+        super().__init__(options, Tasks("libvirt"))
         self.events: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
 
 
@@ -32,7 +33,7 @@ class Ups(Connection):
     """Has on_up do what outcomes holds, in turn, and then succeed."""
 
     def __init__(self, options: Libvirt) -> None:
-        super().__init__(options)
+        super().__init__(options, Tasks("libvirt"))
         self.outcomes: list[Callable[[], object]] = []
         self.succeeded = asyncio.Event()
 
@@ -118,7 +119,9 @@ def closed(handle):
 
 
 async def test_a_libvirt_that_is_not_there_is_told_at_once():
-    conn = Connection(Libvirt(uri="qemu+unix:///system?socket=/nonexistent/libvirt-sock"))
+    conn = Connection(
+        Libvirt(uri="qemu+unix:///system?socket=/nonexistent/libvirt-sock"), Tasks("libvirt")
+    )
     conn.start()
     with pytest.raises(ResourceUnavailable, match="check that libvirtd runs") as error:
         await conn.call(print)

@@ -11,6 +11,7 @@ import pytest
 
 from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry
 from vdsmcinder.rpc.events import Events
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.certificates import Held, Owner
 
 
@@ -35,7 +36,7 @@ class Told:
         self.events, self.caplog = Events(), caplog
         self.heard: list[dict[str, Any]] = []
         self.events.subscribe(lambda body: self.heard.append(json.loads(body)))
-        self.expiry = Expiry(self.events, 30)
+        self.expiry = Expiry(self.events, 30, Tasks("expiry"))
         self.certificates = certificates
         self.expiry.use(certificates)  # type: ignore[arg-type]
 

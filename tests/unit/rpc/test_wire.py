@@ -13,6 +13,7 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.wire import common, host
 from vdsmcinder.rpc.wire import stats as wire_stats
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.vm.migration import Progress
@@ -318,7 +319,7 @@ def test_a_monitor_that_does_not_answer():
 
 def test_host_statistics_of_this_machine():
     async def sampled():
-        sampler = HostSampler()
+        sampler = HostSampler(Tasks("host"))
         await sampler.start()
         await sampler.close()
         return sampler.snapshot()

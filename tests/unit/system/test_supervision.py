@@ -21,6 +21,7 @@ import systemd.daemon
 from vdsmcinder.host import machine
 from vdsmcinder.system import supervision
 from vdsmcinder.system.supervision import Supervision
+from vdsmcinder.tasks import Tasks
 
 HEALTH = {"status": "ready", "ready": True}
 # Serves /health on the sockets that it is handed, says which it listens on, and stops on SIGTERM.
@@ -67,7 +68,7 @@ async def heard(manager: socket.socket) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def supervised(text: list[str]) -> AsyncIterator[Supervision]:
-    reports = Supervision(lambda: text[0])
+    reports = Supervision(lambda: text[0], Tasks("supervision"))
     reports.ready()
     yield reports
     reports.stopping()

@@ -23,6 +23,7 @@ from vdsmcinder.client.doctor.libvirt import domain_of
 from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.drive_json import described
 from vdsmcinder.virt.disk.source import NetworkSource
@@ -101,18 +102,19 @@ async def _by_ourselves(host: Host, asked: Wanted) -> list[Finding]:
     if not drives:
         return [DISK.unknown("no disk on Ceph is known of it", "vdsm-cinder vms")]
     options = host.settings.ceph
-    workers = Workers(options.timeout_s, options.worker_idle_s)
-    try:
-        found = await asyncio.gather(
-            *(
-                diagnosis.diagnose(
-                    ceph_access.patient(drive, source, open_here=running), workers, asked.key
+    async with Tasks("Ceph") as tasks:
+        workers = Workers(options.timeout_s, options.worker_idle_s, tasks)
+        try:
+            found = await asyncio.gather(
+                *(
+                    diagnosis.diagnose(
+                        ceph_access.patient(drive, source, open_here=running), workers, asked.key
+                    )
+                    for drive, source in drives
                 )
-                for drive, source in drives
             )
-        )
-    finally:
-        await workers.close()
+        finally:
+            await workers.close()
     return [
         Finding(_name(drive.name, step.check), step.state, step.message, _remedy(step))
         for (drive, _), steps in zip(drives, found)

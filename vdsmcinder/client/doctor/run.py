@@ -27,6 +27,7 @@ from vdsmcinder.client.exit_codes import UNSURE, UNWELL, CommandFailed
 from vdsmcinder.client.system import libvirt_units
 from vdsmcinder.client.tables import DIM, GREEN, RED, YELLOW
 from vdsmcinder.config import Listen
+from vdsmcinder.tasks import Tasks
 
 DEADLINE_S = 10.0
 # After so long it is said what is waited for, and how long it has been every so often.
@@ -97,16 +98,17 @@ async def _examine(args: argparse.Namespace, wanted: Wanted | None) -> list[Find
     socket = args.socket if is_named else settings.listen.unix_socket
     # Several checks need it, and each is to have time left when it does not come.
     asking = doctor_host.ask_libvirt(settings.libvirt.uri, 0.7 * min(DEADLINE_S, args.timeout))
-    host = Host(settings, origin, trouble, socket, asyncio.ensure_future(asking))
-    examinations = _examinations(wanted)
-    looks = [asyncio.create_task(_within(e, host, args.timeout)) for e in examinations]
     found: list[Finding] = []
-    for examination, look in zip(examinations, looks):
-        await _patiently(examination.name, look)
-        found += look.result()
-        if not args.json:
-            for finding in look.result():
-                print(_line(finding), flush=True)
+    async with Tasks("doctor") as tasks:
+        host = Host(settings, origin, trouble, socket, tasks.begin(asking, "libvirt"))
+        examinations = _examinations(wanted)
+        looks = [tasks.begin(_within(e, host, args.timeout), e.name) for e in examinations]
+        for examination, look in zip(examinations, looks):
+            await _patiently(examination.name, look)
+            found += look.result()
+            if not args.json:
+                for finding in look.result():
+                    print(_line(finding), flush=True)
     return found
 
 

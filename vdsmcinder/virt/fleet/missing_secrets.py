@@ -16,6 +16,7 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm.registry import Registry
 
@@ -33,24 +34,26 @@ class MissingSecrets:
     """
 
     def __init__(
-        self, registry: Registry, secrets: Secrets, ask: Callable[[Collection[str]], None]
+        self,
+        registry: Registry,
+        secrets: Secrets,
+        ask: Callable[[Collection[str]], None],
+        tasks: Tasks,
     ) -> None:
         self.by_uuid: Mapping[str, tuple[str, ...]] = {}
         self._registry = registry
         self._secrets = secrets
         self._ask = ask
         self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="missing secrets")
+        self._tasks.spawn(self._run(), "look")
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
 
     def wake(self) -> None:
         """Look again: a VM, its disks or the secrets have changed."""

@@ -17,6 +17,7 @@ import libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain import stats
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
@@ -48,6 +49,7 @@ class Sampler:
         registry: Registry,
         interval_s: float,
         on_sample: Callable[[VM], None],
+        tasks: Tasks,
     ) -> None:
         self._connection = connection
         self._registry = registry
@@ -56,17 +58,15 @@ class Sampler:
         self._collector = self._new_collector()
         self._turns = Turns()
         self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = tasks
 
     def start(self) -> None:
         """Begin to sample."""
-        self._task = asyncio.create_task(self._run(), name="VM statistics")
+        self._tasks.spawn(self._run(), "sample")
 
     async def close(self) -> None:
         """Stop sampling."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.close()
         # What it left open goes with the process; a call may be under way on it.
         self._collector.abandon()
 

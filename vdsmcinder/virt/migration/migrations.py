@@ -6,13 +6,13 @@ daemon.py builds it; rpc/vm.py calls its departures and arrivals.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any, Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.migration.arrivals import Arrivals
 from vdsmcinder.virt.migration.context import Counts, Travel
 from vdsmcinder.virt.migration.departures import Departures
@@ -41,23 +41,22 @@ class Migrations:
         host_name: str,
         available_mib: Callable[[], int],
         on_progress: Callable[[VM, Progress], None],
+        tasks: Tasks,
     ) -> None:
         self.counts = Counts()
+        self._tasks = tasks
         travel = Travel(
             connection, secrets, options, dial, host_name, on_progress, self._spawn, self.counts
         )
         self.departures = Departures(registry, travel)
         self.arrivals = Arrivals(registry, travel, preflight, available_mib)
-        self._tasks: set[asyncio.Task[None]] = set()
         registry.on_travelling = self._found
         registry.on_stranger = self.arrivals.stranger
         registry.on_pass = self.departures.passed
 
     async def close(self) -> None:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _found(self, vm: VM, xml: str) -> bool:
         """Take up the migration of a VM that is not known yet; False if it has none.
@@ -76,11 +75,4 @@ class Migrations:
         return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of a migration failed", exc_info=task.exception())
+        self._tasks.spawn(work)

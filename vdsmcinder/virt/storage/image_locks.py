@@ -16,6 +16,7 @@ import logging
 from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.image_use import Claim
 from vdsmcinder.ceph.workers import Account, Workers
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.secrets.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ RENEW_S = 10.0
 class Claims:
     """The claims that one preflight made; kept up until they are released."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, tasks: Tasks) -> None:
         self._workers = workers
+        self._tasks = tasks
         self._held: dict[tuple[Account, str], tuple[Secret | None, Claim]] = {}
         self._renewing: asyncio.Task[None] | None = None
 
@@ -38,7 +40,7 @@ class Claims:
     def keep(self) -> None:
         """Renew the claims, until release()."""
         if self._held and self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew(), name="claims")
+            self._renewing = self._tasks.spawn(self._renew(), "renew")
 
     async def _renew(self) -> None:
         while True:

@@ -9,7 +9,6 @@ the VM hangs. That another host uses an image it does not find at all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import platform
 import time
@@ -23,6 +22,7 @@ from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secret import Secret
@@ -57,8 +57,11 @@ class CephDisk:
 class Preflight:
     """Checks of disks. options: how strict, and the deadline; see config.py."""
 
-    def __init__(self, workers: Workers, secrets: Secrets, options: CephOptions) -> None:
+    def __init__(
+        self, workers: Workers, secrets: Secrets, options: CephOptions, tasks: Tasks
+    ) -> None:
         self._workers = workers
+        self._tasks = tasks
         self._secrets = secrets
         self._options = options
 
@@ -82,7 +85,7 @@ class Preflight:
             if isinstance(d.source, NetworkSource)
         ]
         await self._check_secrets(disks, failure)
-        claims = Claims(self._workers)
+        claims = Claims(self._workers, self._tasks)
         if self._options.preflight == "off" or not disks:
             return claims
         try:
@@ -195,25 +198,20 @@ class Preflight:
         self, account: Account, key: Secret | None, images: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """What the worker tells of images; if the cluster is silent, with what its monitors do."""
-        asking = asyncio.ensure_future(
-            self._workers.ask(account, key, "inspect", self._options.timeout_s, images=images)
-        )
-        surveying = asyncio.ensure_future(self._survey(account))
-        try:
-            await asyncio.wait({asking, surveying}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done() and all_silent(surveying.result()):
-                raise CephFault(Kind.SILENT, monitors=surveying.result())
-            answers: list[dict[str, Any]] = await asking
-            return answers
-        except CephFault as e:
-            if e.kind in DOWN or e.kind is Kind.BAD_NAMES:
-                raise await self._explained(e, account, surveying) from e
-            raise
-        finally:
-            for task in (asking, surveying):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, CephFault):
-                    await task
+        inspect = self._workers.ask(account, key, "inspect", self._options.timeout_s, images=images)
+        async with Tasks("preflight") as tasks:
+            asking = tasks.begin(inspect, "images")
+            surveying = tasks.begin(self._survey(account), "monitors")
+            try:
+                await asyncio.wait({asking, surveying}, return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done() and all_silent(surveying.result()):
+                    raise CephFault(Kind.SILENT, monitors=surveying.result())
+                answers: list[dict[str, Any]] = await asking
+                return answers
+            except CephFault as e:
+                if e.kind in DOWN or e.kind is Kind.BAD_NAMES:
+                    raise await self._explained(e, account, surveying) from e
+                raise
 
     async def _explained(
         self, fault: CephFault, account: Account, surveying: asyncio.Future[Survey]

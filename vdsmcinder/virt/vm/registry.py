@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -27,6 +27,7 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
 from vdsmcinder.virt.domain.domain import is_ours, without_passwords
 from vdsmcinder.virt.secrets.secrets import Secrets
@@ -85,6 +86,7 @@ class Registry:
         vm_options: VmOptions,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
+        tasks: Tasks,
     ) -> None:
         self.recovered = False
         self.unread: Mapping[str, str] = {}
@@ -94,7 +96,7 @@ class Registry:
         self._connection = connection
         self._options = vm_options
         self._vms: dict[str, VM] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
         self._services = Services(
             connection,
             secrets,
@@ -104,6 +106,7 @@ class Registry:
             libvirt_options.start_timeout_s,
             self._changed,
             on_thaw,
+            tasks,
         )
         self._on_change = on_change
         self.on_travelling: Callable[[VM, str], Awaitable[bool]] = _does_not_travel
@@ -168,7 +171,7 @@ class Registry:
             raise
         log.info("%s is defined: %s", vm.name, event_log.described(vm.domain))
         # Not the VM's own: what ends with the VM could keep its images claimed.
-        self._spawn(_start(vm, claims))
+        self._tasks.spawn(_start(vm, claims), f"start {vm.name}")
         return vm
 
     async def _define(self, vm: VM, request: DomainRequest) -> None:
@@ -223,21 +226,7 @@ class Registry:
 
     async def close(self) -> None:
         """End all tasks; the VMs run on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(vm.close() for vm in self._vms.values()))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Own a task that may outlast a VM; its failure is logged."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of the registry failed", exc_info=task.exception())
+        await self._tasks.close()
 
     # For VMs that come from another host
 
@@ -319,7 +308,11 @@ class Registry:
             # Down is final: one that somebody else has started again is another VM to engines.
             vm = VM(domain.uuid, domain.xml, self._services)
             ended = change.cause is Cause.STOPPED and exit_record.recorded(vm.domain.metadata)
-            travels = not ended and await self.on_travelling(vm, domain.xml)
+            try:
+                travels = not ended and await self.on_travelling(vm, domain.xml)
+            except BaseException:
+                vm.end()
+                raise
             self._list(vm)
             if travels:
                 return
@@ -364,7 +357,7 @@ class Registry:
         vm = self._of_event(uuid)
         if vm is None:
             if (event, detail) == _COMES:
-                self._spawn(self._stranger(uuid))
+                self._tasks.spawn(self._stranger(uuid), f"read {uuid}, which comes")
             return
         change = lifecycle.from_event(event, detail)
         if change is not None and change.cause is Cause.STOPPED:
@@ -378,7 +371,7 @@ class Registry:
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED and not (vm.running or vm.doomed):
             log.warning("%s was started again by somebody else", vm.name)
-            self._spawn(self._recover_while_up())
+            self._tasks.spawn(self._recover_while_up(), "read what libvirt runs")
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             vm.process_began()

@@ -29,6 +29,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor import process
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain import stats
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.secrets.secrets import Secrets
@@ -57,6 +58,7 @@ class Services:
 
     on_change: called after a VM's status or devices changed.
     on_thaw: called when a guest was thawed because nobody else did, with how that went.
+    tasks: of all VMs; each has a group of them.
     """
 
     connection: Connection
@@ -67,6 +69,7 @@ class Services:
     start_timeout_s: float
     on_change: Callable[[VM], None]
     on_thaw: Callable[[VM, LateThaw], None]
+    tasks: Tasks
 
 
 class VM:
@@ -114,8 +117,7 @@ class VM:
         self._end_was_told = asyncio.Event()
         self._commands: list[logs.Cause] = []
         self._watchers: list[asyncio.Future[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._tasks = services.tasks.group(self.name)
 
     # What is known of it
 
@@ -411,29 +413,12 @@ class VM:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Own a task of this VM's, which ends with it; its failure is logged."""
-        if self._closed:
-            work.close()
-            return
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of %s failed", self.name, exc_info=task.exception())
+        self._tasks.spawn(work)
 
     def end(self) -> None:
-        """Begin to end the VM's tasks, not the VM: this is not the one of that id any more."""
-        self._closed = True
+        """End the VM's tasks, not the VM: this is not the one of that id any more."""
         self.freezing.end()
-        for task in self._tasks:
-            task.cancel()
-
-    async def close(self) -> None:
-        """End the VM's tasks, not the VM."""
-        self.end()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.end()
 
 
 def _now_ms() -> int:

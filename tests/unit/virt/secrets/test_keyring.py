@@ -22,6 +22,7 @@ import pytest
 
 from vdsmcinder.system import fdstore
 from vdsmcinder.system.fdstore import FdStore
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secret import SecretSpec
@@ -259,7 +260,7 @@ async def test_the_engine_is_asked_until_nothing_is_missing(
 
     asked: asyncio.Queue[Collection[str]] = asyncio.Queue()
     registry = SimpleNamespace(vms=lambda: [vm, down])
-    missing = MissingSecrets(registry, Held(), asked.put_nowait)  # type: ignore[arg-type]
+    missing = MissingSecrets(registry, Held(), asked.put_nowait, Tasks("secrets"))  # type: ignore[arg-type]
     missing.start()
     missing.wake()
     for _ in range(3):
