@@ -19,6 +19,7 @@ from tests.fuzz.http import http
 from vdsmcinder.errors import NoSuchVM, VdsmCinderError
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules
 from vdsmcinder.rpc.method import Handler
+from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.schema.verb import Verb
 from vdsmcinder.stomp.frames import (
@@ -32,7 +33,7 @@ from vdsmcinder.stomp.frames import (
 )
 from vdsmcinder.stomp.session import Session
 from vdsmcinder.transport.protocol_detect import Spoken, recognise
-from vdsmcinder.virt.domain.create_request import parse_request
+from vdsmcinder.virt.domain.create_request import make_domain
 
 CORPUS = Path(__file__).parent / "corpus"
 LIMITS = Limits(frame=4096, head=1024, line=256, headers=16)
@@ -167,7 +168,8 @@ def _handler(verb: Verb) -> Handler:
 def _describe(vm_id: str, description: Any) -> None:
     """Make a domain of what VM.create was given; it is refused in our own words or not at all."""
     try:
-        parse_request(vm_id, description, allow_emulation=True, spare_pcie_ports=1)
+        request = read_vm(vm_id, description)
+        make_domain(vm_id, request, allow_emulation=True, spare_pcie_ports=1)
     except VdsmCinderError as e:
         assert e.message
         raise

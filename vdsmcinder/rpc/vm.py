@@ -15,6 +15,7 @@ from vdsmcinder.rpc.requests import devices, nic
 from vdsmcinder.rpc.requests import disk as disk_request
 from vdsmcinder.rpc.requests.iotune import read_tunables
 from vdsmcinder.rpc.requests.migration import read_bandwidth, read_migration
+from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
@@ -40,7 +41,8 @@ class VmVerbs:
         self._migration = settings.migration
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        return common.definition(await self._registry.create(vm_id, params))
+        request = read_vm(vm_id, params, self._default_secret)
+        return common.definition(await self._registry.create(vm_id, request))
 
     async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
         await self._registry.destroy(vm_id, graceful_attempts)

@@ -47,8 +47,8 @@ class FakeRegistry:
             raise NoSuchVM(f"there is no VM {vm_id}")
         return self.known[vm_id]
 
-    async def create(self, vm_id, params):
-        self.asked.append((vm_id, params))
+    async def create(self, vm_id, request):
+        self.asked.append((vm_id, request.memory_mib))
         return vm(status=Status.WAIT_FOR_LAUNCH, sample=None, pid=0)
 
     async def destroy(self, vm_id, graceful_attempts):
@@ -159,10 +159,11 @@ async def test_secrets(call, secrets):
 
 
 async def test_create_and_destroy(call, registry):
-    created = await call("VM.create", UUID.upper(), {"vmId": UUID})
+    created = await call("VM.create", UUID.upper(), {"vmId": UUID, "memSize": "256"})
     assert (created["vmId"], created["status"]) == (UUID, "WaitForLaunch")
     assert await call("VM.destroy", UUID, "3") is True
-    assert registry.asked == [(UUID, {"vmId": UUID}), (UUID, 3)]
+    assert registry.asked == [(UUID, 256), (UUID, 3)]
+    assert await call("VM.create", OTHER, {"vmId": UUID, "memSize": "256"}) == 91
 
 
 async def test_one_vm(call):

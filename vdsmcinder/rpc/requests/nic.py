@@ -14,13 +14,34 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.errors import UnsupportedOperation
-from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
+from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, choice, matching
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
-from vdsmcinder.virt.domain.devices import BRIDGE, MAC, Nic
+from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.domain.devices import Nic
 from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
 
+MAC = matching("([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", "a MAC address such as 00:1a:4a:16:01:51")
+BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
+_MODELS = {"pv": "virtio", "virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e"}
+_MODEL = choice(*_MODELS, "rtl8139")
 _XML = Kind(TEXT.convert, "the description of one NIC, in nic or in xml")
+
+
+def read_nic(nic: Fields) -> Nic:
+    """Read a device of type interface. Raises MissingParameter (11), InvalidParameter (91)."""
+    nic.get("device", Kind(choice("bridge").convert, "bridge"))
+    model = nic.get("nicModel", _MODEL) or "virtio"
+    return Nic(
+        bridge=nic.need("network", BRIDGE),
+        mac=nic.get("macAddr", MAC),
+        model=_MODELS.get(model, model),
+        link_up=nic.get("linkActive", BOOLEAN) is not False,
+        boot_order=nic.get("bootOrder", disk_params.BOOT_ORDER),
+        filter=nic.get("filter", TEXT),
+        alias=disk_params.alias(nic),
+        address=Address.from_fields(nic.section("address")) if "address" in nic else None,
+    )
 
 
 def read_plug(params: Mapping[str, Any]) -> etree._Element:
@@ -34,7 +55,7 @@ def read_plug(params: Mapping[str, Any]) -> etree._Element:
     nic = fields.section("nic")
     devices = etree.Element("devices")
     thing = f"NIC {nic.values.get('macAddr') or 'without address'}"
-    Nic.from_fields(Fields(nic.values, thing)).write(devices)
+    read_nic(Fields(nic.values, thing)).write(devices)
     return devices[0]
 
 

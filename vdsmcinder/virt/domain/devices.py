@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, choice, matching
-from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.address import Address
-
-MAC = matching("([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", "a MAC address such as 00:1a:4a:16:01:51")
-BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
-_MODELS = {"pv": "virtio", "virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e"}
-_MODEL = choice(*_MODELS, "rtl8139")
 
 # No one gets in with it: it had expired before the VM started. A ticket replaces both.
 _NO_PASSWORD = {"passwd": "*****", "passwdValidTo": "1970-01-01T00:00:01"}
@@ -35,22 +28,6 @@ class Nic:
     filter: str | None = None
     alias: str | None = None
     address: Address | None = None
-
-    @classmethod
-    def from_fields(cls, nic: Fields) -> Nic:
-        """Read a device of type interface."""
-        nic.get("device", Kind(choice("bridge").convert, "bridge"))
-        model = nic.get("nicModel", _MODEL) or "virtio"
-        return cls(
-            bridge=nic.need("network", BRIDGE),
-            mac=nic.get("macAddr", MAC),
-            model=_MODELS.get(model, model),
-            link_up=nic.get("linkActive", BOOLEAN) is not False,
-            boot_order=nic.get("bootOrder", disk_params.BOOT_ORDER),
-            filter=nic.get("filter", TEXT),
-            alias=disk_params.alias(nic),
-            address=Address.from_fields(nic.section("address")) if "address" in nic else None,
-        )
 
     def write(self, devices: etree._Element) -> None:
         """Append <interface>."""
@@ -78,16 +55,6 @@ class Display:
     type: str
     listen: str | None = None
     keymap: str | None = None
-
-    @classmethod
-    def from_fields(cls, graphics: Fields) -> Display:
-        """Read a device of type graphics."""
-        parameters = graphics.section("specParams")
-        return cls(
-            type=graphics.get("device", choice("vnc", "spice")) or "vnc",
-            listen=parameters.get("displayIp", TEXT),
-            keymap=parameters.get("keyMap", TEXT),
-        )
 
     def write(self, devices: etree._Element) -> None:
         """Append <graphics>, closed to all until a ticket is set, and what belongs to it."""

@@ -7,7 +7,7 @@ Written when a VM is created; registry.py recovers VMs by it. Names and namespac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
@@ -42,7 +42,7 @@ _DATA_HOST = "migrationDataHost"
 _ENCRYPTED = "migrationEncrypted"
 
 _MARK = "vdsmCinder"
-_NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
+CUSTOM_NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
 
 
 @dataclass(frozen=True)
@@ -191,13 +191,13 @@ def set_value(vm: etree._Element, name: str, value: str) -> None:
     child.text = value
 
 
-def set_custom(vm: etree._Element, custom: Fields) -> None:
-    """Add an engine's custom properties, which become element names: others are refused."""
-    if not custom.names():
+def set_custom(vm: etree._Element, custom: Sequence[tuple[str, str]]) -> None:
+    """Add an engine's custom properties: names, which become those of elements, and their text."""
+    if not custom:
         return
     parent = etree.SubElement(vm, _tag("custom"))
-    for name in custom.names():
-        etree.SubElement(parent, _tag(_custom_name(custom, name))).text = custom.need(name, TEXT)
+    for name, text in custom:
+        etree.SubElement(parent, _tag(name)).text = text
 
 
 def set_live(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
@@ -231,13 +231,6 @@ def with_values(element: str, values: Mapping[str, str]) -> str:
         if value:
             set_value(vm, name, value)
     return etree.tostring(vm, encoding="unicode")
-
-
-def _custom_name(custom: Fields, name: str) -> str:
-    try:
-        return _NAME.convert(name)
-    except ValueError:
-        raise custom.invalid(name, f"as the property's name {_NAME.expected}") from None
 
 
 def _tag(name: str) -> str:

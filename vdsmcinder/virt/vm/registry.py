@@ -28,8 +28,9 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
+from vdsmcinder.virt.domain.create_request import DomainRequest, VmDocument, make_domain
 from vdsmcinder.virt.domain.domain import is_ours, without_passwords
+from vdsmcinder.virt.domain.vm_description import VmDescription
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.image_locks import Claims
 from vdsmcinder.virt.storage.preflight import Preflight
@@ -141,28 +142,26 @@ class Registry:
 
     # Creating and removing
 
-    async def create(self, vm_id: str, params: Mapping[str, Any]) -> VM:
+    async def create(self, vm_id: str, request: VmDocument | VmDescription) -> VM:
         """Define a VM and begin to start it; returns it as WaitForLaunch.
 
-        Raises VMExists (4), CreateFailed (9), ResourceUnavailable (40), and what parse_request
-        raises for a description that is refused.
+        vm_id: in lower case. Raises VMExists (4), CreateFailed (9), ResourceUnavailable (40), and
+        what make_domain and the preflight raise.
         """
-        vm_id = vm_id.lower()
         self._refuse_second(vm_id)
-        request = parse_request(
+        domain = make_domain(
             vm_id,
-            params,
+            request,
             allow_emulation=self._options.allow_emulation,
             spare_pcie_ports=self._options.spare_pcie_ports,
-            default_secret=self._options.cinder_secret_uuid or None,
         )
-        vm = VM(vm_id, without_passwords(request.xml), self._services)
+        vm = VM(vm_id, without_passwords(domain.xml), self._services)
         self._vms[vm_id] = vm
         try:
             async with vm.lock:
                 claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
                 try:
-                    await self._define(vm, request)
+                    await self._define(vm, domain)
                 except BaseException:
                     await claims.release()
                     raise
@@ -174,7 +173,7 @@ class Registry:
         self._tasks.spawn(_start(vm, claims), f"start {vm.name}")
         return vm
 
-    async def _define(self, vm: VM, request: DomainRequest) -> None:
+    async def _define(self, vm: VM, domain: DomainRequest) -> None:
         vm_id = vm.id
         if vm.doomed:
             raise CreateFailed(
@@ -183,7 +182,7 @@ class Registry:
                 vmId=vm_id,
             )
         try:
-            await self._connection.call(_define, self._connection.handle, vm_id, request.xml)
+            await self._connection.call(_define, self._connection.handle, vm_id, domain.xml)
         except libvirt.libvirtError as e:
             action, remedy = f"VM {vm_id} could not be defined", "correct its description"
             raise libvirt_errors.explain(e, action, CreateFailed, remedy=remedy) from e

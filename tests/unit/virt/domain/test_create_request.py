@@ -15,7 +15,8 @@ from lxml import etree
 
 from tests.unit.virt.disk.test_drive import KEY, network
 from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
-from vdsmcinder.virt.domain.create_request import DomainRequest, parse_request
+from vdsmcinder.rpc.requests.vm import read_vm
+from vdsmcinder.virt.domain.create_request import DomainRequest, make_domain
 from vdsmcinder.virt.domain.domain import Domain, is_ours
 
 DATA = Path(__file__).parents[2] / "data" / "domains"
@@ -27,7 +28,8 @@ SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
 def request(params: dict[str, Any], emulate: bool = False, ports: int = 2) -> DomainRequest:
-    return parse_request(UUID, params, allow_emulation=emulate, spare_pcie_ports=ports)
+    asked = read_vm(UUID, params)
+    return make_domain(UUID, asked, allow_emulation=emulate, spare_pcie_ports=ports)
 
 
 def flat(*devices: Any, **changes: Any) -> dict[str, Any]:
@@ -229,11 +231,6 @@ def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: st
     with pytest.raises(error) as caught:
         request(params)
     assert words in caught.value.message
-
-
-def test_id_that_is_no_uuid() -> None:
-    with pytest.raises(InvalidParameter, match="vmID is 'vm-1'; expected a UUID"):
-        parse_request("vm-1", flat(), allow_emulation=False, spare_pcie_ports=0)
 
 
 def test_document_of_the_engine_is_kept() -> None:

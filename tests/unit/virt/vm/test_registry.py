@@ -17,6 +17,7 @@ from tests.unit.transport.serving import until
 from tests.unit.whole import Whole, running
 from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
+from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.migration.migrations import Migrations
@@ -160,12 +161,12 @@ async def test_a_destroy_that_another_has_done_leaves_a_new_vm_alone(tmp_path):
     with plugs():
         async with running(tmp_path, **pluggable.host(tmp_path)) as whole:
             registry = whole.daemon._registry
-            await registry.create(vm_id, pluggable.domain(vm_id))
+            await registry.create(vm_id, read_vm(vm_id, pluggable.domain(vm_id)))
             await until(lambda: status(whole, vm_id) == "Up", "it did not come up")
             first = asyncio.create_task(registry.destroy(vm_id, 1))
             second = asyncio.create_task(registry.destroy(vm_id, 1))
             await first
-            await registry.create(vm_id, pluggable.domain(vm_id))
+            await registry.create(vm_id, read_vm(vm_id, pluggable.domain(vm_id)))
             await second
             await until(lambda: status(whole, vm_id) == "Up", "the new one did not come up")
             assert domain(whole, vm_id).isActive()
@@ -185,7 +186,9 @@ async def test_a_destroy_during_create_leaves_nothing(tmp_path, monkeypatch):
     vm_id = new_id()
     async with running(tmp_path, **pluggable.host(tmp_path)) as whole:
         registry = whole.daemon._registry
-        creating = asyncio.create_task(registry.create(vm_id, pluggable.domain(vm_id)))
+        creating = asyncio.create_task(
+            registry.create(vm_id, read_vm(vm_id, pluggable.domain(vm_id)))
+        )
         await looking.wait()
         destroying = asyncio.create_task(registry.destroy(vm_id, 1))
         await until(lambda: registry.get(vm_id).doomed, "the destroy has not begun")

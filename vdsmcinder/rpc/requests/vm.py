@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parameters of VM.create, in both of their forms (contract/wire.md, "vmParams").
+
+A domain document of the engine's own, or a flat description for which the document is written here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, matching, number
+from vdsmcinder.rpc.requests.nic import read_nic
+from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.source import ABSOLUTE_PATH
+from vdsmcinder.virt.domain.create_request import VmDocument
+from vdsmcinder.virt.domain.devices import Display
+from vdsmcinder.virt.domain.metadata import CUSTOM_NAME
+from vdsmcinder.virt.domain.topology import COUNT, Topology
+from vdsmcinder.virt.domain.vm_description import NAME, Kernel, VmDescription
+
+log = logging.getLogger(__name__)
+
+MEMORY_MIB = number(1, 2**34)
+_CPU = matching(r"[A-Za-z0-9_.-]+(,[+-]?[A-Za-z0-9_.-]+)*", "a model and features: Haswell,+aes")
+_BOOT = matching("[acdn]*", "letters of a (floppy), c (disk), d (cdrom), n (network)")
+_BOOT_DEVICES: Mapping[str, str] = {"a": "fd", "c": "hd", "d": "cdrom", "n": "network"}
+
+# Devices that every domain written here has anyway, or that a VM runs well without.
+_OWN = ("controller", "channel", "console", "rng", "video")
+_DISPENSABLE = ("sound", "smartcard", "watchdog")
+_READ = ("disk", "interface", "graphics", "balloon")
+_TYPE = choice(*_READ, *_OWN, *_DISPENSABLE)
+
+
+def read_vm(
+    vm_id: str, params: Mapping[str, Any], default_secret: str | None = None
+) -> VmDocument | VmDescription:
+    """Read vmParams.
+
+    vm_id: the request's vmID. default_secret: UUID of the secret that an answer of Cinder's without
+    secret_uuid means. Raises MissingParameter (11), UnsupportedDrive (36), InvalidParameter (91);
+    each names the field, its value and what was expected.
+    """
+    fields = Fields(params, f"VM {vm_id}")
+    if fields.get("vmId", UUID) not in (None, vm_id):
+        raise fields.invalid("vmId", f"the request's vmID, {vm_id}")
+    if "xml" not in fields:
+        return _read_description(fields, default_secret)
+    return VmDocument(
+        xml=fields.need("xml", TEXT),
+        name=fields.get("vmName", NAME),
+        launch_paused=fields.get("launchPaused", BOOLEAN) or False,
+    )
+
+
+def _read_description(fields: Fields, default_secret: str | None) -> VmDescription:
+    """Read vmParams without xml."""
+    devices = _by_type(fields)
+    drives = _drives(devices["disk"], default_secret)
+    vcpus = fields.get("smp", COUNT) or 1
+    max_vcpus = fields.get("maxVCpus", COUNT) or vcpus
+    if vcpus > max_vcpus:
+        raise fields.invalid("smp", f"at most maxVCpus, {max_vcpus}")
+    machine = fields.get("emulatedMachine", TEXT) or "q35"
+    if "q35" in machine:
+        _refuse_ide(fields, drives)
+    return VmDescription(
+        name=fields.get("vmName", NAME),
+        memory_mib=fields.need("memSize", MEMORY_MIB),
+        guaranteed_mib=fields.get("memGuaranteedSize", number(0)),
+        vcpus=vcpus,
+        max_vcpus=max_vcpus,
+        topology=_topology(fields, max_vcpus),
+        machine=machine,
+        cpu=fields.get("cpuType", _CPU),
+        kvm=fields.get("kvmEnable", BOOLEAN) is not False,
+        acpi=fields.get("acpiEnable", BOOLEAN) is not False,
+        serial=fields.get("serial", TEXT),
+        time_offset_s=fields.get("timeOffset", number(-(2**31), 2**31)),
+        boot=tuple(_BOOT_DEVICES[letter] for letter in fields.get("boot", _BOOT) or "c"),
+        boot_menu=fields.get("bootMenuEnable", BOOLEAN) or False,
+        kernel=_kernel(fields),
+        io_threads=_io_threads(fields, drives),
+        balloon=all(_balloon(device) for device in devices["balloon"]),
+        drives=drives,
+        nics=tuple(map(read_nic, devices["interface"])),
+        display=_display(fields, devices["graphics"]),
+        cluster_version=fields.get("clusterVersion", TEXT),
+        destroy_on_reboot=fields.get("destroy_on_reboot", BOOLEAN) or False,
+        custom=_custom(fields.section("custom")),
+        launch_paused=fields.get("launchPaused", BOOLEAN) or False,
+    )
+
+
+def _custom(given: Fields) -> tuple[tuple[str, str], ...]:
+    """An engine's own properties, which become element names: others are refused."""
+    return tuple((_custom_name(given, name), given.need(name, TEXT)) for name in given.names())
+
+
+def _custom_name(given: Fields, name: str) -> str:
+    try:
+        return CUSTOM_NAME.convert(name)
+    except ValueError:
+        raise given.invalid(name, f"as the property's name {CUSTOM_NAME.expected}") from None
+
+
+def _by_type(fields: Fields) -> Mapping[str, Sequence[Fields]]:
+    """The devices that are read here, by type; a device that would be missed is refused."""
+    devices: dict[str, list[Fields]] = {kind: [] for kind in _READ}
+    for device in fields.sections("devices"):
+        kind = device.need("type", _TYPE)
+        if kind in devices:
+            devices[kind].append(device)
+        elif kind in _DISPENSABLE:
+            log.warning("%s: a device of type %s is left out", fields.thing, kind)
+    return devices
+
+
+def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive, ...]:
+    """Disks with an index keep it; those without get what those leave free."""
+    described = [disk_params.read(disk.values, default_secret) for disk in disks]
+    taken: set[str] = set()
+    for disk, params in zip(disks, described):
+        if params.index is None:
+            continue
+        name = params.target(taken)
+        if name in taken:
+            raise disk.invalid("index", f"another one, {name} is taken")
+        taken.add(name)
+    drives = []
+    for params in described:
+        drive = Drive.of(params, taken)
+        taken.add(drive.target)
+        drives.append(drive)
+    return tuple(drives)
+
+
+def _refuse_ide(fields: Fields, drives: Sequence[Drive]) -> None:
+    for drive in drives:
+        if drive.bus == "ide":
+            raise fields.invalid(
+                "emulatedMachine", f"one with IDE for disk {drive.name}, or iface sata instead"
+            )
+
+
+def _topology(fields: Fields, max_vcpus: int) -> Topology:
+    cores = fields.get("smpCoresPerSocket", COUNT) or 1
+    threads = fields.get("smpThreadsPerCore", COUNT) or 1
+    sockets, rest = divmod(max_vcpus, cores * threads)
+    if rest:
+        name = "maxVCpus" if "maxVCpus" in fields else "smp"
+        expected = "a multiple of smpCoresPerSocket times smpThreadsPerCore"
+        raise fields.invalid(name, f"{expected}, {cores * threads}")
+    return Topology(sockets, cores, threads)
+
+
+def _kernel(fields: Fields) -> Kernel | None:
+    path = fields.get("kernel", ABSOLUTE_PATH)
+    if path is None:
+        return None
+    initrd = fields.get("initrd", ABSOLUTE_PATH)
+    return Kernel(path, initrd, fields.get("kernelArgs", TEXT))
+
+
+def _io_threads(fields: Fields, drives: Sequence[Drive]) -> int:
+    """As many as asked for, and as the disks are pinned to."""
+    pinned = (drive.driver.iothread or 0 for drive in drives)
+    return max(fields.get("numOfIoThreads", number(0, 1024)) or 0, *pinned, 0)
+
+
+def _balloon(device: Fields) -> bool:
+    return device.section("specParams").get("model", choice("virtio", "none")) != "none"
+
+
+def _display(fields: Fields, graphics: Sequence[Fields]) -> Display | None:
+    if graphics:
+        return _read_graphics(graphics[0])
+    if "display" not in fields:
+        return None
+    fields.need("display", choice("vnc", "qxl"))
+    return Display("vnc", fields.get("displayIp", TEXT), fields.get("keyboardLayout", TEXT))
+
+
+def _read_graphics(graphics: Fields) -> Display:
+    """Read a device of type graphics."""
+    parameters = graphics.section("specParams")
+    return Display(
+        type=graphics.get("device", choice("vnc", "spice")) or "vnc",
+        listen=parameters.get("displayIp", TEXT),
+        keymap=parameters.get("keyMap", TEXT),
+    )
