@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsmcinder.stomp.frames import Decoder, Frame, Limits, encode
+from vdsmcinder.stomp.session import GATHERED
 
 # Ids are used again after this many requests of one connection; far more than are in flight.
 RING = 64
@@ -162,13 +163,19 @@ def _nothing_came() -> list[tuple[int, int]]:
     raise WrongReply(f"no reply came for {TIMEOUT_S:g} s")
 
 
-def connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
-    """Open a connection and exchange frames until replies are subscribed to."""
+def connect(
+    host: str, port: int, context: ssl.SSLContext | None, *, gathered: bool
+) -> socket.socket:
+    """Open a connection and exchange frames until replies are subscribed to.
+
+    gathered: several replies may come at once.
+    """
     sock = socket.create_connection((host, port), TIMEOUT_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
         sock = context.wrap_socket(sock, server_hostname=host)
-    _exchange(sock, Frame("CONNECT", {"accept-version": "1.2", "host": host, "heart-beat": "0,0"}))
+    about = {"accept-version": "1.2", "host": host, "heart-beat": "0,0"}
+    _exchange(sock, Frame("CONNECT", {**about, GATHERED: str(gathered).lower()}))
     headers = {"id": "replies", "destination": REPLIES, "ack": "auto", "receipt": "subscribed"}
     _exchange(sock, Frame("SUBSCRIBE", headers))
     return sock
@@ -203,7 +210,10 @@ def main() -> None:
         context.load_cert_chain(certificate, key)
     targets = {}
     for port, pid in arguments.servers:
-        sockets = (connect(arguments.host, port, context) for _ in range(arguments.connections))
+        sockets = (
+            connect(arguments.host, port, context, gathered=arguments.gathered)
+            for _ in range(arguments.connections)
+        )
         targets[port] = Target([Client(sock) for sock in sockets], pid)
     loads: dict[int, list[Load]] = {port: [] for port in targets}
     for _ in range(arguments.rounds):
@@ -231,6 +241,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="of one server's turn")
+    parser.add_argument("--gathered", action="store_true", help="several replies may come at once")
     parser.add_argument("--tls", nargs=3, metavar=("CERT", "KEY", "CA"))
     return parser.parse_args()
 

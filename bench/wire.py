@@ -16,6 +16,7 @@ from typing import Any, Callable
 from bench import report
 from lab.steps import Steps
 from vdsmcinder.stomp.frames import Frame, encode
+from vdsmcinder.stomp.session import GATHERED
 
 TIMEOUT_S = 30.0
 REPLIES = "jms.topic.vdsm_responses"
@@ -59,7 +60,8 @@ class Connection:
             self.socket = context.wrap_socket(self.socket, server_hostname=host)
         self._received = b""
         about = {"id": "s", "destination": destination, "receipt": "subscribed"}
-        self.send(encode(Frame("CONNECT", {"accept-version": "1.2", "heart-beat": "0,0"})))
+        opening = {"accept-version": "1.2", "heart-beat": "0,0", GATHERED: "true"}
+        self.send(encode(Frame("CONNECT", opening)))
         self.read_frame()
         self.send(encode(Frame("SUBSCRIBE", about)))
         self.read_frame()

@@ -141,12 +141,7 @@ async def test_a_request_that_could_not_be_answered_is_not_run(lab, daemon, vm):
     async with Engine(lab, daemon) as other:
         about = {"destination": REQUESTS, "reply-to": "elsewhere"}
         other.session.send(Frame("SEND", about, destroy.encode()))
-        with pytest.raises(
-            SessionLost, match="'elsewhere', which this connection is not subscribed"
-        ):
-            await other.call("Host.ping2")
-        other.session.abort()
-        await other.connect()
+        assert await other.call("Host.ping2") is True
         assert await status(other, vm) == "Up"
 
 

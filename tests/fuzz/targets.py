@@ -83,7 +83,7 @@ def session(data: bytes) -> None:
         while (request := play.next_request()) is not None:
             play.reply(request.subscription, b'{"a":"\0"}')
         play.event(b"%b\n\0" % encode_head("MESSAGE", {})[len("MESSAGE\n") :])
-        said += play.take_output()
+        said += b"".join(play.take_output())
     said += play.farewell or b""
     decoder = Decoder(Limits(frame=1 << 24, head=1 << 16, line=1 << 16))
     decoder.receive(said)
@@ -91,7 +91,7 @@ def session(data: bytes) -> None:
     words = [frame.command for frame in heard]
     assert set(words) <= set(SERVER_COMMANDS)
     assert not words or words[0] in ("CONNECTED", "ERROR") or words == ["RECEIPT"]
-    assert words.count("CONNECTED") == play.connected
+    assert words.count("CONNECTED") == play.connects
     assert "ERROR" not in words[:-1]
     assert bool(play.failure) == (words[-1:] == ["ERROR"])
 

@@ -16,6 +16,7 @@ from typing import Any, Callable
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.frames import HEARTBEAT, Decoder, Frame, Limits, ProtocolError, encode
 from vdsmcinder.stomp.heartbeat import Heart
+from vdsmcinder.stomp.session import GATHERED
 from vdsmcinder.tls_errors import reason
 
 REQUESTS = "jms.topic.vdsm_requests"
@@ -83,7 +84,8 @@ class StompSession(asyncio.Protocol):
     async def open(self, host: str, heartbeat_ms: int) -> None:
         """Exchange CONNECT and CONNECTED, and subscribe to replies. Called by connect()."""
         offer = f"{heartbeat_ms},{heartbeat_ms}"
-        self.send(Frame("CONNECT", {"accept-version": "1.2", "host": host, "heart-beat": offer}))
+        about = {"accept-version": "1.2", "host": host, "heart-beat": offer, GATHERED: "true"}
+        self.send(Frame("CONNECT", about))
         answer = await self._connected
         beats = answer.headers.get("heart-beat", "0,0")
         try:

@@ -33,7 +33,8 @@ class Heart:
         self._silence_timer: asyncio.TimerHandle | None = None
 
     def start(self, send_every_ms: int, expect_every_ms: int) -> None:
-        """Begin; an interval of 0 is never."""
+        """Begin, or begin anew; an interval of 0 is never."""
+        self.stop()
         self._interval_s = send_every_ms / 1000 * SEND_EARLY
         self._patience_s = expect_every_ms / 1000 * (1 + GRACE)
         self.last_heard = self._loop.time()

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of one STOMP 1.2 session, seen from the server; no sockets, no clock, no event loop.
 
-transport/stomp_server.py feeds it a connection's bytes, runs the requests that come out and sends
-what it is told to send. Destinations and headers are those of contract/wire.md.
+Bytes go in; requests come out, and frames to be sent. Destinations and headers are those of
+contract/wire.md. Where oVirt's engine and the STOMP document disagree, the engine is served: its
+client sends what it had queued for a lost connection before it says CONNECT, and may say that
+again. The certificate has let it in by then.
 """
 
 from __future__ import annotations
@@ -17,14 +19,20 @@ from vdsmcinder.stomp.frames import Decoder, Frame, Limits, ProtocolError, encod
 log = logging.getLogger(__name__)
 
 REQUESTS = "jms.topic.vdsm_requests"
+# Where an engine's second connection, the one for storage, sends its requests.
+STORAGE_REQUESTS = "jms.topic.vdsm_irs_requests"
 EVENTS = "jms.queue.events"
 FLOW_ID = "ovirtCorrelationId"
 # Whoever subscribes to one of these gets the events.
 EVENT_SUBSCRIPTIONS = frozenset((EVENTS, "jms.queue", "jms"))
 SERVER = "vdsm-cinder"
 MAX_SUBSCRIPTIONS = 1000
+# CONNECT with this header set to "true" comes from a client that reads all frames of a TLS record.
+# oVirt's engine reads one, and the rest when the next record is there.
+GATHERED = "gathered-frames"
 
-_BELOW_REQUESTS = REQUESTS + "."
+_REQUESTS = (REQUESTS, STORAGE_REQUESTS)
+_BELOW_REQUESTS = tuple(f"{destination}." for destination in _REQUESTS)
 
 
 class Subscription(NamedTuple):
@@ -68,10 +76,15 @@ class Session:
     receive() takes bytes and next_request() hands out requests; what is to be sent gathers until
     take_output(). When `farewell` is no longer None the session is over: it is sent last, after the
     replies to the requests that came before, and the connection is closed.
+
+    connects: how often the client has said CONNECT. gathered: it takes several frames at once.
+    unanswerable: why the latest request was dropped whose answer could not have reached its sender.
     """
 
     def __init__(self, limits: Limits, heartbeat_floor_ms: int) -> None:
-        self.connected = False
+        self.connects = 0
+        self.gathered = False
+        self.unanswerable = ""
         self.heartbeats = Heartbeats()
         self.event_heads: tuple[bytes, ...] = ()
         self.output_bytes = 0  # of replies and events in the output
@@ -107,9 +120,10 @@ class Session:
                 frame = self._decoder.next_frame()
                 if frame is None:
                     return None
-                if frame.command == "SEND" and self.connected:
-                    return self._send(frame)
-                self._obey(frame)
+                if frame.command != "SEND":
+                    self._obey(frame)
+                elif (request := self._send(frame)) is not None:
+                    return request
         except ProtocolError as e:
             self.fail(str(e), {} if frame is None else _receipt_id(frame))
         return None
@@ -129,16 +143,14 @@ class Session:
     def event(self, tail: bytes) -> None:
         """Queue an event, encoded by event_tail(), once for each subscription to it."""
         for head in self.event_heads:
-            self._output.append(head)
-            self._output.append(tail)
+            self._output.append(head + tail)
             self.output_bytes += len(tail)
 
-    def take_output(self) -> bytes:
-        """What is to be sent now."""
-        output = b"".join(self._output)
-        self._output.clear()
+    def take_output(self) -> list[bytes]:
+        """The frames that are to be sent now: each alone, or all as one if they are `gathered`."""
+        output, self._output = self._output, []
         self.output_bytes = 0
-        return output
+        return [b"".join(output)] if self.gathered and output else output
 
     def fail(self, reason: str, headers: Mapping[str, str] = {}) -> None:
         """End the session with an ERROR frame that gives the reason."""
@@ -149,19 +161,13 @@ class Session:
     # --- one method for each client frame ------------------------------------------------------
 
     def _obey(self, frame: Frame) -> None:
-        opens = frame.command in ("CONNECT", "STOMP")
-        if opens == self.connected:
-            raise ProtocolError(
-                f"{frame.command} came {'after' if opens else 'before'} CONNECTED; expected "
-                "CONNECT once, as the first frame"
-            )
         rule = _RULES.get(frame.command)
         if rule is None:
             raise ProtocolError(
                 f"{frame.command} is not served; expected one of SEND, {', '.join(_RULES)}"
             )
         rule(self, frame)
-        if self.farewell is None and not opens:
+        if self.farewell is None and rule is not Session._connect:
             self._acknowledge(frame)
 
     def _connect(self, frame: Frame) -> None:
@@ -173,7 +179,8 @@ class Session:
             )
             return
         self.heartbeats = self._agree(frame.headers.get("heart-beat", "0,0"))
-        self.connected = True
+        self.connects += 1
+        self.gathered = frame.headers.get(GATHERED) == "true"
         answer = {
             "version": "1.2",
             "heart-beat": f"{self.heartbeats.sent_every},{self.heartbeats.expected_every}",
@@ -229,17 +236,27 @@ class Session:
     def _disconnect(self, frame: Frame) -> None:
         self.farewell = _receipt(frame)
 
-    def _send(self, frame: Frame) -> Request:
+    def _send(self, frame: Frame) -> Request | None:
+        """The request; None for one whose answer could not reach its sender: it must not act."""
         headers = frame.headers
         destination = headers.get("destination", "")
-        if destination != REQUESTS and not destination.startswith(_BELOW_REQUESTS):
+        if destination not in _REQUESTS and not destination.startswith(_BELOW_REQUESTS):
             raise ProtocolError(
                 f"SEND to destination {destination[:80]!r}; expected {REQUESTS} or below it"
             )
-        # Refused before it runs: a request whose answer cannot reach its sender must not act.
-        subscription = self._reply_to.get(headers.get("reply-to", ""))
+        reply_to = headers.get("reply-to")
+        if reply_to is None:
+            raise ProtocolError(
+                "SEND has no header reply-to, so its answer could not be sent; name a destination "
+                "there that this connection is subscribed to"
+            )
+        subscription = self._reply_to.get(reply_to)
         if subscription is None:
-            raise ProtocolError(_unanswerable(headers))
+            self.unanswerable = (
+                f"header reply-to of SEND names {reply_to[:80]!r}, which the connection is not "
+                "subscribed to; SUBSCRIBE to it first"
+            )
+            return None
         self._acknowledge(frame)
         return Request(frame.body, headers.get(FLOW_ID), subscription)
 
@@ -281,16 +298,3 @@ def _required(frame: Frame, name: str) -> str:
     if not value:
         raise ProtocolError(f"{frame.command} has no header {name}; expected '{name}:...'")
     return value
-
-
-def _unanswerable(headers: Mapping[str, str]) -> str:
-    reply_to = headers.get("reply-to")
-    if reply_to is None:
-        return (
-            "SEND has no header reply-to, so its answer could not be sent; name a destination "
-            "there that this connection is subscribed to"
-        )
-    return (
-        f"header reply-to of SEND names {reply_to[:80]!r}, which this connection is not subscribed "
-        "to; SUBSCRIBE to it first"
-    )

@@ -24,7 +24,7 @@ from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.stomp.session import Request, Session, Subscription, event_tail
 from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.transport import peer
+from vdsmcinder.transport import peer, tls
 from vdsmcinder.transport.request_queue import Lane
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class StompConnection(asyncio.Protocol):
         self._heart = Heart(self._send_heartbeat, self._on_silence)
         self._deadline: asyncio.TimerHandle | None = None
         self.lost = self._loop.create_future()
-        self._welcomed = False
+        self._welcomed = 0  # how many CONNECT frames were
+        self._undeliverable = ""  # why a request was dropped, if that was told
         self._lane = Lane(server.requests, self._listen_again)
         self._blocked = False  # the client reads too slowly: no more of its requests for now
         self._unread_events = 0  # while blocked
@@ -168,10 +169,15 @@ class StompConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The client will send no more, so the transport closes once what was sent is read."""
-        self._end_by(LINGER_S, self._transport.abort)
+        if self._ended:
+            self._transport.abort()
+        else:
+            self._end_by(LINGER_S, self._transport.abort)
 
     def pause_writing(self) -> None:
-        """Half of what may be unread is unread."""
+        """Half of what may be unread is unread; or, at the end, the last frame is."""
+        if self._ended:
+            return
         self._blocked = self._heart.deaf = True
         # Measured from here, so that one reply larger than all of it may still be read.
         self._most_unread = self._unread() + self._server.max_buffer_bytes // 2
@@ -179,12 +185,14 @@ class StompConnection(asyncio.Protocol):
         self._end_by(STALL_TIMEOUT_S, self._check_stall, self._unread())
 
     def resume_writing(self) -> None:
-        """The client has read most of it."""
+        """The client has read most of it; or, at the end, all of it."""
+        if self._ended:
+            self._cut()
+            return
         self._blocked = False
         self._unread_events = 0
-        if not self._ended:
-            self._forget_deadline()
-            self._listen_again()
+        self._forget_deadline()
+        self._listen_again()
 
     # --- requests and replies ------------------------------------------------------------------
 
@@ -201,8 +209,15 @@ class StompConnection(asyncio.Protocol):
                 self._interrupted = True
                 self._transport.pause_reading()
                 break
-        if session.connected and not self._welcomed:
+        if session.connects > self._welcomed:
             self._welcome()
+        if session.unanswerable != self._undeliverable:
+            self._undeliverable = session.unanswerable
+            log.warning(
+                "a request of STOMP client %s is dropped: %s",
+                self._caller.address,
+                session.unanswerable,
+            )
         if session.event_heads and not hears_events:
             for tail in self._server.greeting():
                 self.send_event(tail)
@@ -239,7 +254,7 @@ class StompConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _welcome(self) -> None:
-        self._welcomed = True
+        self._welcomed = self._session.connects
         self._forget_deadline()
         self._heart.start(*self._session.heartbeats)
         who = self._caller.subject or "without a certificate"
@@ -288,9 +303,9 @@ class StompConnection(asyncio.Protocol):
             allowed = self._server.max_buffer_bytes
             self._drop_slow_reader(f"more than option listen.max_buffer_bytes ({allowed}) allows")
             return
-        output = self._session.take_output()
-        if output:
-            self._transport.write(output)
+        # One write for each is one TLS record for each.
+        for frames in self._session.take_output():
+            self._transport.write(frames)
         if self._session.farewell is not None:
             self._part(self._session.farewell)
 
@@ -333,15 +348,27 @@ class StompConnection(asyncio.Protocol):
         if self._session.failure:
             log.warning("STOMP client %s: %s", self._caller.address, self._session.failure)
         self._stop()
+        if tls.below(self._transport) is None:
+            return
+        # So that resume_writing() tells when the last byte is out.
+        self._transport.set_write_buffer_limits(high=0)
         self._transport.write(farewell)
         self._end_by(LINGER_S, self._transport.abort)
-        if self._transport.can_write_eof():
-            # asyncio lets through what shutdown(2) says of a client that has gone meanwhile.
-            with contextlib.suppress(OSError):
-                self._transport.write_eof()
-            self._transport.resume_reading()
-        else:
-            self._transport.close()
+        if not self._unread():
+            self._cut()
+        self._transport.resume_reading()
+
+    def _cut(self) -> None:
+        """Tell the client that no more comes, once it has read all.
+
+        By the end of the TCP stream, for TLS too: its close_notify leaves oVirt's engine deaf until
+        its heart-beat is overdue.
+        """
+        tcp = tls.below(self._transport)
+        # asyncio lets through what shutdown(2) says of a client that has gone meanwhile.
+        with contextlib.suppress(OSError):
+            if tcp is not None:
+                tcp.write_eof()
 
     def _stop(self) -> None:
         self._ended = True

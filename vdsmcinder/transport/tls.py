@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def server_context(listen: Listen) -> ssl.SSLContext:
             "that belong together"
         ) from e
     return context
+
+
+def below(transport: asyncio.Transport) -> asyncio.Transport | None:
+    """The TCP transport that a TLS one writes to; the transport itself where there is no TLS.
+
+    None if the connection is lost. asyncio has no other way to end a stream without TLS's own
+    close_notify.
+    """
+    if transport.get_extra_info("ssl_object") is None:
+        return transport
+    tcp: asyncio.Transport | None = transport._ssl_protocol._transport  # type: ignore[attr-defined]
+    return tcp
 
 
 def _check_readable(option: str, path: str) -> None:

@@ -135,8 +135,6 @@ STOMP = {
     "NUL too late": (CONNECT + SEND + b"content-length:2\n\n{}{}\0", "expected NUL there"),
     "many NULs": (CONNECT + bytes(MIB), "followed by NUL"),
     "an unknown escape": (CONNECT + b"SEND\nheader:\\t\n\n\0", "expected one of"),
-    "no CONNECT": (send(call("Host.ping2")), "expected CONNECT once"),
-    "CONNECT twice": (CONNECT + CONNECT, "expected CONNECT once"),
     "a million keys": (
         CONNECT + SUBSCRIBE + send(json.dumps({f"k{n}": n for n in range(1_000_000)}).encode()),
         "expected at most 1048576 bytes",
