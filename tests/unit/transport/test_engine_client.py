@@ -105,7 +105,7 @@ class EngineClient:
 
 
 async def test_replies_and_events_come_one_in_each_record(tmp_path: Path) -> None:
-    def play(host: Host, publish: Callable[[], None]) -> list[Frame]:
+    def play(host: Host, publish: Callable[[], object]) -> list[Frame]:
         client = EngineClient(host)
         client.say(CONNECT, REPLIES, EVENTS)
         heard = client.frames(2)
