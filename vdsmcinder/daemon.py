@@ -42,6 +42,7 @@ from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.system.supervision import Supervision
+from vdsmcinder.system.threads import Threads
 from vdsmcinder.tasks import Tasks, ends_within
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
@@ -94,7 +95,8 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
 
     Raises ConfigError for what it cannot start with.
     """
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop, threads = asyncio.get_running_loop(), asyncio.Event(), Threads()
+    loop.set_default_executor(threads)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     daemon = Daemon(settings, read)
@@ -103,19 +105,24 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
     try:
         await daemon.start()
     except ConfigError as e:
-        if not await _closed(daemon):
+        if not await _closed(daemon, threads):
             _leave(_refusal(e))
         raise
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     await stop.wait()
     log.info("stopping; the VMs run on")
-    if not await _closed(daemon):
+    if not await _closed(daemon, threads):
         _leave(0)
 
 
-async def _closed(daemon: Daemon) -> bool:
+async def _closed(daemon: Daemon, threads: Threads) -> bool:
     """Close the daemon; False if something of it is left that the interpreter would wait for."""
-    if not await ends_within(daemon.close(), STOP_TIMEOUT_S):
+
+    async def close() -> None:
+        await daemon.close()
+        await threads.idle()
+
+    if not await ends_within(close(), STOP_TIMEOUT_S):
         log.warning("stopping took longer than %g s; the process ends as it is", STOP_TIMEOUT_S)
         return False
     if daemon.stuck_calls:
@@ -130,7 +137,7 @@ def _refusal(error: ConfigError) -> int:
 
 
 def _leave(exit_code: int) -> NoReturn:
-    """End the process at once: the interpreter would wait for threads that wait for a hung QEMU."""
+    """End the process at once: the interpreter would wait for threads, whatever they hang in."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(exit_code)

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -290,3 +292,33 @@ def test_a_start_that_fails_is_told_even_when_closing_hangs(
     with pytest.raises(SystemExit, match="2"):
         daemon.main(["--config", str(file)])
     assert missing in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_the_end_does_not_wait_for_a_thread_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """Such as one that asks a driver, or reads a file of a server that is gone."""
+    gate, left = threading.Event(), []
+    start = Daemon.start
+
+    async def start_and_stop(self: Daemon) -> None:
+        await start(self)
+        if hangs:
+            asyncio.get_running_loop().run_in_executor(None, gate.wait, 30)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(code: int) -> None:
+        gate.set()
+        left.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Daemon, "start", start_and_stop)
+    monkeypatch.setattr(daemon, "STOP_TIMEOUT_S", 2)
+    monkeypatch.setattr(os, "_exit", leave)
+    file = tmp_path / "config"
+    listen = {"tls": False, "unix_socket": str(tmp_path / "socket"), "port": 0}
+    file.write_text(json.dumps({"libvirt": {"uri": "test:///default"}, "listen": listen}))
+    with contextlib.suppress(SystemExit):
+        daemon.main(["--config", str(file)])
+    assert left == ([0] if hangs else [])
