@@ -149,6 +149,7 @@ class Daemon:
     def __init__(self, settings: Config, read: Callable[[], Config]) -> None:
         self._settings = settings
         self._read = read
+        self._reading = asyncio.Lock()
         self._not_reloaded = ""  # why not, if so
         self._exporter: Exporter | None = None
         tasks = self._tasks = Tasks("daemon")
@@ -317,17 +318,22 @@ class Daemon:
         self._events.publish(*vm_thawed(vm, late))
 
     def reload(self) -> None:
+        """Begin to read certificates, roles and log level again."""
+        self._tasks.spawn(self.read_again(), "reload")
+
+    async def read_again(self) -> None:
         """Read certificates, roles and log level again; what cannot be read stays as it was."""
-        self._supervision.reloading()
-        try:
-            self._apply(self._read())
-            self._not_reloaded = ""
-        except ConfigError as e:
-            self._not_reloaded = str(e)
-            log.error("the configuration read before stays in force: %s", e)
-        if self._listener.certificates is not None:
-            self._listener.certificates.reload()
-        self._supervision.reloaded()
+        async with self._reading:
+            self._supervision.reloading()
+            try:
+                self._apply(await asyncio.to_thread(self._read))
+                self._not_reloaded = ""
+            except ConfigError as e:
+                self._not_reloaded = str(e)
+                log.error("the configuration read before stays in force: %s", e)
+            if self._listener.certificates is not None:
+                await self._listener.certificates.reload()
+            self._supervision.reloaded()
 
     def _apply(self, settings: Config) -> None:
         logs.set_level(settings.log.level)

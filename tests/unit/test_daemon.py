@@ -139,12 +139,12 @@ async def test_stuck_calls_degrade_it_until_all_threads_hang(tmp_path: Path) -> 
 async def test_a_certificate_that_ends_soon_is_told_of(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         host.pki.renew_host("host", "127.0.0.1", days=20)
-        host.daemon.reload()
+        await host.daemon.read_again()
         status, health = await host.health()
         assert (status, health["status"], health["reasons"]) == (200, "ready", [])
         assert "expires in 20.0 days; renew it with vdsm-cinder pki renew" in health["warnings"][0]
         host.pki.renew_host("host", "127.0.0.1", days=3)
-        host.daemon.reload()
+        await host.daemon.read_again()
         status, health = await host.health()
         assert (status, health["status"], health["ready"]) == (200, "degraded", True)
         assert "expires in 3.0 days" in health["reasons"][0]
@@ -234,7 +234,7 @@ async def test_roles_and_log_level_are_read_again(
         grafana = await host.client("grafana")
         assert await grafana.call("Host.setLogLevel", {"level": "INFO"})
         host.configure(**MONITOR, log={"level": "DEBUG"}, vms={"spare_pcie_ports": 3})
-        host.daemon.reload()
+        await host.daemon.read_again()
         assert logging.getLogger().level == logging.DEBUG
         with pytest.raises(RemoteError, match="role monitor"):
             await grafana.call("Host.setLogLevel", {"level": "INFO"})
@@ -247,7 +247,7 @@ async def test_a_broken_configuration_stays_out_of_force(
 ) -> None:
     async with running(tmp_path, **MONITOR) as host:
         host.configure(access={"roles": {"grafana": "boss"}})
-        host.daemon.reload()
+        await host.daemon.read_again()
         lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
         assert len(lines) == 1
         assert "access.roles: grafana is 'boss'; expected one of admin, monitor" in lines[0]
@@ -255,7 +255,7 @@ async def test_a_broken_configuration_stays_out_of_force(
         assert (status, health["status"]) == (200, "degraded")
         assert "is 'boss'" in health["reasons"][0]
         host.configure()
-        host.daemon.reload()
+        await host.daemon.read_again()
         assert (await host.health())[1]["status"] == "ready"
 
 
@@ -264,7 +264,7 @@ async def test_certificates_are_read_again_without_dropping_anyone(tmp_path: Pat
         engine = await host.client()
         before = (await host.metrics())["certificate_expiry_timestamp_seconds", "host"]
         host.pki.renew_host("host", "127.0.0.1", days=90)
-        host.daemon.reload()
+        await host.daemon.read_again()
         after = (await host.metrics())["certificate_expiry_timestamp_seconds", "host"]
         assert round((after - before) / 86400) == 30
         assert await engine.call("Host.ping2") is True

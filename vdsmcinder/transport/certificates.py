@@ -72,19 +72,24 @@ class Certificates:
     def __init__(self, listen: Listen) -> None:
         """Read the files. Raises ConfigError naming the option and the file that is of no use."""
         self._listen = listen
+        self._reading = asyncio.Lock()
         self.trouble = ""
-        self._load()
+        self._stamps = _look(listen)
+        self.context, self.held = _read(listen)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read the files again; if they are of no use, what is in force stays so, and one line
         in the log says why.
         """
-        try:
-            self._load()
-        except (ConfigError, OSError) as e:
-            self.trouble = str(e)
-            log.error("the certificates read before stay in force: %s", e)
-            return
+        async with self._reading:
+            # In threads, here and below: the files may be on a disk that is slow, or gone.
+            self._stamps = await asyncio.to_thread(_look, self._listen)
+            try:
+                self.context, self.held = await asyncio.to_thread(_read, self._listen)
+            except (ConfigError, OSError) as e:
+                self.trouble = str(e)
+                log.error("the certificates read before stay in force: %s", e)
+                return
         self.trouble = ""
         ends = self.expiry(Owner.HOST)
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))
@@ -95,27 +100,25 @@ class Certificates:
         seen = self._stamps
         while True:
             await asyncio.sleep(POLL_S)
-            before, seen = seen, self._look()
+            before, seen = seen, await asyncio.to_thread(_look, self._listen)
             if seen == before and seen != self._stamps:
-                self.reload()
+                await self.reload()
 
     def expiry(self, owner: Owner) -> float:
         """When the first certificate of that owner ceases to be valid, seconds since the epoch."""
         return min(held.expires_at for held in self.held if held.owner is owner)
 
-    def _load(self) -> None:
-        self._stamps = self._look()
-        context, listen = tls.server_context(self._listen), self._listen
-        ends = not_after(Path(listen.certificate).read_bytes())
-        self.held: tuple[Held, ...] = (
-            Held(Owner.HOST, listen.certificate, "", ends),
-            *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()),
-        )
-        self.context: ssl.SSLContext = context
 
-    def _look(self) -> tuple[_Stamp, ...]:
-        listen = self._listen
-        return tuple(_stamp(path) for path in (listen.certificate, listen.key, listen.ca))
+def _read(listen: Listen) -> tuple[ssl.SSLContext, tuple[Held, ...]]:
+    """The context that the files make, and what it holds. Raises ConfigError, OSError."""
+    context = tls.server_context(listen)
+    ends = not_after(Path(listen.certificate).read_bytes())
+    own = Held(Owner.HOST, listen.certificate, "", ends)
+    return context, (own, *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()))
+
+
+def _look(listen: Listen) -> tuple[_Stamp, ...]:
+    return tuple(_stamp(path) for path in (listen.certificate, listen.key, listen.ca))
 
 
 def _of_ca(certificate: Mapping[str, Any], file: str) -> Held:

@@ -7,8 +7,11 @@ import asyncio
 import calendar
 import shutil
 import ssl
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +21,7 @@ from lab.base import run
 from tests.unit.transport.serving import Host, listening, until
 from vdsmcinder.client.pki import certificates as issued
 from vdsmcinder.stomp.client import connect
-from vdsmcinder.transport import certificates
+from vdsmcinder.transport import certificates, tls
 
 
 async def shown_serial(host: Host) -> str:
@@ -69,6 +72,30 @@ async def test_changed_files_are_used_for_new_clients_and_old_ones_stay(
         await engine.close()
 
 
+@pytest.mark.usefixtures("looks")
+async def test_no_file_is_read_on_the_loop_once_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be on a disk that is slow, and every client would wait for it."""
+    caplog.set_level("INFO")
+    threads = []
+    stamp, context = certificates._stamp, tls.server_context
+
+    def noted(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def note(what: Any) -> Any:
+            threads.append(threading.current_thread())
+            return read(what)
+
+        return note
+
+    async with listening(tmp_path, tls=True) as host:
+        monkeypatch.setattr(certificates, "_stamp", noted(stamp))
+        monkeypatch.setattr(tls, "server_context", noted(context))
+        renew(host)
+        await until(lambda: "were read again" in caplog.text, "the new files were not read")
+        assert len(threads) > 6 and threading.main_thread() not in threads
+
+
 async def test_a_broken_file_keeps_the_old_one_in_force_and_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, looks: Looks
 ) -> None:
@@ -94,7 +121,7 @@ async def test_a_file_that_is_gone_keeps_the_old_one_in_force(tmp_path: Path) ->
         kept = host.listener.certificates
         assert kept is not None
         host.pki.identity("host").key.unlink()
-        kept.reload()
+        await kept.reload()
         assert "listen.key" in kept.trouble
         assert "cannot be read: No such file" in kept.trouble
         await shown_serial(host)
@@ -105,7 +132,7 @@ async def test_a_ca_that_is_replaced_shuts_its_clients_out(tmp_path: Path) -> No
         trusting = host.engine_tls
         shutil.copy(host.pki.directory / "foreign-ca.pem", host.listen.ca)
         assert host.listener.certificates is not None
-        host.listener.certificates.reload()
+        await host.listener.certificates.reload()
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await connect("127.0.0.1", host.port, trusting)
 

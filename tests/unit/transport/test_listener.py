@@ -120,7 +120,7 @@ async def test_new_certificates_are_used_without_dropping_anyone(tmp_path: Path)
         shutil.copy(host.pki.directory / "foreign-ca.pem", host.listen.ca)
         trusting = host.engine_tls
         trusting.load_verify_locations(host.listen.certificate)
-        host.listener.certificates.reload()
+        await host.listener.certificates.reload()
         with pytest.raises((SessionLost, ssl.SSLError, ConnectionError)):
             await connect("127.0.0.1", host.port, trusting)
         assert await engine.call("echo") == {}
