@@ -19,7 +19,7 @@ WRITE := --write
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit coverage check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ type: $(READY)  ## types, strictly
 
 unit: $(READY)  ## unit tests, no lab needed
 	$(BIN)/pytest -n 2 tests/unit
+
+# Not enforced: a line that is run is not yet a line that is tested.
+coverage: $(READY)  ## the lines that no unit test runs, by file
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest -q -n 2 tests/unit
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --show-missing
 
 check-fast: lint type unit  ## what needs no lab: style, types, unit tests
 
