@@ -54,7 +54,9 @@ class Wish:
 
         Raises InputRefused for what is neither a name nor an address.
         """
-        return cls(_subject(names[0]), alternatives(names), x509.ExtendedKeyUsage(HOST_USES))
+        # First, because what is refused as a common name is so in cryptography's words.
+        checked = alternatives(names)
+        return cls(_subject(names[0]), checked, x509.ExtendedKeyUsage(HOST_USES))
 
     @classmethod
     def of_client(cls, name: str) -> Wish:
