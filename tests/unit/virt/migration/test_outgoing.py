@@ -28,7 +28,7 @@ MIGRATED = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
 
 
 @pytest.fixture
-def going() -> Any:
+async def going() -> Any:
     vm: Any = SimpleNamespace(
         id="web", name="web", io=IoTrouble(held=False), domain=SimpleNamespace(drives=())
     )
