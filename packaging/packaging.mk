@@ -23,7 +23,7 @@ RPMBUILD = rpmbuild --quiet --define '_topdir $(CURDIR)/build/rpm' \
 	--define '_rpmdir $(CURDIR)/dist' $(if $(DIST),--define 'dist $(DIST)') \
 	--define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm'
 
-.PHONY: install uninstall sources srpm rpm rpmlint release
+.PHONY: install uninstall sources srpm rpm rpmlint audit release
 
 install: $(BUNDLED)  ## install into PREFIX (/usr/local), for packagers below DESTDIR
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(PYTHON)' \
@@ -62,6 +62,15 @@ rpm: sources  ## the source and binary packages, in dist/
 
 rpmlint: rpm  ## what rpmlint says of the packages
 	cd dist && rpmlint --config ../packaging/rpmlint.toml ../vdsm-cinder.spec *$(BUILT).src.rpm *$(BUILT).noarch.rpm
+
+# In an environment of its own, because the tests need none of what it brings.
+build/audit:
+	@$(PYTHON) -m venv $@
+	@packaging/retry $@/bin/pip --quiet --disable-pip-version-check install pip-audit \
+		|| { rm -rf $@; exit 1; }
+
+audit: build/audit  ## vulnerabilities that are known of the packages that ours bundle
+	@$(PYTHON) packaging/audit.py build/audit/bin/pip-audit packaging/bundled.txt
 
 # Published packages are built from a tag, so what is tagged is what is committed.
 release: $(READY)  ## tag the version that code, spec and changelog have

@@ -3,18 +3,35 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import dataclasses
 import datetime
+import importlib.metadata
+import importlib.util
+import json
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+
+import pytest
 
 import vdsmcinder
 from vdsmcinder.config import DEFAULT_PATH, Config, Listen
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# What is imported of distributions' packages, and what they are called.
+DISTRIBUTED = {
+    "cryptography": "python3-cryptography",
+    "libvirt": "python3-libvirt",
+    "lxml": "python3-lxml",
+    "rados": "python3-rados",
+    "rbd": "python3-rbd",
+    "systemd": "python3-systemd",
+    "yaml": "python3-pyyaml",
+}
 
 
 def read(path: str) -> str:
@@ -54,6 +71,82 @@ def test_what_pip_installs_for_the_code_is_bundled() -> None:
     bundled = re.findall(r"^([\w-]+)==", read("packaging/bundled.txt"), re.M)
     assert wanted
     assert set(wanted) <= set(bundled)
+
+
+def distribution(name: str) -> str:
+    """A Python package's name as it stands in lists."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def of_python(name: str) -> bool:
+    """Whether a module is one of the interpreter's own."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return False
+    origin = Path(spec.origin or "")
+    library = Path(sysconfig.get_path("stdlib"))
+    return not origin.is_absolute() or (
+        library in origin.parents and "site-packages" not in origin.parts
+    )
+
+
+def test_what_is_imported_is_required_or_bundled_and_nothing_else_is_bundled() -> None:
+    imported = set()
+    for path in (REPOSITORY / "vdsmcinder").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    others = {name for name in imported if not of_python(name)} - {"vdsmcinder"}
+    assert set(DISTRIBUTED) <= others
+    required = re.findall(r"^Requires: +(python3-\S+)", read("vdsm-cinder.spec"), re.M)
+    assert set(DISTRIBUTED.values()) <= set(required)
+    wanted = {distribution(name) for name in others - set(DISTRIBUTED)}
+    needed: set[str] = set()
+    while wanted - needed:
+        name = (wanted - needed).pop()
+        needed.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            match = re.match(r"[\w.-]+", line)
+            assert match
+            if "extra ==" not in line and f"python3-{match[0]}" not in required:
+                wanted.add(distribution(match[0]))
+    assert sorted(needed) == re.findall(r"^([\w-]+)==", read("packaging/bundled.txt"), re.M)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (
+            {
+                "name": "a",
+                "version": "1",
+                "vulns": [{"id": "X-1", "aliases": [], "fix_versions": ["2"]}],
+            },
+            1,
+            "a 1: X-1; mended in 2\n2 of 2 packages audited, 1 vulnerabilities known",
+        ),
+        (
+            {"name": "a", "skip_reason": "not found"},
+            0,
+            "NOT AUDITED: a; the first for: not found\n1 of 2 packages audited, 0 vuln",
+        ),
+        (None, 0, "NOT AUDITED: pip-audit came to no result: no route"),
+    ],
+    ids=["vulnerable", "unknown", "unreachable"],
+)
+def test_an_audit_fails_for_what_is_known_and_names_what_is_not(
+    tmp_path: Path, answer: object, code: int, told: str
+) -> None:
+    well = {"name": "b", "version": "1", "vulns": []}
+    said = json.dumps({"dependencies": [answer, well]}) if answer else ""
+    stand_in = tmp_path / "pip-audit"
+    stand_in.write_text(f"#!/bin/sh\necho no route >&2\necho '{said}'\n")
+    stand_in.chmod(0o755)
+    audit = [sys.executable, str(REPOSITORY / "packaging/audit.py"), str(stand_in), "bundled.txt"]
+    done = subprocess.run(audit, check=False, text=True, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout[: len(told)]) == (code, told)
 
 
 def test_the_spec_makes_the_users_that_sysusers_does() -> None:
