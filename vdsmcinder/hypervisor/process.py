@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's QEMU process as the kernel knows it: its pid, its age, its end.
 
-vm.py reads the first two for the engine, outgoing.py waits for the last; libvirt's API tells
-neither of the first, and the last late.
+libvirt's API tells neither of the first two, and the last late.
 """
 
 from __future__ import annotations
@@ -10,9 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+# So often is a process looked at that is about to end, in seconds; less and less, for what takes
+# longer than a handover is one that has failed.
+FIRST_LOOK_S = 0.002
+LAST_LOOK_S = 0.25
 # Written by libvirt's QEMU driver for each domain that runs.
 PID_DIRECTORY = Path("/run/libvirt/qemu")
 
@@ -77,6 +82,26 @@ def can_run(pid: int) -> bool:
     """
     # Twice, for the list of threads is not read at one moment.
     return _has_memory(pid) or _has_memory(pid)
+
+
+async def cannot_run(pid: int) -> None:
+    """Return when can_run() says no.
+
+    It looks every 2 ms at first, in a thread of its own, which ends when this is cancelled.
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="QEMU's end")
+    try:
+        await asyncio.get_running_loop().run_in_executor(pool, _watch, pid, stop)
+    finally:
+        stop.set()
+        pool.shutdown(wait=False)
+
+
+def _watch(pid: int, stop: threading.Event) -> None:
+    pause_s = FIRST_LOOK_S
+    while can_run(pid) and not stop.wait(pause_s):
+        pause_s = min(pause_s * 1.05, LAST_LOOK_S)
 
 
 def _has_memory(pid: int) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,31 @@ async def test_a_process_that_is_not_there_has_ended(child: subprocess.Popen[str
     assert process.ended(child.pid).done()
     with pytest.raises(ValueError, match="process 0"):
         process.ended(0)
+
+
+@pytest.mark.asyncio
+async def test_a_process_is_watched_closely_without_the_loop(
+    child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to look at it."""
+    loop_thread, looked_in, looked = threading.get_ident(), [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def can_run(_pid: int) -> bool:
+        looked_in.append(threading.get_ident())
+        loop.call_soon_threadsafe(looked.set)
+        return True
+
+    monkeypatch.setattr(process, "can_run", can_run)
+    watching = asyncio.create_task(process.cannot_run(child.pid))
+    await asyncio.wait_for(looked.wait(), 10)
+    assert loop_thread not in looked_in
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_that_it_has_ended_is_seen(child: subprocess.Popen[str]) -> None:
+    watching = asyncio.create_task(process.cannot_run(child.pid))
+    child.kill()
+    await asyncio.wait_for(watching, 10)
