@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How the clusters that running VMs use are, looked at in the background.
 
-daemon.py starts it; Host.getStats, /metrics and events tell what it finds, and VMs that wait for
-their storage are woken by it. Clusters are looked at side by side, so a silent one delays no other.
+VMs that wait for their storage are woken when a cluster is back. Clusters are looked at side by
+side, so a silent one delays no other.
 """
 
 from __future__ import annotations

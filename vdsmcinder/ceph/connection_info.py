@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What Cinder's os-initialize_connection answers for a volume on RBD, checked and typed.
 
-virt/disk/drive.py turns it into a disk. Follows the RBD driver's connection properties in the
-Cinder documentation and contract/wire.md.
+Follows the RBD driver's connection properties in the Cinder documentation and contract/wire.md.
 """
 
 from __future__ import annotations

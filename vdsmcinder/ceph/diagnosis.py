@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What an operator is told of a disk on Ceph: each step from the monitors to the image's users.
 
-virt/fleet/disk_checks.py asks for verbs, with the keys that the daemon has; client/doctor/disks.py
-where no daemon runs. The faults are those that a start meets in virt/storage/preflight.py.
+A look needs a key and no daemon. The faults are those that a VM's start meets.
 """
 
 from __future__ import annotations

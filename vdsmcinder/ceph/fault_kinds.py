@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What can be wrong with a Ceph cluster, a user, a pool or an image: cause and remedy of each.
 
-ceph/workers.py raises CephFault; what becomes of it on the wire is for virt/ to say, with the
-classes of vdsmcinder/errors.py that `error` names.
+What becomes of a CephFault on the wire is for virt/ to say, with the classes of
+vdsmcinder/errors.py that `error` names.
 """
 
 from __future__ import annotations

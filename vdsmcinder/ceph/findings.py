@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a check for an operator found: how it ended, what it saw, and what mends it.
-
-ceph/diagnosis.py makes them of disks, client/doctor/run.py of the host, and prints both.
-"""
+"""What a check for an operator found: how it ended, what it saw, and what mends it."""
 
 from __future__ import annotations
 

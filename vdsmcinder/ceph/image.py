@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The name of an RBD image as the rbd command and Cinder write it: pool/image@snapshot.
-
-ceph/connection_info.py and virt/disk/source.py take it apart here.
-"""
+"""The name of an RBD image as the rbd command and Cinder write it: pool/image@snapshot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a disk uses an image: what ceph/worker.py is asked of it, and what its answer is judged by.
 
-virt/storage/preflight.py looks before QEMU opens an image, ceph/diagnosis.py for an operator.
+Asked before QEMU opens an image, and for an operator who wants to know.
 """
 
 from __future__ import annotations

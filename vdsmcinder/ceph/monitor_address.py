@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The address of a Ceph monitor, as device descriptions, connection infos and libvirt name it.
-
-ceph/connection_info.py and virt/disk/source.py build their lists of monitors from it.
-"""
+"""The address of a Ceph monitor, as device descriptions, connection infos and libvirt name it."""
 
 from __future__ import annotations
 

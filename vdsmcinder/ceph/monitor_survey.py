@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which of a cluster's monitors answer this host, found out without librados.
 
-virt/storage/preflight.py and ceph/cluster_monitor.py name them where librados only says that it was
-in vain.
+It names them where librados only says, minutes later, that it was in vain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The process that talks to one Ceph cluster as one user, with librados and librbd.
 
-ceph/workers.py runs this file by its path and kills it when it overruns: a cluster that is gone can
+Run by its path as a process of its own, and killed when it overruns: a cluster that is gone can
 hold librados for minutes. It imports nothing of the daemon's, so it is small and starts in 50 ms.
 
 Lines of JSON come in on stdin, the first with what to connect to and the user's key, each other one

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The worker processes that talk to Ceph for the daemon: one for each cluster and user.
 
-virt/storage/preflight.py, virt/live/resize.py and ceph/cluster_monitor.py ask through
-Workers.ask(). Every request has a deadline; a worker that overruns is killed, and while its cluster
-does not answer, callers are told so at once instead of waiting each for themselves. A worker that
-nobody needs is ended.
+Every request has a deadline; a worker that overruns is killed, and while its cluster does not
+answer, callers are told so at once, by CephFault, instead of waiting each for themselves. A worker
+that nobody needs is ended.
 """
 
 from __future__ import annotations
