@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Parameters of a verb from the words of a command line: name=value, name=@file, name=@-.
 
-`vdsm-cinder call` uses it; the schema says of which type each parameter is, and which ones are
-secret and therefore never taken from an argument.
+The schema says of which type each parameter is, and which ones are secret and therefore never taken
+from an argument.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The operator's command, vdsm-cinder: its words, its help and its exit codes.
 
-The entry point is main(); what each command does is in client/commands.py.
+The entry point is main(). What is wrong is one line on stderr; what commands do is in
+client/commands.py.
 """
 
 from __future__ import annotations

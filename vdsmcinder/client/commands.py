@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What each command of vdsm-cinder does: one function each, from parsed words to printed lines.
 
-client/cli.py picks the function; each prints a table for people, or JSON where --json is given.
+Each prints a table for people, or JSON where --json is given.
 """
 
 from __future__ import annotations

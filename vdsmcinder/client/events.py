@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One line for each event, in words that a person watching a host reads.
 
-Used by `vdsm-cinder events`; the events are those of contract/wire.md.
+The events are those of contract/wire.md.
 """
 
 from __future__ import annotations

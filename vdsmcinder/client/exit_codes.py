@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How the vdsm-cinder command ends: its exit codes, and the exceptions that lead to them.
 
-Raised by the command's modules, turned into one line on stderr and an exit code by client/cli.py.
+Each exception is one line on stderr and one of the codes.
 """
 
 from __future__ import annotations

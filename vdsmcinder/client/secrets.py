@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Handing a key to the daemon from a file, stdin or a prompt, and never from an argument.
 
-Used by the register-secret command; the forms that keys come in are those of ceph-authtool(8) and
-`ceph auth get-key`.
+The forms that keys come in are those of ceph-authtool(8) and `ceph auth get-key`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A session with a daemon over HTTP: over its unix socket on this host, over TLS elsewhere.
 
-The vdsm-cinder command makes its calls and follows events with it; nothing but the standard library
-is imported, because an operator waits for that.
+For calls and for events. Nothing but the standard library is imported, because an operator waits
+for that. Timeouts are in seconds; Unreachable says why there is no session.
 """
 
 from __future__ import annotations

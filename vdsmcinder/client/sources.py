@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading what an operator points at: a file, or stdin as '-', as text or as JSON.
 
-Used by the commands of vdsm-cinder; whatever is wrong with it is told in a line, and never by
-what it holds, which may be a secret.
+Whatever is wrong with it is told in a line, and never by what it holds, which may be a secret.
 """
 
 from __future__ import annotations

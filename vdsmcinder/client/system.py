@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine that an operator's command runs on: its programs, its packages, its units.
 
-The doctor (client/doctor/run.py) asks it; whatever is run has a deadline and ends with whoever
-waits.
+Whatever is run has a deadline and ends with whoever waits.
 """
 
 from __future__ import annotations

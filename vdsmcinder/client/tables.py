@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plain-text tables that fit a terminal, and figures in units that people read.
 
-Used by the commands of vdsm-cinder that list things; knows nothing of what is listed.
+It knows nothing of what is listed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the schema says about verbs, for a terminal.
-
-Used by `vdsm-cinder verbs [VERB]` and `vdsm-cinder call VERB --help`.
-"""
+"""What the schema says about verbs, for a terminal."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host's VMs and their disks as the operator's tables show them, from the daemon's answers.
 
-Used by the vms and disks commands, and wherever an operator names a VM by something shorter than
-its id.
+Also finds the VM that an operator names by something shorter than its id.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's checks of disks on Ceph: through the daemon, which has the keys, or without it.
 
-client/doctor/run.py runs them. A key that the operator gives, from a file or stdin, goes to a
-worker of our own (ceph/worker.py) as the daemon's would.
+A key that the operator gives, from a file or stdin, goes to a worker of our own (ceph/worker.py) as
+the daemon's would.
 """
 
 from __future__ import annotations

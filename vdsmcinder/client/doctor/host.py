@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host as the doctor sees it, and its checks of what is neither libvirt's nor Ceph's.
 
-client/doctor/run.py runs the checks. Each looks at one thing, and says what mends it on this
-system.
+Each check looks at one thing, and says what mends it on this system.
 """
 
 from __future__ import annotations

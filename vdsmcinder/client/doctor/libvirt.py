@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's checks of libvirt, of what it needs to run VMs on Ceph, and of the VMs' secrets.
 
-client/doctor/run.py runs them. What libvirt says comes from client/doctor/probe.py, which asks as
-the daemon's user.
+libvirt is asked as the daemon's user (client/doctor/probe.py), whom polkit may refuse what it lets
+root do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the daemon's user can do on this host: read its files, reach libvirt, see its VMs.
 
-client/doctor/host.py runs this file by its path as that user and ends it when it overruns: libvirt
-may hang, and root is not asked by polkit. It imports nothing of ours. {files} or {uri} comes in on
-stdin as JSON; what is found goes out on stdout.
+Run by its path as that user, and ended when it overruns: libvirt may hang, and root is not asked by
+polkit. It imports nothing of ours. {files} or {uri} comes in on stdin as JSON; what is found goes
+out on stdout.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinder doctor: all that a VM on Ceph needs on this host, checked one by one.
 
-client/cli.py calls doctor(). The checks run side by side, each with a deadline, and need no daemon;
-client/doctor/host.py, libvirt.py and disks.py have them.
+The checks run side by side, each with a deadline, and need no daemon.
 """
 
 from __future__ import annotations

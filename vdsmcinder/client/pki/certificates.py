@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates and keys as objects: makes a CA, has it sign, and reads what PEM files hold.
 
-Used by client/pki/init.py alone. What a certificate says follows RFC 5280; keys are of the curve
-P-256.
+What a certificate says follows RFC 5280; keys are of the curve P-256. What cannot be used is
+refused by InputRefused, whose words never quote a key.
 """
 
 from __future__ import annotations

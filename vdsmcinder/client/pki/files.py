@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where certificates and keys lie, and how they get there: whole, and readable by the right ones.
 
-Used by client/pki/init.py alone.
+A file appears under its name when it is complete, with its owner and its mode.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinder pki: certificates for hosts that no engine gives them to; made and renewed here.
 
-client/commands.py calls one of ACTIONS. They work on files of this machine and need no daemon.
+ACTIONS are its functions by name. They work on files of this machine and need no daemon.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinder pki show: what certificates say, how long they last, and what to do about it.
 
-client/cli.py calls show(), client/pki/init.py the rest. It works on files of this machine.
+It works on files of this machine; its exit code tells whether one expires soon or has.
 """
 
 from __future__ import annotations

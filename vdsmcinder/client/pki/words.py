@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The words of vdsm-cinder pki: its three actions, their options and their help.
 
-client/cli.py adds them to its own; what the actions do is in client/pki/init.py.
+What the actions do is in client/pki/init.py.
 """
 
 from __future__ import annotations
