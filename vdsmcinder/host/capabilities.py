@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What this host is and can do, in the shape that engines ask for when they activate it.
 
-rpc/host.py answers Host.getCapabilities and Host.getHardwareInfo from one Capabilities object.
+Host.getCapabilities and Host.getHardwareInfo.
 """
 
 from __future__ import annotations

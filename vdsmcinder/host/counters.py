@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's counters, as they stand now: processors, memory, NICs, KSM, huge pages.
 
-Read by host/stats.py, which makes rates of them; formats are those of proc(5) and of the kernel's
-Documentation/ABI for sysfs.
+Rates are made of them elsewhere. Formats are those of proc(5) and of the kernel's Documentation/ABI
+for sysfs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's processors: model, flags and how they are arranged, from /proc and sysfs.
 
-Read by host/capabilities.py; what libvirt can make of them for VMs is in host/hypervisor.py.
+What libvirt can make of them for VMs is in host/hypervisor.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading the one-value files of /proc and /sys, where absence is an answer and not an error.
 
-Used by every module of host/; a file that is missing, or that its driver refuses to read, gives
-the default.
+A file that is missing, or that its driver refuses to read, gives the default.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt and QEMU on this machine can run: machine types, CPU models, KVM.
 
-host/capabilities.py asks fetch() once for each connection to libvirt; the documents that are read
-are those of https://libvirt.org/formatcaps.html and https://libvirt.org/formatdomaincaps.html.
+It is asked once for each connection to libvirt; the documents that are read are those of
+https://libvirt.org/formatcaps.html and https://libvirt.org/formatdomaincaps.html.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What this machine is: its identity, hardware, operating system and kernel, from files alone.
 
-Read by host/capabilities.py at the time of the question; none of it needs a command to be run.
+Read at the time of the question; none of it needs a command to be run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's network in the words of the engine: the NetInfo types of contract/types.txt.
 
-Called by host/capabilities.py with what host/network.py has read.
+Pure: what was read of the machine goes in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The addresses of this machine's links, asked of the kernel by rtnetlink(7).
 
-Called by host/network.py. One dump of one table needs no library: the one for netlink would cost
-the daemon a quarter of a second at start and 16 MB.
+One dump of one table needs no library: the one for netlink would cost the daemon a quarter of a
+second at start and 16 MB.
 """
 
 from __future__ import annotations

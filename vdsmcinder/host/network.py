@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's links as an engine sorts them: NICs, bonds, VLANs and bridges, with addresses.
 
-Read by host/capabilities.py from sysfs, /proc/net and rtnetlink at the time of the question.
+Read from sysfs, /proc/net and rtnetlink at the time of the question.
 """
 
 from __future__ import annotations

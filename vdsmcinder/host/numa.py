@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's NUMA nodes: their processors, memory, huge pages and distances, from sysfs.
 
-Read by host/capabilities.py for what an engine pins VMs by, and by host/counters.py.
+It is what an engine pins VMs by.
 """
 
 from __future__ import annotations

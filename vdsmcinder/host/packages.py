@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The versions of the packages that an engine asks about, on dpkg and on RPM hosts.
 
-host/capabilities.py reports them as packages2; an engine refuses Ceph storage on a host that does
-not list librbd1.
+An engine refuses Ceph storage on a host that does not list librbd1 (packages2).
 """
 
 from __future__ import annotations

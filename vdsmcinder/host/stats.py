@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How busy this machine is: sampled in the background, answered from the last sample.
-
-daemon.py starts one HostSampler; rpc/wire/common.py turns its snapshot() into the engine's
-HostStats.
-"""
+"""How busy this machine is: sampled in the background, answered from the last sample."""
 
 from __future__ import annotations
 
