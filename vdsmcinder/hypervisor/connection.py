@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The one door to libvirt: calls go out in a bounded thread pool, events come back on the loop.
 
-virt/ and host/ call through it; daemon.py starts and closes it. It keeps trying to reach a libvirtd
-that is gone, and until it is back every call fails at once instead of hanging.
+It keeps trying to reach a libvirtd that is gone, and until it is back every call fails at once,
+with ResourceUnavailable, instead of hanging. A call that does not come back in time raises
+CallOverrun.
 """
 
 from __future__ import annotations

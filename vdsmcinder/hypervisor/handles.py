@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A line to libvirt: one connection of the bindings, and the thread in which its events come.
 
-hypervisor/connection.py opens and closes them and decides which calls go on which.
+Which calls go on which line is decided in hypervisor/connection.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading and writing XML documents, safely: what comes in may have been written by anyone.
 
-Every module of virt/ that takes XML as text parses it here.
+No document type, no entities, no network. InvalidParameter says what a document was to be and what
+is wrong with it.
 """
 
 from __future__ import annotations
