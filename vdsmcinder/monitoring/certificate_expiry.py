@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates that end before long: told to engines by an event, to operators by the log.
 
-daemon.py builds the one Expiry. Each is told when it is found out and then once a day, and to every
-client that subscribes meanwhile; vdsmcinder/monitoring/health.py tells it whoever asks.
+Each is told when it is found out and then once a day, and to every client that subscribes
+meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether the daemon can do its work, and if not why, in sentences for an operator.
 
-daemon.py answers GET /health with it, vdsmcinder/monitoring/metrics.py tells it as numbers.
+It is the content of GET /health.
 """
 
 from __future__ import annotations

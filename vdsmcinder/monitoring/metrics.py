@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All metrics by name, read at scrape time from the parts of the daemon that hold the numbers.
 
-daemon.py imports it when GET /metrics is first asked for; until then nobody pays for
-prometheus_client. Names follow https://prometheus.io/docs/practices/naming/.
+Imported when GET /metrics is first asked for: until then nobody pays for prometheus_client. Names
+follow https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
