@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who may call which verbs: callers' names, as their certificates hold them, and their roles.
 
-transport/peer.py tells the names, method.py asks for the role, daemon.py hands over the
-configuration and does so again when it has changed.
+The rules may be replaced while the daemon runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a body to its reply: opens it, has jsonrpcserver call the verbs in it, encodes the replies.
 
-The transports hand every request body to one Dispatcher, which daemon.py builds.
+One Dispatcher has all verbs; each body is one request or a batch of them.
 """
 
 from __future__ import annotations

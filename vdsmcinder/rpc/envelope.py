@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """JSON-RPC's outer form: bytes to well-formed requests, and replies to bytes.
 
-dispatch.py opens every body with it and closes every reply; what a request asks for is none of its
-business. Follows https://www.jsonrpc.org/specification.
+What a request asks for is none of its business. Follows https://www.jsonrpc.org/specification.
 """
 
 from __future__ import annotations

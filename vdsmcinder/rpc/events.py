@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What engines are told without asking: events, and who wants to hear them.
 
-virt/ tells of changes through a callable that daemon.py ties to publish(); transports subscribe.
+Who tells of something needs not know who listens.
 """
 
 from __future__ import annotations

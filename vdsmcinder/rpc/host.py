@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Host.* verbs: each public method is one verb of schema.yml, and takes its parameters.
 
-dispatch.py calls them with validated values. Reads answer at once, from the last sample; what asks
+Values are those that the schema lets through. Reads answer at once, from the last sample; what asks
 libvirt or the kernel is a coroutine.
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One verb as jsonrpcserver calls it: parameters checked, handler run, outcome logged and wrapped.
 
-dispatch.py makes one for each verb. It never raises: jsonrpcserver would put an exception's text,
-which may quote a secret, into the reply and the log.
+It never raises: jsonrpcserver would put an exception's text, which may quote a secret, into the
+reply and the log.
 """
 
 from __future__ import annotations

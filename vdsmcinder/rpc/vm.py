@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The VM.* verbs: each public method is one verb of schema.yml, and takes its parameters.
 
-dispatch.py calls them with validated values; what they do is done in virt/.
+Values are those that the schema lets through; what verbs do is done in virt/.
 """
 
 from __future__ import annotations

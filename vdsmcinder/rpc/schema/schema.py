@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The contract as data: every verb, event and type that schema.yml declares.
 
-dispatch.py validates requests by it, apidoc.py writes docs/api.md from it, and the vdsm-cinder
-command takes its help and completion from it.
+Requests are validated by it; docs/api.md, and the help and completion of the vdsm-cinder command,
+come out of it.
 """
 
 from __future__ import annotations

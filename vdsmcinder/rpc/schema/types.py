@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The types of the wire: what a parameter may be, and what a result has to be.
 
-schema.py builds them from schema.yml. Each reads what engines send, leniently where they are
-lenient, and checks what we answer, strictly.
+Each reads what engines send, leniently where they are lenient, and checks what we answer, strictly.
 """
 
 from __future__ import annotations

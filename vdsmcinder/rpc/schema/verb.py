@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A verb of the contract and its parameters: what a request for it has to hold.
 
-schema.py makes one for each entry of schema.yml; method.py asks it for the values that a handler
-is called with.
+Its values come out in the order of the schema, as handlers take them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ceph clusters that running VMs use, and checks of disks on them, as the wire has them.
 
-Types CephCluster, DiskCheck and others: host.py puts clusters into HostStats, daemon.py into
-events; host.py and vm.py answer with checks.
+Types CephCluster, DiskCheck and others (schema.yml).
 """
 
 from __future__ import annotations

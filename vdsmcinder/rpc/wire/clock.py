@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one clock that events and statistics are stamped with, so that an engine can order them.
-
-events.py and wire_stats.py read it.
-"""
+"""The one clock that events and statistics are stamped with, so that an engine can order them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM as the wire describes it: VmDefinition and VmShortStatus (contract/types.txt).
 
-rpc/host.py and rpc/vm.py answer with it, and events tell of a VM's state with it.
+Events tell of a VM's state in the same words.
 """
 
 from __future__ import annotations

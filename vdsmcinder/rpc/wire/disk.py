@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A drive as the wire's VmDiskDevice (contract/types.txt).
-
-common.py lists a VM's disks with it.
-"""
+"""A drive as the wire's VmDiskDevice (contract/types.txt)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A sample of the host as the wire's HostStats (contract/types.txt).
-
-rpc/host.py answers Host.getStats with it.
-"""
+"""A sample of the host as the wire's HostStats (contract/types.txt)."""
 
 from __future__ import annotations
 

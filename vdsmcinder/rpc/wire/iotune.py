@@ -2,7 +2,7 @@
 """The I/O limits of a VM's disks on the wire: VmDiskDeviceTuneParams (contract/types.txt), and the
 policy that an engine left for them.
 
-rpc/host.py, rpc/vm.py and the statistics answer with it, from what is known of the VM.
+All of it is known of the VM; libvirt is not asked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What two daemons say to each other about a VM that migrates, and what an engine hears of it.
 
-rpc/vm.py reads and answers with it; peer_client.py, which calls another host's daemon, writes and
-reads the other half.
+Both halves of it: what one writes the other reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's statistics as the wire's RunningVmStats and ExitedVmStats (contract/types.txt).
 
-rpc/host.py and rpc/vm.py answer with it; all figures are from the VM's last sample.
+All figures are from the VM's last sample.
 """
 
 from __future__ import annotations
