@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A session with a daemon over STOMP, as an engine keeps it: calls in flight, events, heart-beats.
 
-The demo, the tests and the benchmarks play the engine with it.
+Errors of the other side are RemoteError; a session that ends raises SessionLost in whatever waits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """STOMP 1.2 frames: bytes in, frames out, and back; no sockets, no clock, no event loop.
 
-stomp/session.py reads an engine's bytes with it, stomp/client.py a host's. Section names in this
-file are those of the STOMP 1.2 specification, https://stomp.github.io/stomp-specification-1.2.html
+Section names in this file are those of the STOMP 1.2 specification,
+https://stomp.github.io/stomp-specification-1.2.html
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both sides of STOMP's heart-beating, as timers: ours are sent, the peer's are expected.
 
-transport/stomp_server.py keeps one for each connection, stomp/client.py one for its own.
+Intervals are in milliseconds, as the headers have them.
 """
 
 from __future__ import annotations
