@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Counters that cost next to nothing to keep: what happened how often, and how long it took.
 
-The parts of the daemon keep them as they work; vdsmcinder/monitoring/metrics.py reads them when
-somebody asks.
+Times are in nanoseconds.
 """
 
 from __future__ import annotations

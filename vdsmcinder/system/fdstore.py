@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that outlives the daemon without touching a disk: systemd's file-descriptor store.
 
-virt/secrets/keyring.py keeps the keys of the host's VMs in it. What is kept is a memfd that nobody
-can change any more, which systemd holds from one run of the daemon to the next and hands over with
-the sockets (socket_activation.py, sd_pid_notify_with_fds(3), FileDescriptorStoreMax= in
-systemd.service(5)).
+What is kept is a memfd that nobody can change any more, which systemd holds from one run of the
+daemon to the next and hands over with the sockets (sd_pid_notify_with_fds(3),
+FileDescriptorStoreMax= in systemd.service(5)).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What systemd hands to the daemon when it starts it: listening sockets, and memory that it kept.
 
-daemon.py takes it once, first of all: later, the number of a descriptor that was closed may be
+It is to be taken once, first of all: later, the number of a descriptor that was closed may be
 somebody else's. sd_listen_fds(3), file-descriptor store in systemd.service(5).
 """
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What systemd is told about the daemon: that it is ready, how it is, that its loop still turns.
 
-daemon.py builds the one Supervision. Without systemd above it everything here does nothing
-(sd_notify(3), sd_watchdog_enabled(3)).
+Without systemd above it everything here does nothing (sd_notify(3), sd_watchdog_enabled(3)).
 """
 
 from __future__ import annotations
