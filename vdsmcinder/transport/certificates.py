@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The certificates in force: read at start, again when their files change, and how long they hold.
 
-transport/listener.py keeps one Certificates; each new TLS connection takes its context from there,
-so that those which stand are not touched.
+Each new TLS connection takes its context from here, so that those which stand are not touched.
+ConfigError names the option and the file that is of no use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events as server-sent events, for whoever asks over HTTP.
 
-transport/http.py serves GET /events with it. The format is that of the HTML standard,
+The format is that of the HTML standard,
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where clients come in: one TCP port for STOMP and HTTP, and a unix socket for HTTP.
 
-daemon.py builds, starts and closes the one Listener.
+On the TCP port the first bytes tell which protocol a client speaks.
 """
 
 from __future__ import annotations

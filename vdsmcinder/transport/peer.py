@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who is at the other end of a connection.
 
-The protocols of transport/ make each request's Caller with it, transport/listener.py its log lines.
+Address, certificate or local user, and the names that roles are given to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which protocol a new connection speaks, told from its first bytes.
 
-transport/listener.py puts a Greeter on each connection until that is known.
+A Greeter holds the connection until that is known.
 """
 
 from __future__ import annotations

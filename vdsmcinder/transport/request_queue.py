@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The requests of one connection whose verbs take time: a few run at once, the others wait in line.
 
-transport/stomp_server.py keeps one for each connection, so that no client fills the thread pool and
-the memory with what it asks for.
+So no client fills the thread pool and the memory with what it asks for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sockets that the daemon listens on: those of systemd's, or opened with errors that help.
-
-transport/listener.py gets them here when it starts, and lets go of them here.
-"""
+"""The sockets that the daemon listens on: those of systemd's, or opened with errors that help."""
 
 from __future__ import annotations
 

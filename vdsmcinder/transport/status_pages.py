@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the daemon tells of itself over HTTP, beside its verbs.
-
-daemon.py says where it comes from; transport/http.py serves it.
-"""
+"""What the daemon tells of itself over HTTP, beside its verbs."""
 
 from __future__ import annotations
 

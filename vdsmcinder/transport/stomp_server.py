@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """STOMP connections on the event loop: the thin shell around stomp/session.py's session rules.
 
-transport/listener.py makes one StompServer, and one of its connections for each client that speaks
-STOMP.
+Bytes go to the session and come from it; patience, sizes and turns are looked after here.
 """
 
 from __future__ import annotations
