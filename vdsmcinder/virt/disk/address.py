@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a device sits in the guest: libvirt's <address>.
 
-virt/disk/drive.py and virt/flat.py give devices the address that an engine remembers for them.
+An engine remembers it, and devices get it back.
 """
 
 from __future__ import annotations

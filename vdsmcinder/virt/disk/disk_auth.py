@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What it takes to read a disk's data: an image's CEPHX user, the passphrase of its encryption.
 
-virt/disk/source.py composes sources of them. Both name a libvirt secret; neither ever holds a key
-(https://libvirt.org/formatsecret.html).
+Both name a libvirt secret; neither ever holds a key (https://libvirt.org/formatsecret.html).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The disks that a domain has, and finding the one that a request means among them.
 
-virt/domain/domain.py lists them; unplugging a disk looks it up here.
+By the engine's alias, by path, serial or target.
 """
 
 from __future__ import annotations

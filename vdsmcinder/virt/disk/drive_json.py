@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A disk described in JSON, by an engine or by Cinder, as the XML that libvirt gets for it.
 
-`vdsm-cinder drive-xml` prints it, so that an operator sees what a description comes to, and
-`vdsm-cinder doctor` looks at the disk.
+So that an operator sees what a description comes to before a VM has the disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How QEMU reads and writes a disk: libvirt's <driver>.
 
-virt/disk/drive.py composes a Drive with it (https://libvirt.org/formatdomain.html, `driver` of
-disks).
+Follows https://libvirt.org/formatdomain.html, `driver` of disks.
 """
 
 from __future__ import annotations

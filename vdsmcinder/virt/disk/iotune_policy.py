@@ -2,9 +2,9 @@
 """The I/O tuning policy that an engine left in a domain's metadata: what a disk may get at most,
 and what it shall get at least.
 
-virt/domain/domain.py reads it, rpc/ reports it to whoever acts on it, such as a memory overcommit
-manager. The element is the engine's: <qos> of namespace http://ovirt.org/vm/tune/1.0, in it
-<ioTune> with a <device> for each disk, in each <guaranteed> and <maximum>.
+It is for whoever acts on it, such as a memory overcommit manager. The element is the engine's:
+<qos> of namespace http://ovirt.org/vm/tune/1.0, in it <ioTune> with a <device> for each disk, in
+each <guaranteed> and <maximum>.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a disk's data is: a file, a block device or an RBD image; one class for each.
 
-virt/disk/drive.py composes a Drive of one of them. Each writes itself into a <disk> element and
-reads itself back (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms, `source`).
+Each writes itself into a <disk> element and reads itself back
+(https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms, `source`).
 """
 
 from __future__ import annotations

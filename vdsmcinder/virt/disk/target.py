@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Target names of disks: vda, sdb, hdc.
 
-virt/disk/drive.py names drives with it, by bus and index (contract/wire.md).
+They follow from bus and index (contract/wire.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Limits on a disk's I/O: libvirt's <iotune>, which engines and Cinder's qos_specs name alike.
 
-virt/disk/drive.py composes a Drive with it (https://libvirt.org/formatdomain.html, `iotune`).
+Follows https://libvirt.org/formatdomain.html, `iotune`.
 """
 
 from __future__ import annotations

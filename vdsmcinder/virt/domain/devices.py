@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NICs and displays of the VMs whose domain is written here, from an engine's device list.
-
-virt/domain/vm_description.py reads them, virt/domain/domain_writer.py writes them.
-"""
+"""NICs and displays of the VMs whose domain is written here, from an engine's device list."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which disks a request means by the identifiers of engines, and whether Ceph can snapshot them.
 
-guest_agent.py checks the disks of a snapshot with it, resize.py finds the disk that has grown. The
-forms are contract/types.txt's SnapshotDriveInfo and DriveSpec.
+The forms are contract/types.txt's SnapshotDriveInfo and DriveSpec.
 """
 
 from __future__ import annotations

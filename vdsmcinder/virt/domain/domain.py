@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM as libvirt's document describes it, running or not.
 
-vm.py keeps the latest one; rpc/ reports from it. Field names in comments are those of
-https://libvirt.org/formatdomain.html.
+Field names in comments are those of https://libvirt.org/formatdomain.html.
 """
 
 from __future__ import annotations

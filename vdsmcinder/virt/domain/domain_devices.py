@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a domain document says of a VM's NICs and displays, for those who report them.
 
-virt/domain/domain.py reads them (https://libvirt.org/formatdomain.html, network interfaces and
-graphics).
+Follows https://libvirt.org/formatdomain.html, network interfaces and graphics.
 """
 
 from __future__ import annotations

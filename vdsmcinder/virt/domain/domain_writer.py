@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writing the domain document for a VM that an engine described without one.
 
-virt/domain/create_request.py calls write(). A modern machine: q35, PCIe ports to spare for
-hot-plug, virtio, a serial console, the guest agent's channel, a random number generator, a balloon
-(https://libvirt.org/formatdomain.html).
+A modern machine: q35, PCIe ports to spare for hot-plug, virtio, a serial console, the guest agent's
+channel, a random number generator, a balloon (https://libvirt.org/formatdomain.html).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Making a domain that was written for KVM run under QEMU's emulation, where there is no KVM.
 
-virt/domain/create_request.py calls it for hosts whose configuration allows emulation.
+For hosts whose configuration allows emulation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Our element in a domain's <metadata>: what libvirt remembers for us, and what marks a VM as ours.
 
-Written when a VM is created; registry.py recovers VMs by it. Names and namespace are the engine's
-(contract/wire.md, vmParams); vdsmCinder is our own child, which tells our VMs from other daemons'.
+VMs are found again by it after a restart. Names and namespace are the engine's (contract/wire.md,
+vmParams); vdsmCinder is our own child, which tells our VMs from other daemons'.
 """
 
 from __future__ import annotations

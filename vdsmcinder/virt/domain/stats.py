@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Samples of all VMs' statistics, taken in the background from libvirt's bulk statistics.
 
-The registry's VMs carry their last sample; reads answer from it and never wait for libvirt.
-Field names of the bulk statistics follow
-https://libvirt.org/html/libvirt-libvirt-domain.html#virConnectGetAllDomainStats.
+Reads answer from a VM's last sample and never wait for libvirt. Field names of the bulk statistics
+follow https://libvirt.org/html/libvirt-libvirt-domain.html#virConnectGetAllDomainStats.
 """
 
 from __future__ import annotations

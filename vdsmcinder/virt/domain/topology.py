@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a VM's virtual CPUs are arranged.
-
-virt/domain/domain.py reads it, virt/domain/vm_description.py takes it from the engine's flat
-description.
-"""
+"""How a VM's virtual CPUs are arranged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which Ceph clusters running VMs use, and how.
-
-daemon.py has ceph/cluster_monitor.py watch them; the doctor asks alike.
-"""
+"""Which Ceph clusters running VMs use, and how."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks of disks on Ceph that an operator asks for, with the keys that this daemon was given.
 
-rpc/host.py and rpc/vm.py call it for Host.checkDisk and VM.checkDisks; `vdsm-cinder doctor` prints
-what it finds.
+Host.checkDisk and VM.checkDisks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which secrets the running VMs need and this host does not have: the engine is asked for them.
 
-daemon.py builds, wakes and closes it; rpc/host.py, health.py and events tell what it finds. It is
-empty where systemd keeps the keys (fdstore.py), unless somebody removed one.
+There are none where systemd keeps the keys (system/fdstore.py), unless somebody removed one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The background task that hands every running VM its sample.
 
-daemon.py starts and closes it; the registry wakes it when a VM has come up.
+It waits no longer when a VM has come up.
 """
 
 from __future__ import annotations

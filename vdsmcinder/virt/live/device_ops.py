@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plugging, changing and unplugging a device of a running VM, for as long as it runs.
 
-disks.py, nics.py, media.py and ticket.py call it. What a VM has the next time it starts is the
-engine's to say, which creates it anew: the persistent definition is left alone.
+What a VM has the next time it starts is the engine's to say, which creates it anew: the persistent
+definition is left alone.
 """
 
 from __future__ import annotations

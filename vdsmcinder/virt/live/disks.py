@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plugging disks into a running VM and unplugging them.
 
-rpc/vm.py calls plug() and unplug() for VM.hotplugDisk and VM.hotunplugDisk. An unplug is done when
-the guest has let go, not when it was asked to: only then may the engine end the storage connection.
+An unplug is done when the guest has let go, not when it was asked to: only then may the engine end
+the storage connection.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Limiting the I/O of a running VM's disks.
 
-rpc/vm.py calls set_limits() for VM.setIoTune; what is set is read from the VM's drives.
+What is set is read from the VM's drives.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changing the medium in a CD drive of a running VM, or taking it out.
-
-rpc/vm.py calls change_cd() for VM.changeCD.
-"""
+"""Changing the medium in a CD drive of a running VM, or taking it out."""
 
 from __future__ import annotations
 

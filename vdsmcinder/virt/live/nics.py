@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plugging NICs into a running VM, unplugging them, and changing their network and link.
-
-rpc/vm.py calls it for VM.hotplugNic, VM.hotunplugNic and VM.updateDevice.
-"""
+"""Plugging NICs into a running VM, unplugging them, and changing their network and link."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Turning the PPM that QEMU draws into the PNG that everything shows, a fifth of its size or less.
 
-virt/live/screenshot.py calls png(); it is pure. Formats:
-https://netpbm.sourceforge.net/doc/ppm.html and the PNG specification, https://www.w3.org/TR/png/.
+It is pure. Formats: https://netpbm.sourceforge.net/doc/ppm.html and the PNG specification,
+https://www.w3.org/TR/png/.
 """
 
 from __future__ import annotations

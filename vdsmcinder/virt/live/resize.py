@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Telling a running guest that its disk has grown: Cinder extends the image, QEMU has to be told.
 
-rpc/vm.py calls extend() for VM.diskSizeExtend.
+Sizes are in bytes.
 """
 
 from __future__ import annotations

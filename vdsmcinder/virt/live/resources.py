@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Giving a running VM more processors or memory, or less.
 
-rpc/vm.py calls it for VM.setNumberOfCpus and VM.setBalloonTarget.
+Within the maxima that its domain was started with; memory is in KiB.
 """
 
 from __future__ import annotations

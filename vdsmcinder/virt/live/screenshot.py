@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A picture of what a VM shows on its display.
-
-rpc/vm.py calls take() for VM.screenshot.
-"""
+"""A picture of what a VM shows on its display."""
 
 from __future__ import annotations
 

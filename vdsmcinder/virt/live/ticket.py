@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Letting somebody in at a VM's display: a password that holds for a time.
 
-rpc/vm.py calls set_ticket() for VM.setTicket, and for VM.updateDevice of a display. The password is
-a Secret until libvirt takes it (https://libvirt.org/formatdomain.html, graphics).
+The password is a Secret until libvirt takes it (https://libvirt.org/formatdomain.html, graphics).
 """
 
 from __future__ import annotations

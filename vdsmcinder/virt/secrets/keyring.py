@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The keys that engines registered, kept beside libvirt, which forgets them and gives none back.
 
-virt/secrets/secrets.py registers them anew from here after libvirtd was restarted. They outlive
-this process where the memory that they are kept in does (fdstore.py).
+After libvirtd was restarted they are registered anew from here. They outlive this process where the
+memory that they are kept in does (system/fdstore.py).
 """
 
 from __future__ import annotations

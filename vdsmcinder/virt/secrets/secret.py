@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A CEPHX or other key as a value: read off the wire, validated, and shown nowhere.
-
-virt/secrets/secrets.py registers such values in libvirt, virt/secrets/keyring.py keeps them.
-"""
+"""A CEPHX or other key as a value: read off the wire, validated, and shown nowhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """CEPHX and other keys as libvirt secrets: ephemeral, private, and only ever our own.
 
-rpc/host.py calls it for Host.registerSecrets and Host.unregisterSecrets. libvirt forgets them when
-libvirtd ends, so that they are registered anew from the keyring before the next VM needs them.
+libvirt forgets them when libvirtd ends, so that they are registered anew from the keyring before
+the next VM needs them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a disk to Ceph: which account it uses, with which key, and how its faults are told.
 
-preflight.py, resize.py and disk_checks.py ask Ceph about disks with it, clusters.py watches
-clusters.
+Keys are those that this daemon was given.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Claims of images by hosts that are about to open them, so that of two hosts one gets it.
 
-preflight.py makes them. Two hosts that look whether anybody uses an image both see nobody, and both
-start QEMU; so each first takes an advisory lock of ours on the image's header object, looks then,
-and keeps the lock until QEMU is seen by others (https://docs.ceph.com, cls_lock). It is not
-librbd's exclusive lock, which two QEMUs would hand each other back and forth. The lock of a host
-that died lapses by itself.
+Two hosts that look whether anybody uses an image both see nobody, and both start QEMU; so each
+first takes an advisory lock of ours on the image's header object, looks then, and keeps the lock
+until QEMU is seen by others (https://docs.ceph.com, cls_lock). It is not librbd's exclusive lock,
+which two QEMUs would hand each other back and forth. The lock of a host that died lapses by itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is checked before QEMU is handed Ceph disks, all of them at once and within a deadline.
 
-registry.py asks before a VM starts, disks.py before a disk is plugged. QEMU finds the same faults,
-but late, in its own words, and in the case of monitors that are silent only after minutes in which
-the VM hangs. That another host uses an image it does not find at all.
+QEMU finds the same faults, but late, in its own words, and in the case of monitors that are silent
+only after minutes in which the VM hangs. That another host uses an image it does not find at all.
 """
 
 from __future__ import annotations

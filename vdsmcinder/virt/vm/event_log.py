@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's story in the log: what it is, what becomes of it and of its devices, and for how long.
 
-vm.py and registry.py log these sentences. Whoever reads `journalctl VM_ID=...` at night gets them
-between the lines of the verbs that were called.
+Whoever reads `journalctl VM_ID=...` at night gets these sentences between the lines of the verbs
+that were called.
 """
 
 from __future__ import annotations

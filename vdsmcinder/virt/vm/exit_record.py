@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a VM ended, kept in its domain's metadata: libvirt forgets who wanted it and why.
 
-registry.py records it when a VM goes Down, and reads it back when it finds the domain again.
+It is recorded when a VM goes Down, and read back when its domain is found again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether a VM's guest is frozen, and until when.
 
-Each VM in virt/vm/vm.py has a Freezing, which virt/vm/guest_agent.py alone changes.
+virt/vm/guest_agent.py alone changes it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Freezing and thawing a guest's file systems through QEMU's guest agent.
 
-rpc/vm.py calls freeze(), thaw() and prepare_snapshot(); registry.py calls recover(). A guest that
-is frozen for a snapshot is thawed when its time is up, also if the daemon was restarted meanwhile:
-the time stands in the domain's metadata. https://wiki.qemu.org/Features/GuestAgent
+A guest that is frozen for a snapshot is thawed when its time is up, also if the daemon was
+restarted meanwhile: the time stands in the domain's metadata.
+https://wiki.qemu.org/Features/GuestAgent
 """
 
 from __future__ import annotations

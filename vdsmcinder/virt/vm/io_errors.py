@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of I/O errors that made QEMU pause a VM: which disks, and what kind of error.
 
-Each VM in virt/vm/vm.py has one; virt/vm/io_resume.py continues the VM when its storage is back.
+It is empty again when the VM goes on.
 """
 
 from __future__ import annotations

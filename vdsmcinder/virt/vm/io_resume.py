@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Continuing a VM that QEMU paused because a disk failed, once the disk's storage is back.
 
-registry.py spawns continue_when_back() for each such VM, and wakes it when a cluster is said to be
-back. An operator who paused the VM as well (power.py) has to continue it.
+It looks again when a cluster is said to be back. An operator who paused the VM as well has to
+continue it.
 """
 
 from __future__ import annotations

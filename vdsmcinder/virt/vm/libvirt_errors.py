@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt's and QEMU's words for a failure mean for an operator.
 
-vm.py and disks.py call explain() with the error they caught and the disks that were at stake.
 QEMU passes librbd's errno on as its text (qemu: block/rbd.c); the table below reads it back. Its
-patterns are what libvirt 9, QEMU 7.2 and librbd 16 say; tests/functional/test_ceph_faults.py asks.
+patterns are what libvirt 9, QEMU 7.2 and librbd 16 say; functional tests ask them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt's events and states mean for a VM, as tables.
 
-vm.py and registry.py turn the numbers that libvirt gives into a Change here.
-Follows https://libvirt.org/html/libvirt-libvirt-domain.html (virDomainEventType, virDomainState).
+The numbers that libvirt gives become a Change. Follows
+https://libvirt.org/html/libvirt-libvirt-domain.html (virDomainEventType, virDomainState).
 """
 
 from __future__ import annotations

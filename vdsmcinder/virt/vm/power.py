@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Starting, ending, resetting and pausing a VM.
 
-registry.py calls start() and destroy(), rpc/vm.py the rest; what comes of a command that goes on
-after it returned is told by the VM's status.
+What comes of a command that goes on after it returned is told by the VM's status.
 """
 
 from __future__ import annotations

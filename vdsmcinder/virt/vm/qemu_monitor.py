@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Calls to one VM's QEMU process: few at once, and none to one that has stopped to answer.
 
-vm.py has one for each VM; sampler.py tells it what it finds out on its own.
+Whether it has stopped is told by calls that overran, and by the statistics that it does not answer.
 """
 
 from __future__ import annotations

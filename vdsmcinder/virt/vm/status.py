@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The life of a VM as a table: every status, every legal step from it, and what causes the step.
 
-vm.py is its only user: libvirt's lifecycle events and our own commands become a Cause, and the
-table says what the VM's status is then.
+libvirt's lifecycle events and our own commands become a Cause; the table says what the VM's status
+is then.
 """
 
 from __future__ import annotations
