@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every option of the daemon, with its default and what it is for.
 
-daemon.py loads one YAML file into these classes; `vdsm-cinderd --show-config` prints them back as
-a documented file.
+One YAML file is loaded into these classes, and `vdsm-cinderd --show-config` prints them back as a
+documented file. ConfigError names the option and what is expected.
 """
 
 from __future__ import annotations

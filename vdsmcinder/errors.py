@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The errors that a caller can receive, one class for each code that engines switch on.
 
-Raised wherever a fault is known, turned into a JSON-RPC error object by rpc/dispatch.py alone.
+Each message is one sentence with the object, the cause and the remedy; data has what a program may
+want of it.
 """
 
 from __future__ import annotations

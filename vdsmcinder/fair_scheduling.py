@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The event loop's time, shared out in turns: who has much to do does not keep others waiting.
 
-transport/stomp_server.py asks for turns for connections that have sent more than one go can answer,
-rpc/dispatch.py for long batches, virt/fleet/sampler.py for samples of many VMs.
+For connections that have sent more than one go can answer, for long batches, for samples of many
+VMs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading structured parameters off the wire: each field is converted once, here, or refused.
 
-virt/ and ceph/ read device descriptions and connection infos with it; every refusal names the
-field, the value and what was expected.
+Every refusal names the field, the value and what was expected.
 """
 
 from __future__ import annotations

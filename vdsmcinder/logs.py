@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where log lines go and what each of them carries: the VM, and the request that caused it.
 
-daemon.py calls setup() once; rpc/ and virt/ set the context variables that lines are marked with.
 In the journal these are the fields VM_ID, FLOW_ID, VERB and CLIENT; a line that tells how a verb
 ended has DURATION_MS and, if it failed, ERROR_CODE too.
 """

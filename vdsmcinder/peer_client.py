@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemons of other hosts, called over STOMP and TLS with this host's own certificate.
 
-daemon.py gives connect() to virt/migration/migrations.py, for VMs that leave this host.
+For VMs that leave this host. PeerUnreachable says what is wrong with a host that is none.
 """
 
 from __future__ import annotations
