@@ -140,7 +140,6 @@ def test_every_part_of_the_daemon_has_its_place() -> None:
     assert parts == FOR_ALL | set(KNOWS) | {"daemon"}
 
 
-@pytest.mark.xfail(strict=True, reason="outgoing migration is one object cut into five files")
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert circles(files()) == []
 

@@ -22,8 +22,9 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.migration import destination_checks, migration_job
-from vdsmcinder.virt.migration.context import Travel
+from vdsmcinder.virt.migration import destination_checks
+from vdsmcinder.virt.migration.common import migration_job
+from vdsmcinder.virt.migration.common.context import Travel
 from vdsmcinder.virt.migration.incoming import Incoming
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import lifecycle

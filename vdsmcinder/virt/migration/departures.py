@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VMs that leave this host: begun, queued, told of, cancelled, found again.
-
-rpc/vm.py calls it for VM.migrate and what belongs to it; virt/migration/migrations.py builds it.
-"""
+"""The VMs that leave this host: begun, queued, told of, cancelled, found again."""
 
 from __future__ import annotations
 
@@ -17,24 +14,19 @@ from vdsmcinder.errors import (
     MigrationFailed,
     NoMigration,
     TooManyMigrations,
-    Unexpected,
     UnsupportedOperation,
-    VdsmCinderError,
 )
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.migration.context import Direction, Travel
-from vdsmcinder.virt.migration.outgoing import Outgoing
+from vdsmcinder.virt.migration.common.context import Direction, Travel
+from vdsmcinder.virt.migration.outgoing.shell import Outgoing
 from vdsmcinder.virt.vm import lifecycle, migration
-from vdsmcinder.virt.vm.migration import Handover, Phase, Progress
+from vdsmcinder.virt.vm.migration import Handover, Progress
 from vdsmcinder.virt.vm.migration_request import ADDRESS, MigrationRequest
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.status import Status
 from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
-
-# Between two tries with a host that takes in others now.
-BUSY_RETRY_S = 1.0
 
 
 class Departures:
@@ -63,14 +55,13 @@ class Departures:
         # An agent that is asked to freeze the guest may have done so and not have answered yet.
         async with vm.lock, vm.freezing.lock:
             going = await self._begin(vm, request)
-        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((going, request))
         self._admit()
-        if not going.turn.is_set():
+        if going not in self._running:
             log.info("%s waits for its turn to migrate to %s", vm.name, request.peer)
-            _tell(accepted)
-        self._travel.spawn(self._leave(going, request, accepted))
-        await asyncio.shield(accepted)
+            going.waits()
+        self._travel.tasks.spawn(self._leave(going), f"{vm.name} leaves")
+        await asyncio.shield(going.answer)
 
     async def _begin(self, vm: VM, request: MigrationRequest) -> Outgoing:
         vm.require_running("migrated")
@@ -88,7 +79,7 @@ class Departures:
         mark = MigrationMark(
             str(uuid.uuid4()), source, str(request.peer), handover.value, request.data_host
         )
-        going = Outgoing(vm, mark, request.peer, self._travel)
+        going = Outgoing(vm, mark, request.peer, self._travel, request)
         vm.migration = going
         known = self._registry.find
         self._last = {i: last for i, last in self._last.items() if known(i) is last.vm}
@@ -106,78 +97,22 @@ class Departures:
                 raise MigrationFailed(f"libvirt does not tell the host's UUID: {e}") from e
         return self._host_uuid
 
-    async def _leave(
-        self, going: Outgoing, request: MigrationRequest, accepted: asyncio.Future[None]
-    ) -> None:
-        """All of one VM's way; accepted: told when the other host has answered, or it waits."""
+    async def _leave(self, going: Outgoing) -> None:
+        """All of one VM's way."""
         try:
-            encrypted = await self._taken(going, request, accepted)
-            if encrypted is not None:
-                _tell(accepted)
-                await going.copy(request, encrypted=encrypted)
+            await going.run()
         finally:
-            await self._ended(going)
-
-    async def _taken(
-        self, going: Outgoing, request: MigrationRequest, accepted: asyncio.Future[None]
-    ) -> bool | None:
-        """Whether its data is to be encrypted; None if it stays."""
-        preparing = asyncio.create_task(self._prepare(going, request, accepted))
-        halted = asyncio.create_task(going.halted.wait())
-        await asyncio.wait({preparing, halted}, return_when=asyncio.FIRST_COMPLETED)
-        halted.cancel()
-        if going.halted.is_set():
-            preparing.cancel()
-        try:
-            encrypted = await preparing
-            if not going.halted.is_set():
-                return encrypted
-            error: VdsmCinderError = going.explain(None)
-        except asyncio.CancelledError:
-            error = going.explain(None)
-        except VdsmCinderError as e:
-            error = e
-        except Exception as e:
-            # Such as what no daemon answers: the VM must not be left between two hosts for it.
-            log.exception("%s could not be offered to %s", going.vm.name, going.address)
-            error = Unexpected(f"VM {going.vm.id} stays, for an error of this daemon's: {e!r}")
-        await going.called_off(error)
-        _tell(accepted, error)
-        return None
-
-    async def _prepare(
-        self, going: Outgoing, request: MigrationRequest, accepted: asyncio.Future[None]
-    ) -> bool:
-        await going.turn.wait()
-        told = False
-        while True:
-            try:
-                return await going.prepare(request)
-            except TooManyMigrations as e:
-                if not told:
-                    log.info("%s waits: %s", going.vm.name, e.message)
-                    _tell(accepted)
-                    told = True
-            going.phase = Phase.WAITING
-            await asyncio.sleep(BUSY_RETRY_S)
-
-    async def _ended(self, going: Outgoing) -> None:
-        if going.failure is None:
-            await going.hang_up()
-        self._running.discard(going)
-        self._queue = deque(place for place in self._queue if place[0] is not going)
-        outcome = "ok" if going.failure is None else "failed"
-        if going.cancelled and going.failure is not None:
-            outcome = "cancelled"
-        self._travel.counts.over[Direction.OUT, outcome] += 1
-        self._admit()
+            self._running.discard(going)
+            self._queue = deque(place for place in self._queue if place[0] is not going)
+            self._travel.counts.over[Direction.OUT, going.outcome] += 1
+            self._admit()
 
     def _admit(self) -> None:
         """Let those go whose turn it is."""
         while self._queue and len(self._running) < self._queue[0][1].outgoing_limit:
             going, _ = self._queue.popleft()
             self._running.add(going)
-            going.turn.set()
+            going.its_turn()
 
     async def cancel(self, vm_id: str) -> None:
         """End a VM's migration; returns when it is known to stay.
@@ -221,13 +156,8 @@ class Departures:
         vm.migration = going
         self._last[vm.id] = going
         self._running.add(going)
-        self._travel.spawn(self._taken_up(going))
-
-    async def _taken_up(self, going: Outgoing) -> None:
-        try:
-            await going.adopt()
-        finally:
-            await self._ended(going)
+        going.found()
+        self._travel.tasks.spawn(self._leave(going), f"{vm.name} leaves")
 
     def _going(self, vm_id: str) -> Outgoing:
         vm = self._registry.get(vm_id)
@@ -247,12 +177,3 @@ def _refuse_immobile(vm: VM) -> None:
         raise UnsupportedOperation(
             f"VM {vm.id} is frozen for a snapshot; call VM.thaw before VM.migrate"
         )
-
-
-def _tell(accepted: asyncio.Future[None], error: VdsmCinderError | None = None) -> None:
-    if accepted.done():
-        return
-    if error is None:
-        accepted.set_result(None)
-    else:
-        accepted.set_exception(error)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether this host can run a VM that another host offers: asked before anything moves.
-
-virt/migration/migrations.py calls check() for VM.migrationCreate.
-"""
+"""Whether this host can run a VM that another host offers: asked before anything moves."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, VMExists
 from vdsmcinder.virt.domain import metadata
-from vdsmcinder.virt.migration import migration_job
-from vdsmcinder.virt.migration.context import Direction, Travel
-from vdsmcinder.virt.migration.migration_job import Situation
+from vdsmcinder.virt.migration.common import migration_job
+from vdsmcinder.virt.migration.common.context import Direction, Travel
+from vdsmcinder.virt.migration.common.migration_job import Situation
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.migration import Handover, Progress
@@ -323,7 +323,7 @@ class Incoming:
         self.vm.apply(self.vm.wanted_exit or lifecycle.DID_NOT_ARRIVE)
         if self.came:
             self._on_end(self.vm.id)
-            self._travel.spawn(self._undefine())
+            self._travel.tasks.spawn(self._undefine(), f"{self.vm.name} is undefined")
 
     def _is_over(self, outcome: str) -> bool:
         """Have it over; False if it was."""

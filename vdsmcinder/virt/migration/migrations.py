@@ -6,15 +6,13 @@ daemon.py builds it; rpc/vm.py calls its departures and arrivals.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Coroutine
-from typing import Any, Callable
+from typing import Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.migration.arrivals import Arrivals
-from vdsmcinder.virt.migration.context import Counts, Travel
+from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.departures import Departures
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
@@ -22,8 +20,6 @@ from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Dial, Progress
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
-
-log = logging.getLogger(__name__)
 
 
 class Migrations:
@@ -46,7 +42,7 @@ class Migrations:
         self.counts = Counts()
         self._tasks = tasks
         travel = Travel(
-            connection, secrets, options, dial, host_name, on_progress, self._spawn, self.counts
+            connection, secrets, options, dial, host_name, on_progress, tasks, self.counts
         )
         self.departures = Departures(registry, travel)
         self.arrivals = Arrivals(registry, travel, preflight, available_mib)
@@ -73,6 +69,3 @@ class Migrations:
             vm.found(xml, lifecycle.ARRIVES)
             self.arrivals.found(vm, mark)
         return True
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.spawn(work)

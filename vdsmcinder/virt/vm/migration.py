@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What both sides of a migration share: who may run the VM when, and what they say to each other.
 
-virt/migration/outgoing.py is the source's side, virt/migration/incoming.py the destination's;
-virt/migration/migrations.py keeps them. The rule: the source decides, and the destination obeys. At
-any moment the VM belongs to the source, until its QEMU process there can run no more and the
-destination has a whole copy.
+virt/migration/outgoing/machine.py is the source's side, a table. The rule: the source decides, and
+the destination obeys. At any moment the VM belongs to the source, until its QEMU process there can
+run no more and the destination has a whole copy.
 
 - The source offers the VM (Peer.offer); the destination checks that it can run it and waits.
 - Both domains carry a mark in their metadata: a restarted daemon knows its part by it.
@@ -18,8 +17,8 @@ destination has a whole copy.
 
 With Handover.LIBVIRT, which post-copy needs, the destination's libvirt lets the copy run by itself.
 Then a DROP is refused by a destination that runs the VM, and the source gives its own up. It does
-not in post-copy, while the copy needs what is left on the source (virt/migration/post_copy.py).
-After RUN no more of that comes: then the destination ends a copy that runs and is not whole.
+not in post-copy, while the copy needs what is left on the source. After RUN no more of that comes:
+then the destination ends a copy that runs and is not whole.
 """
 
 from __future__ import annotations
@@ -142,7 +141,10 @@ class Migration(Protocol):
     """A VM's migration, as virt/vm/vm.py has one: what libvirt tells goes to it while it lasts."""
 
     id: str
-    progress: Progress
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
 
     @property
     def words(self) -> str:

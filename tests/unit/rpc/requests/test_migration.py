@@ -11,7 +11,7 @@ import pytest
 from vdsmcinder.config import Migration
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedOperation
 from vdsmcinder.rpc.requests.migration import read_migration
-from vdsmcinder.virt.migration import migration_job
+from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.vm.migration import Handover
 from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
 

@@ -15,7 +15,7 @@ import pytest
 from vdsmcinder.client import arguments
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.virt.migration import incoming
-from vdsmcinder.virt.migration.context import Counts
+from vdsmcinder.virt.migration.common.context import Counts
 from vdsmcinder.virt.migration.incoming import Incoming
 from vdsmcinder.virt.vm.migration import Handover
 
@@ -29,7 +29,9 @@ ENDED = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_FAIL
 def coming() -> Incoming:
     vm: Any = Mock(id=VM, wanted_exit=None)
     vm.name = "web"
-    travel: Any = SimpleNamespace(counts=Counts(), spawn=lambda work: work.close())
+    travel: Any = SimpleNamespace(
+        counts=Counts(), tasks=Mock(spawn=lambda work, name: work.close())
+    )
     return Incoming(vm, MIGRATION, Handover.CONFIRMED, "host1", travel, lambda vm_id: None)
 
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why a VM that was to migrate stays, as its engine is told."""
+"""The shell of an outgoing migration: what goes on while it is under way, and what is left."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,97 +13,195 @@ import libvirt
 import pytest
 
 from tests.refusals import libvirt_error
+from vdsmcinder.config import Migration as MigrationOptions
+from vdsmcinder.errors import MigrationFailed
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.metadata import MigrationMark
-from vdsmcinder.virt.migration import migration_job, outgoing
-from vdsmcinder.virt.migration.outgoing import Outgoing
+from vdsmcinder.virt.migration.common import migration_job
+from vdsmcinder.virt.migration.common.context import Counts, Travel
+from vdsmcinder.virt.migration.common.migration_job import Situation
+from vdsmcinder.virt.migration.outgoing import shell
+from vdsmcinder.virt.migration.outgoing.shell import Outgoing
+from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.convergence import Schedule
 from vdsmcinder.virt.vm.io_errors import IoTrouble
-from vdsmcinder.virt.vm.migration import Phase, Progress
-from vdsmcinder.virt.vm.migration_request import Address
-from vdsmcinder.virt.vm.status import PauseCode
+from vdsmcinder.virt.vm.migration import Acceptance, Progress
+from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
 
-STOPPED = libvirt.VIR_DOMAIN_EVENT_STOPPED
-SHUT_DOWN = libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
-MIGRATED = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+ADDRESS = Address("host2", 54321)
+RUNS = Situation(libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, busy=False)
+REQUEST = MigrationRequest(
+    peer=ADDRESS,
+    data_host="host2",
+    console_address=None,
+    auto_converge=False,
+    compressed=False,
+    abort_on_error=True,
+    encrypted=False,
+    connections=0,
+    max_bandwidth_mib_s=0,
+    schedule=Schedule(()),
+    outgoing_limit=2,
+    incoming_limit=None,
+)
+
+
+class Libvirt:
+    """A domain that is copied until somebody ends that.
+
+    figures: how many times they were asked for, as a condition to wait on.
+    """
+
+    call_timeout_s = 5.0
+    open_another = None
+
+    def __init__(self) -> None:
+        self.aborted = asyncio.Event()
+        self.looks = 0
+        self.looked = asyncio.Condition()
+
+    async def call(self, func: Any, *_: Any, timeout_s: float | None = None) -> None:
+        assert func is migration_job.migrate
+        await self.aborted.wait()
+        raise libvirt_error("the job was cancelled")
+
+    async def on_domain(self, _uuid: str, func: Any, *args: Any) -> Any:
+        if func is migration_job.situation:
+            return RUNS
+        if func is migration_job.progress:
+            async with self.looked:
+                self.looks += 1
+                self.looked.notify_all()
+            return Progress(transferred=1, remaining=100)
+        if func is libvirt.virDomain.abortJob:
+            self.aborted.set()
+            return None
+        return lifecycle.RUNNING, "<domain/>"
+
+    async def looked_again(self, times: int) -> None:
+        until = self.looks + times
+        async with self.looked:
+            await asyncio.wait_for(self.looked.wait_for(lambda: self.looks >= until), 10)
+
+
+class Peer:
+    """The daemon of the other host, which takes whatever comes."""
+
+    address = "192.0.2.2"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def offer(self, _offer: object) -> Acceptance:
+        return Acceptance(encryption=False)
+
+    async def conclude(self, _vm_id: str, _migration_id: str, verdict: Any) -> None:
+        self.said.append(verdict.value)
+
+    async def close(self) -> None:
+        self.said.append("bye")
 
 
 @pytest.fixture
-async def going() -> Any:
-    vm: Any = SimpleNamespace(
-        id="web", name="web", io=IoTrouble(held=False), domain=SimpleNamespace(drives=())
-    )
-    travel: Any = SimpleNamespace()
-    going = Outgoing(vm, MigrationMark("", "", "", "confirmed"), Address("host2", 54321), travel)
-    going.phase = Phase.COPYING
-    return going
+async def host() -> Libvirt:
+    return Libvirt()
 
 
-def why(going: Outgoing, failure: BaseException | None = None) -> str:
-    message = going.explain(failure).message
-    head, reason = message.split(": ", maxsplit=1)
-    assert head == "VM web was not migrated to host host2:54321"
-    return reason
+@pytest.fixture
+def web(host: Libvirt) -> Any:
+    """A VM that may be migrated, of whose QEMU process nothing is known."""
 
+    async def command(func: Any, *args: Any, doing: str, failure: Any) -> Any:
+        if func is migration_job.set_speed:
+            raise MigrationFailed("QEMU refused")
+        return await host.on_domain("web", func, *args)
 
-async def test_nothing_is_known(going: Outgoing) -> None:
-    assert "libvirt ended the migration and does not tell why" in why(going)
-
-
-async def test_what_libvirt_says(going: Outgoing) -> None:
-    failure = libvirt_error("the job failed")
-    assert "libvirt says: the job failed; that host's logs tell more" in why(going, failure)
-
-
-async def test_it_ended_meanwhile(going: Outgoing) -> None:
-    going.lifecycle(STOPPED, SHUT_DOWN)
-    assert going.halted.is_set()
-    assert "it ended meanwhile: The guest shut itself down" in why(
-        going, libvirt_error("domain is not running")
+    return SimpleNamespace(
+        id="web",
+        name="web",
+        pid=0,
+        xml="<domain/>",
+        io=IoTrouble(held=False),
+        domain=SimpleNamespace(drives=(), secret_uuids=frozenset()),
+        running_since_s=0,
+        wanted_exit=None,
+        services=SimpleNamespace(connection=host),
+        call=lambda func, *args: host.on_domain("web", func, *args),
+        command=command,
+        commanded=nullcontext,
+        take_xml=lambda xml: None,
+        apply=lambda change: None,
+        happened=lambda change: None,
     )
 
 
-async def test_that_it_has_been_copied_is_no_end_of_its_own(going: Outgoing) -> None:
-    going.lifecycle(STOPPED, MIGRATED)
-    assert "does not tell why" in why(going)
+@asynccontextmanager
+async def leaving(web: Any, host: Any, **options: Any) -> AsyncIterator[tuple[Outgoing, Peer]]:
+    """The VM, that leaves; all that is spawned for it is awaited in the end."""
+    peer, tasks = Peer(), Tasks("migrations")
+
+    async def dial(_address: Address) -> Peer:
+        return peer
+
+    travel = Travel(
+        host,
+        SimpleNamespace(specs=list),  # type: ignore[arg-type]
+        MigrationOptions(**options),
+        dial,
+        "host1",
+        lambda vm, progress: None,
+        tasks,
+        Counts(),
+    )
+    going = Outgoing(web, MigrationMark("1", "", "", "confirmed"), ADDRESS, travel, REQUEST)
+    web.migration = going
+    tasks.spawn(going.run(), "leaves")
+    going.its_turn()
+    try:
+        yield going, peer
+    finally:
+        if web.migration is None:
+            await tasks.finish(10)
+        await tasks.close()
 
 
-async def test_its_storage_failed(going: Outgoing) -> None:
-    going.vm.io.met("vdb", PauseCode.EIO)
-    going.vm.io.met("vda", PauseCode.EIO)
-    told = why(going, libvirt_error("Read section footer failed: -5"))
-    assert "QEMU paused it for an I/O error (EIO) on vda, vdb; migrate it again when" in told
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "LOOK_S", 0.001)
 
 
-async def looks(going: Any, remaining: Iterator[int], count: int) -> bool:
-    """Whether it was ended within so many looks at libvirt's figures, which tell this remains."""
-    ended, looked = asyncio.Event(), itertools.count()
-
-    async def call(func: Any, *_: Any) -> Any:
-        if func is migration_job.progress:
-            if next(looked) == count:
-                await asyncio.Event().wait()
-            return Progress(remaining=next(remaining), transferred=1)
-        assert func is libvirt.virDomain.abortJob
-        ended.set()
-        return None
-
-    going.vm.call = call
-    watching = asyncio.create_task(going._watch())
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(ended.wait(), 2)
-    watching.cancel()
-    return ended.is_set()
-
-
-@pytest.mark.parametrize(
-    ("remaining", "ends"),
-    [(itertools.cycle((900, 500, 100)), True), (itertools.count(10**6, -1), False)],
-    ids=["each pass leaves as much as the one before", "it comes nearer slowly"],
-)
-async def test_one_that_does_not_come_nearer_is_ended(
-    going: Any, monkeypatch: pytest.MonkeyPatch, remaining: Iterator[int], ends: bool
+async def test_it_is_watched_when_a_bandwidth_limit_cannot_be_set(
+    web: Any, host: Libvirt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outgoing, "LOOK_S", 0.001)
-    options = SimpleNamespace(stall_timeout_s=0.2, progress_interval_s=100)
-    going.travel = SimpleNamespace(options=options, on_progress=lambda *_: None)
-    assert await looks(going, remaining, 400) is ends
-    assert ("it had not come nearer for 0.2 s" in why(going)) is ends
+    async with leaving(web, host, stall_timeout_s=0.2) as (going, _):
+        await going.answer
+        await going.limit_bandwidth(8)
+        await host.looked_again(5)
+        assert "its bandwidth could not be limited (QEMU refused)" in caplog.text
+        # Its figures never become less.
+        await asyncio.wait_for(host.aborted.wait(), 10)
+
+
+async def test_it_is_cancelled_and_the_other_host_is_told(web: Any, host: Libvirt) -> None:
+    async with leaving(web, host) as (going, peer):
+        await going.answer
+        await going.cancel()
+        assert going.outcome == "cancelled"
+        assert web.migration is None
+    assert peer.said == ["drop", "bye"]
+
+
+@pytest.mark.parametrize("wait", ["not yet answered", "while it is copied"])
+async def test_nothing_is_left_running_of_one_that_is_given_up(
+    web: Any, host: Libvirt, wait: str
+) -> None:
+    """As the daemon does with all of them when it ends."""
+    before = asyncio.all_tasks()
+    async with leaving(web, host) as (going, peer):
+        if wait == "while it is copied":
+            await going.answer
+            await host.looked_again(1)
+            assert len(asyncio.all_tasks() - before) > 2
+    assert asyncio.all_tasks() == before
+    assert peer.said == ([] if wait == "not yet answered" else ["bye"])
+    assert web.migration is going

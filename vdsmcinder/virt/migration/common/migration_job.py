@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's part of a migration on the source: the call that copies, and what is asked and set.
 
-virt/migration/outgoing.py and virt/migration/handover.py have these functions run in the
-connection's thread pool. https://libvirt.org/migration.html
+https://libvirt.org/migration.html
 """
 
 from __future__ import annotations

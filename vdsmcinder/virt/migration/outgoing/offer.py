@@ -1,41 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Offering a VM to another host: nothing moves before that host says that it can run it.
-
-virt/migration/outgoing.py calls offer() when it is the VM's turn.
-"""
+"""Offering a VM to another host: nothing moves before that host says that it can run it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from vdsmcinder.errors import MigrationFailed, VdsmCinderError
-from vdsmcinder.virt.migration import migration_job
-from vdsmcinder.virt.migration.context import Travel
+from vdsmcinder.virt.domain.metadata import MigrationMark
+from vdsmcinder.virt.migration.common import migration_job
+from vdsmcinder.virt.migration.common.context import Travel
 from vdsmcinder.virt.secrets.secret import SecretSpec
-from vdsmcinder.virt.vm.migration import Acceptance, Offer, Peer, PeerRefused, error_of
+from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Peer, PeerRefused, error_of
 from vdsmcinder.virt.vm.migration_request import MigrationRequest
 from vdsmcinder.virt.vm.vm import VM
-
-if TYPE_CHECKING:
-    from vdsmcinder.virt.migration.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 
 
-async def offer(going: Outgoing, request: MigrationRequest, peer: Peer) -> bool:
+async def offer(
+    vm: VM, mark: MigrationMark, request: MigrationRequest, peer: Peer, travel: Travel
+) -> bool:
     """Have the host accept the VM; returns whether its data is to be encrypted.
 
     Raises TooManyMigrations (82) from a host that takes in others now, PeerUnreachable (10), the
     errors with which it refuses, and MigrationFailed (12).
     """
-    vm, travel = going.vm, going.travel
     offered = Offer(
         vm.id,
-        going.id,
-        going.handover,
+        mark.id,
+        Handover(mark.handover),
         vm.xml,
         travel.host_name,
         limit=request.incoming_limit,

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What migrations work with, and what they count.
-
-virt/migration/migrations.py makes one Travel for all of them; metrics.py reads the counts.
-"""
+"""What migrations work with, and what they count."""
 
 from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm.migration import Dial, Progress
 from vdsmcinder.virt.vm.vm import VM
@@ -40,7 +37,7 @@ class Counts:
 class Travel:
     """host_name: this host, for the other's log. on_progress: called while a VM leaves.
 
-    spawn: has work done that is not a VM's own.
+    tasks: owns all that is under way for VMs that come or go.
     """
 
     connection: Connection
@@ -49,5 +46,5 @@ class Travel:
     dial: Dial
     host_name: str
     on_progress: Callable[[VM, Progress], None]
-    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    tasks: Tasks
     counts: Counts

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long to wait before something is tried again."""
+
+from __future__ import annotations
+
+FIRST_RETRY_S = 0.2
+MOST_RETRY_S = 5.0
+
+
+class Backoff:
+    """Pauses between tries: each twice as long as the one before, up to MOST_RETRY_S."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_RETRY_S
+
+    def restart(self) -> None:
+        """Begin with FIRST_RETRY_S again."""
+        self._next_s = FIRST_RETRY_S
+
+    def pause_s(self) -> float:
+        """How long to wait now, in seconds."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, MOST_RETRY_S)
+        return pause_s
