@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lxml import etree
 
@@ -131,6 +131,24 @@ class Domain:
             io_tune_policy=iotune_policy.read(root),
             metadata=VmMetadata.of_domain(root),
         )
+
+
+@dataclass(frozen=True)
+class Document:
+    """A domain document that may be shown, and what it says."""
+
+    xml: str = field(repr=False)
+    domain: Domain
+
+    @classmethod
+    def read(cls, xml: str) -> Document:
+        """Read a document of libvirt's own, which has no passwords. Raises as Domain.from_xml."""
+        return cls(xml, Domain.from_xml(xml))
+
+    @classmethod
+    def censored(cls, xml: str) -> Document:
+        """Read a document of an engine's or of another host's. Raises as Domain.from_xml."""
+        return cls.read(without_passwords(xml))
 
 
 def is_ours(xml: str) -> bool:

@@ -12,7 +12,8 @@ import asyncio
 import libvirt
 
 from vdsmcinder.errors import UnsupportedOperation
-from vdsmcinder.virt.vm.vm import VM
+from vdsmcinder.virt.domain.domain import Document
+from vdsmcinder.virt.vm.vm import VM, described
 
 
 class StillPlugged(Exception):
@@ -21,7 +22,7 @@ class StillPlugged(Exception):
 
 async def plug(vm: VM, xml: str) -> None:
     """Give the VM the device that the element describes. Raises libvirt.libvirtError."""
-    vm.take_xml(await vm.call(_attach, xml))
+    vm.take(await vm.call(_attach, xml))
 
 
 async def change(vm: VM, xml: str, flags: int = 0) -> None:
@@ -29,7 +30,7 @@ async def change(vm: VM, xml: str, flags: int = 0) -> None:
 
     flags: VIR_DOMAIN_DEVICE_MODIFY_...; Raises libvirt.libvirtError.
     """
-    vm.take_xml(await vm.call(_update, xml, flags | libvirt.VIR_DOMAIN_AFFECT_LIVE))
+    vm.take(await vm.call(_update, xml, flags | libvirt.VIR_DOMAIN_AFFECT_LIVE))
 
 
 async def unplug(vm: VM, alias: str) -> None:
@@ -64,16 +65,14 @@ async def _request(vm: VM, alias: str) -> None:
 # What follows runs in the connection's thread pool.
 
 
-def _attach(domain: libvirt.virDomain, xml: str) -> str:
+def _attach(domain: libvirt.virDomain, xml: str) -> Document:
     domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    text: str = domain.XMLDesc()
-    return text
+    return described(domain)
 
 
-def _update(domain: libvirt.virDomain, xml: str, flags: int) -> str:
+def _update(domain: libvirt.virDomain, xml: str, flags: int) -> Document:
     domain.updateDeviceFlags(xml, flags)
-    text: str = domain.XMLDesc()
-    return text
+    return described(domain)
 
 
 def _detach(domain: libvirt.virDomain, alias: str) -> None:

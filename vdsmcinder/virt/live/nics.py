@@ -13,7 +13,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMIsDown,
 )
-from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
+from vdsmcinder.hypervisor.xmldoc import aside, child_attribute, parse
 from vdsmcinder.virt.disk.disk_params import USER_ALIAS
 from vdsmcinder.virt.live import device_ops
 from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
@@ -29,7 +29,7 @@ async def plug(vm: VM, interface: etree._Element) -> None:
     """
     async with vm.lock:
         vm.require_running("given a NIC")
-        _refuse_twice(vm, interface)
+        await _refuse_twice(vm, interface)
         try:
             await device_ops.plug(vm, _text(interface))
         except libvirt.libvirtError as e:
@@ -46,7 +46,7 @@ async def unplug(vm: VM, query: NicQuery) -> None:
     """
     async with vm.lock:
         vm.require_running("unplugged from")
-        interface = _plugged(vm, query, HotunplugNicFailed)
+        interface = await _plugged(vm, query, HotunplugNicFailed)
         name = _name(interface)
         try:
             await device_ops.unplug(vm, child_attribute(interface, "alias", "name") or "")
@@ -70,7 +70,7 @@ async def update(vm: VM, change: NicChange) -> None:
     """
     async with vm.lock:
         vm.require_running("changed")
-        interface = _plugged(vm, change.query, UpdateDeviceFailed)
+        interface = await _plugged(vm, change.query, UpdateDeviceFailed)
         name = _name(interface)
         change.apply(interface)
         try:
@@ -81,14 +81,14 @@ async def update(vm: VM, change: NicChange) -> None:
             raise libvirt_errors.explain(e, action, UpdateDeviceFailed) from e
 
 
-def _refuse_twice(vm: VM, interface: etree._Element) -> None:
+async def _refuse_twice(vm: VM, interface: etree._Element) -> None:
     # libvirt gives several NICs one alias of its own, but not one of an engine's.
     alias = child_attribute(interface, "alias", "name") or ""
     query = NicQuery(
         alias=alias if alias.startswith(USER_ALIAS) else None,
         mac=child_attribute(interface, "mac", "address"),
     )
-    plugged = query.find(_interfaces(vm))
+    plugged = query.find(await _interfaces(vm))
     if plugged is not None:
         raise HotplugNicFailed(
             f"NIC {query} is plugged into VM {vm.id} already, as {_name(plugged)}; nothing was "
@@ -97,9 +97,9 @@ def _refuse_twice(vm: VM, interface: etree._Element) -> None:
         )
 
 
-def _plugged(vm: VM, query: NicQuery, failure: type[VdsmCinderError]) -> etree._Element:
+async def _plugged(vm: VM, query: NicQuery, failure: type[VdsmCinderError]) -> etree._Element:
     """The <interface> of the VM's document that the request means."""
-    interfaces = _interfaces(vm)
+    interfaces = await _interfaces(vm)
     found = query.find(interfaces)
     if found is None:
         known = ", ".join(map(_name, interfaces)) or "none"
@@ -109,8 +109,8 @@ def _plugged(vm: VM, query: NicQuery, failure: type[VdsmCinderError]) -> etree._
     return found
 
 
-def _interfaces(vm: VM) -> list[etree._Element]:
-    return parse(vm.xml, "domain xml").findall("devices/interface")
+async def _interfaces(vm: VM) -> list[etree._Element]:
+    return (await aside(parse, vm.xml, "domain xml")).findall("devices/interface")
 
 
 def _name(interface: etree._Element) -> str:

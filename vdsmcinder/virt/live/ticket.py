@@ -14,7 +14,7 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import is_xml_text
-from vdsmcinder.hypervisor.xmldoc import parse
+from vdsmcinder.hypervisor.xmldoc import aside, parse
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
@@ -47,7 +47,7 @@ async def set_ticket(vm: VM, ticket: Ticket) -> None:
     """
     async with vm.lock:
         vm.require_running("given a ticket")
-        graphics = _display(vm, ticket.display)
+        graphics = await _display(vm, ticket.display)
         password = _checked(ticket.password.reveal().decode(), graphics.get("type", ""))
         graphics.set("passwd", password)
         graphics.attrib.pop("passwdValidTo", "")
@@ -64,8 +64,9 @@ async def set_ticket(vm: VM, ticket: Ticket) -> None:
             raise _without(failure, password) from None
 
 
-def _display(vm: VM, wanted: str | None) -> etree._Element:
-    for graphics in parse(vm.xml, "domain xml").iterfind("devices/graphics"):
+async def _display(vm: VM, wanted: str | None) -> etree._Element:
+    document = await aside(parse, vm.xml, "domain xml")
+    for graphics in document.iterfind("devices/graphics"):
         if graphics.get("type") == wanted or (wanted is None and graphics.get("type") in DISPLAYS):
             return graphics
     raise UpdateDeviceFailed(

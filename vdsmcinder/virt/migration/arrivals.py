@@ -20,7 +20,8 @@ from vdsmcinder.errors import (
     TooManyMigrations,
     VMExists,
 )
-from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.hypervisor.xmldoc import aside
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import destination_checks
 from vdsmcinder.virt.migration.common import migration_job
@@ -64,7 +65,8 @@ class Arrivals:
         Raises VMExists (4), TooManyMigrations (82), MigrationFailed (12), OutOfMemory (14), and
         what virt/storage/preflight.py and Secrets.register raise; nothing is expected then.
         """
-        domain = Domain.from_xml(offer.xml)
+        document = await aside(Document.censored, offer.xml)
+        domain = document.domain
         if domain.uuid != offer.vm_id:
             raise InvalidParameter(
                 f"migration of VM {offer.vm_id}: its xml is of domain {domain.uuid}", field="xml"
@@ -78,7 +80,7 @@ class Arrivals:
             await self._preflight.check(
                 domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )
-            vm = self._registry.expect(offer.vm_id, offer.xml)
+            vm = self._registry.expect(offer.vm_id, document)
             coming = self._incoming(vm, offer.migration_id, offer.handover, offer.source)
             vm.apply(lifecycle.ARRIVES)
             coming.expect()

@@ -11,6 +11,7 @@ from typing import Callable
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.arrivals import Arrivals
 from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.departures import Departures
@@ -54,7 +55,7 @@ class Migrations:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
         await self._tasks.close()
 
-    async def _found(self, vm: VM, xml: str) -> bool:
+    async def _found(self, vm: VM, document: Document) -> bool:
         """Take up the migration of a VM that is not known yet; False if it has none.
 
         Raises VdsmCinderError, while libvirt does not tell which host this is.
@@ -63,9 +64,9 @@ class Migrations:
         if mark is None:
             return False
         if mark.source == await self.departures.own_uuid():
-            vm.found(xml, lifecycle.MIGRATES)
+            vm.found(document, lifecycle.MIGRATES)
             self.departures.found(vm, mark)
         else:
-            vm.found(xml, lifecycle.ARRIVES)
+            vm.found(document, lifecycle.ARRIVES)
             self.arrivals.found(vm, mark)
         return True

@@ -22,10 +22,11 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.vm import libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
-from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM
+from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM, described
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ async def start(vm: VM) -> None:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if vm.domain.metadata.launch_paused else 0
         timeout_s = vm.services.start_timeout_s
         try:
-            xml, state, reason = await vm.services.connection.on_domain(
+            document, state, reason = await vm.services.connection.on_domain(
                 vm.id, _create, flags, timeout_s=timeout_s
             )
         except CallOverrun:
@@ -76,7 +77,7 @@ async def start(vm: VM) -> None:
         except ResourceUnavailable as e:
             _start_failed(vm, f"VM {vm.id} could not be started: {e}")
         else:
-            vm.started(xml, lifecycle.from_state(state, reason))
+            vm.started(document, lifecycle.from_state(state, reason))
             if vm.doomed:
                 await _kill(vm, graceful_attempts=0)
 
@@ -247,10 +248,10 @@ async def cont(vm: VM) -> None:
 # What follows runs in the connection's thread pool.
 
 
-def _create(domain: libvirt.virDomain, flags: int) -> tuple[str, int, int]:
+def _create(domain: libvirt.virDomain, flags: int) -> tuple[Document, int, int]:
     domain.createWithFlags(flags)
     state, reason = domain.state()
-    return domain.XMLDesc(), state, reason
+    return described(domain), state, reason
 
 
 def _resume(domain: libvirt.virDomain, held: bool) -> None:

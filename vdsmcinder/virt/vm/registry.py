@@ -27,9 +27,10 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.connection import Connection
+from vdsmcinder.hypervisor.xmldoc import aside
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.create_request import DomainRequest, VmDocument, make_domain
-from vdsmcinder.virt.domain.domain import is_ours, without_passwords
+from vdsmcinder.virt.domain.domain import Document, is_ours
 from vdsmcinder.virt.domain.vm_description import VmDescription
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.image_locks import Claims
@@ -58,10 +59,10 @@ _COMES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIG
 
 @dataclass(frozen=True)
 class Found:
-    """A domain of ours as libvirt lists it."""
+    """A domain of ours as libvirt lists it; its document, or why that cannot be read."""
 
     uuid: str
-    xml: str
+    document: Document | VdsmCinderError
     state: int
     reason: int
 
@@ -110,7 +111,7 @@ class Registry:
             tasks,
         )
         self._on_change = on_change
-        self.on_travelling: Callable[[VM, str], Awaitable[bool]] = _does_not_travel
+        self.on_travelling: Callable[[VM, Document], Awaitable[bool]] = _does_not_travel
         self.on_stranger: Callable[[VM], None] = _nothing
         self.on_pass: Callable[[str, int], None] = _nothing
         connection.on_up = self._recover
@@ -149,14 +150,11 @@ class Registry:
         what make_domain and the preflight raise.
         """
         self._refuse_second(vm_id)
-        domain = make_domain(
-            vm_id,
-            request,
-            allow_emulation=self._options.allow_emulation,
-            spare_pcie_ports=self._options.spare_pcie_ports,
-        )
-        vm = VM(vm_id, without_passwords(domain.xml), self._services)
-        self._vms[vm_id] = vm
+        xml = request.xml if isinstance(request, VmDocument) else ""
+        domain, document = await aside(self._made, xml, vm_id, request)
+        # Another may have come while a long document was read.
+        self._refuse_second(vm_id)
+        vm = self._vms[vm_id] = VM(vm_id, document, self._services)
         try:
             async with vm.lock:
                 claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
@@ -172,6 +170,17 @@ class Registry:
         # Not the VM's own: what ends with the VM could keep its images claimed.
         self._tasks.spawn(_start(vm, claims), f"start {vm.name}")
         return vm
+
+    def _made(
+        self, _xml: str, vm_id: str, request: VmDocument | VmDescription
+    ) -> tuple[DomainRequest, Document]:
+        domain = make_domain(
+            vm_id,
+            request,
+            allow_emulation=self._options.allow_emulation,
+            spare_pcie_ports=self._options.spare_pcie_ports,
+        )
+        return domain, Document.censored(domain.xml)
 
     async def _define(self, vm: VM, domain: DomainRequest) -> None:
         vm_id = vm.id
@@ -229,20 +238,20 @@ class Registry:
 
     # For VMs that come from another host
 
-    def expect(self, vm_id: str, xml: str) -> VM:
+    def expect(self, vm_id: str, document: Document) -> VM:
         """A VM of which libvirt has no domain yet; it is in the list from now on."""
         self._refuse_second(vm_id)
-        vm = self._vms[vm_id] = VM(vm_id, without_passwords(xml), self._services)
+        vm = self._vms[vm_id] = VM(vm_id, document, self._services)
         return vm
 
     async def _stranger(self, uuid: str) -> None:
         try:
-            xml = await self._connection.on_domain(uuid, libvirt.virDomain.XMLDesc)
+            document = await self._connection.on_domain(uuid, _ours)
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("a domain that comes from another host cannot be read: %s", e)
             return
-        if uuid not in self._vms and is_ours(xml):
-            self._vms[uuid] = VM(uuid, xml, self._services)
+        if uuid not in self._vms and document is not None:
+            self._vms[uuid] = VM(uuid, document, self._services)
             self.on_stranger(self._vms[uuid])
 
     # What libvirt tells
@@ -301,14 +310,16 @@ class Registry:
 
     async def _take_over(self, domain: Found) -> None:
         """Bring a VM up to what libvirt tells of its domain. Raises VdsmCinderError."""
+        if isinstance(domain.document, VdsmCinderError):
+            raise domain.document
         change = lifecycle.from_state(domain.state, domain.reason)
         vm = self._vms.get(domain.uuid)
         if vm is None or (not vm.running and not vm.doomed and change.cause is not Cause.STOPPED):
             # Down is final: one that somebody else has started again is another VM to engines.
-            vm = VM(domain.uuid, domain.xml, self._services)
+            vm = VM(domain.uuid, domain.document, self._services)
             ended = change.cause is Cause.STOPPED and exit_record.recorded(vm.domain.metadata)
             try:
-                travels = not ended and await self.on_travelling(vm, domain.xml)
+                travels = not ended and await self.on_travelling(vm, domain.document)
             except BaseException:
                 vm.end()
                 raise
@@ -322,7 +333,7 @@ class Registry:
             return
         if change.cause is Cause.STOPPED:
             change = exit_record.recorded(vm.domain.metadata) or change
-        vm.found(domain.xml, change)
+        vm.found(domain.document, change)
         guest_agent.recover(vm)
 
     def _changed(self, vm: VM) -> None:
@@ -415,7 +426,7 @@ class Registry:
             vm.device_kept(alias)
 
 
-async def _does_not_travel(_vm: VM, _xml: str) -> bool:
+async def _does_not_travel(_vm: VM, _document: Document) -> bool:
     return False
 
 
@@ -446,8 +457,21 @@ def _list_domains(handle: libvirt.virConnect) -> list[Found]:
                 continue
             raise
         if is_ours(xml):
-            found.append(Found(domain.UUIDString(), xml, state, reason))
+            found.append(Found(domain.UUIDString(), _readable(xml), state, reason))
     return found
+
+
+def _readable(xml: str) -> Document | VdsmCinderError:
+    try:
+        return Document.read(xml)
+    except VdsmCinderError as e:
+        return e
+
+
+def _ours(domain: libvirt.virDomain) -> Document | None:
+    """The domain's document, if it is ours."""
+    xml = domain.XMLDesc()
+    return Document.read(xml) if is_ours(xml) else None
 
 
 def _define(handle: libvirt.virConnect, vm_id: str, xml: str) -> None:

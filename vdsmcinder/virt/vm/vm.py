@@ -31,7 +31,7 @@ from vdsmcinder.hypervisor import process
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain import stats
-from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
@@ -89,10 +89,10 @@ class VM:
     asked of the guest's balloon, None for nothing.
     """
 
-    def __init__(self, uuid: str, xml: str, services: Services) -> None:
+    def __init__(self, uuid: str, document: Document, services: Services) -> None:
         self.id = uuid
-        self.xml = xml
-        self.domain = Domain.from_xml(xml)
+        self.xml = document.xml
+        self.domain = document.domain
         self.status = Status.WAIT_FOR_LAUNCH
         self.status_changed_ms = _now_ms()
         self.pause_code: PauseCode | None = None
@@ -177,10 +177,14 @@ class VM:
         self.sample = stats.sample(fields, self.sample, taken_ms)
 
     def take_xml(self, xml: str) -> None:
+        """Keep the document that libvirt gives now, which is not long."""
+        self.take(Document.read(xml))
+
+    def take(self, document: Document) -> None:
         """Keep the document that libvirt gives now."""
         known = self.domain
-        self.xml = xml
-        self.domain = Domain.from_xml(xml)
+        self.xml = document.xml
+        self.domain = document.domain
         settled = self.status not in NOT_STARTED_YET and self.migration is None
         if self.hash == known.devices_hash or not settled:
             return
@@ -279,11 +283,11 @@ class VM:
         self._wake_watchers()
         self.services.on_change(self)
 
-    def started(self, xml: str, change: Change) -> None:
+    def started(self, document: Document, change: Change) -> None:
         """libvirt has started the domain; an event that came meanwhile knows more than change."""
         self._started_s = time.monotonic()
         self.pid = process.qemu_pid(self.name)
-        self.take_xml(xml)
+        self.take(document)
         self.apply(self._held_back or change)
 
     def arrived(self, change: Change) -> None:
@@ -292,9 +296,9 @@ class VM:
         self._started_s = time.monotonic() - process.age_s(self.pid)
         self.apply(change)
 
-    def found(self, xml: str, change: Change) -> None:
+    def found(self, document: Document, change: Change) -> None:
         """Take over what libvirt tells of a domain that was not watched for a while."""
-        self.take_xml(xml)
+        self.take(document)
         self.pid = process.qemu_pid(self.name)
         self._started_s = time.monotonic() - process.age_s(self.pid)
         if self.adrift:
@@ -389,7 +393,7 @@ class VM:
     async def refresh(self) -> None:
         """Read the domain's document anew."""
         try:
-            self.take_xml(await self.call(libvirt.virDomain.XMLDesc))
+            self.take(await self.call(described))
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("the devices of %s could not be read: %s", self.name, e)
 
@@ -419,6 +423,11 @@ class VM:
         """End the VM's tasks, not the VM: this is not the one of that id any more."""
         self.freezing.end()
         self._tasks.end()
+
+
+def described(domain: libvirt.virDomain) -> Document:
+    """The domain's document, read in the thread that asks libvirt for it: it may be long."""
+    return Document.read(domain.XMLDesc())
 
 
 def _now_ms() -> int:

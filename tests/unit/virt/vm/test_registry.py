@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
+from lxml import etree
 
 from tests.faults import pluggable
 from tests.unit.transport.serving import until
@@ -19,7 +22,8 @@ from vdsmcinder.errors import CreateFailed, InvalidParameter
 from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.stomp.client import StompSession
-from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.domain import domain as domain_module
+from vdsmcinder.virt.domain.domain import Document, Domain
 from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
@@ -247,10 +251,10 @@ async def test_a_recovery_during_which_libvirt_goes_is_not_done_with_a_vm_missin
     going = iter([ConnectionLost("libvirt went away during the call"), None])
     found = Migrations._found
 
-    async def lose(self: Migrations, vm: VM, xml: str) -> bool:
+    async def lose(self: Migrations, vm: VM, document: Document) -> bool:
         if vm.id == vm_id and (lost := next(going)) is not None:
             raise lost
-        return await found(self, vm, xml)
+        return await found(self, vm, document)
 
     monkeypatch.setattr(Migrations, "_found", lose)
     options = pluggable.host(tmp_path, document(vm_id), document(other))
@@ -340,6 +344,44 @@ async def test_a_shutdown_that_was_called_for_later_is_not_that_of_the_next_vm(t
             await session.call("VM.create", params)
             assert waiting.done()
             await session.close()
+
+
+async def test_a_long_document_is_not_read_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All clients would wait for it, and a document may have 1 MiB."""
+    threads: list[threading.Thread] = []
+    read, canonical = etree.fromstring, domain_module._hash
+
+    def parse(text: bytes, *args: Any) -> Any:
+        if len(text) > 500_000:
+            threads.append(threading.current_thread())
+        return read(text, *args)
+
+    def digest(devices: Any) -> str:
+        threads.append(threading.current_thread())
+        return canonical(devices)
+
+    vm_id, other = new_id(), new_id()
+    long = pluggable.DOMAIN.replace("<devices/>", f"<title>{'x' * 800_000}</title><devices/>")
+    running_one = document(other).replace("<os>", f"<title>{'x' * 800_000}</title><os>")
+    with plugs():
+        monkeypatch.setattr(etree, "fromstring", parse)
+        monkeypatch.setattr(domain_module, "_hash", digest)
+        async with running(tmp_path, **pluggable.host(tmp_path, running_one)) as whole:
+            session = await whole.client()
+            params = {"vmId": vm_id, "xml": long.format(uuid=vm_id)}
+            await session.call("VM.create", {"vmID": vm_id, "vmParams": params})
+            await until(lambda: status(whole, vm_id) == "Up", "it did not come up")
+            for uuid_ in (vm_id, other):
+                await session.call(
+                    "VM.hotplugDisk",
+                    {"vmID": uuid_, "params": pluggable.disk(uuid_, "late", "vdc")},
+                )
+                assert len(whole.daemon._registry.get(uuid_).xml) > 800_000
+            await session.close()
+    assert len(threads) > 8
+    assert threading.main_thread() not in threads
 
 
 async def told(session: StompSession, vm_id: str, status: str) -> dict[str, Any]:
