@@ -13,13 +13,15 @@ PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cin
 # A worker for each lab (tests/spread.py). Forty failures have one cause, and more would not tell more.
 SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
 # In order; what `make check` leaves out.
-NIGHTLY := unit-random fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
+NIGHTLY := unit-random unit-pythons audit fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
+# Those of EL 9, Debian 12 and EL 10.
+PYTHONS := 3.9 3.11 3.12
 # Empty: the faults' tables are printed and docs/faults.md stays as it is.
 WRITE := --write
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit coverage check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +32,7 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
-	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,bench]'
+	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,check,bench]'
 	@touch $@
 
 # Two releases of the packages, for tests that install one and upgrade to the other.
@@ -55,6 +57,9 @@ type: $(READY)  ## types, strictly
 
 unit: $(READY)  ## unit tests, no lab needed
 	$(BIN)/pytest -n 2 tests/unit
+
+unit-pythons: $(READY) $(BUNDLED)  ## unit tests on each Python that hosts have, with what packages bundle
+	@$(PYTHON) -m tests.pythons $(PYTHONS)
 
 # Not enforced: a line that is run is not yet a line that is tested.
 coverage: $(READY)  ## the lines that no unit test runs, by file
