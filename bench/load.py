@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The load generator of bench/ping.py: keeps requests in flight and checks every reply.
+"""A load generator, for STOMP and HTTP: keeps requests in flight and checks every reply.
 
 A process of its own that does as little as it can while the clock runs, because it shares the
 machine with the server: requests are encoded beforehand, replies are counted by their last byte and
@@ -18,8 +18,10 @@ import ssl
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 
 from vdsmcinder.stomp.frames import Decoder, Frame, Limits, encode
 from vdsmcinder.stomp.session import GATHERED
@@ -48,14 +50,77 @@ class WrongReply(Exception):
     """The server's replies are not those that were asked for."""
 
 
+class Stomp:
+    """Requests and replies as STOMP has them. gathered: several replies may come at once.
+
+    end: the last byte of a reply, and no other of it.
+    """
+
+    end = b"\0"
+
+    def __init__(self, gathered: bool) -> None:
+        self._gathered = str(gathered).lower()
+
+    @staticmethod
+    def request(call: bytes) -> bytes:
+        """What is sent for a call."""
+        headers = {
+            "destination": "jms.topic.vdsm_requests",
+            "reply-to": REPLIES,
+            "content-type": "application/json",
+        }
+        return encode(Frame("SEND", headers, call))
+
+    @staticmethod
+    def replies(received: bytes) -> Iterator[bytes]:
+        """The replies in what was received."""
+        decoder = Decoder(Limits(frame=2**31))
+        decoder.receive(received)
+        while (frame := decoder.next_frame()) is not None:
+            yield frame.body
+
+    def begin(self, sock: socket.socket, host: str) -> None:
+        """Exchange frames until replies are subscribed to."""
+        about = {"accept-version": "1.2", "host": host, "heart-beat": "0,0"}
+        _exchange(sock, Frame("CONNECT", {**about, GATHERED: self._gathered}))
+        headers = {"id": "replies", "destination": REPLIES, "ack": "auto", "receipt": "subscribed"}
+        _exchange(sock, Frame("SUBSCRIBE", headers))
+
+
+class Http:
+    """The same for HTTP."""
+
+    end = b"}"
+
+    @staticmethod
+    def request(call: bytes) -> bytes:
+        """What is sent for a call."""
+        head = b"POST / HTTP/1.1\r\nHost: host1\r\nContent-Type: application/json\r\n"
+        return head + b"Content-Length: %d\r\n\r\n%b" % (len(call), call)
+
+    @staticmethod
+    def replies(received: bytes) -> Iterator[bytes]:
+        """The replies in what was received."""
+        for reply in received.split(b"HTTP/1.1 200 OK\r\n")[1:]:
+            yield reply.partition(b"\r\n\r\n")[2]
+
+    @staticmethod
+    def begin(sock: socket.socket, host: str) -> None:
+        """Nothing is said before the first request."""
+
+
+Wire = Union[Stomp, Http]
+
+
 class Client:
     """One connection: sends requests out of a ring, notes how long each reply took."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, wire: Wire) -> None:
         self.socket = sock
+        self._wire = wire
         self.latencies: list[float] = []
         self._ids = [str(uuid.uuid4()) for _ in range(RING)]
-        requests = [_request(i) for i in self._ids]
+        requests = [wire.request(_call(i)) for i in self._ids]
         self._length = len(requests[0])
         # Twice, so that any number of requests in a row is one slice of it.
         self._ring = memoryview(b"".join(requests) * 2)
@@ -82,7 +147,7 @@ class Client:
             if not data:
                 raise WrongReply("the server hung up")
             self._received.append(data)
-            count += data.count(b"\0")
+            count += data.count(self._wire.end)
             if not isinstance(self.socket, ssl.SSLSocket) or not self.socket.pending():
                 break
         now = time.perf_counter()
@@ -91,13 +156,11 @@ class Client:
 
     def check(self, constant: bool) -> None:
         """Raise WrongReply unless every request got its reply, in order; constant: any reply."""
-        decoder = Decoder(Limits(frame=2**31))
-        decoder.receive(b"".join(self._received))
-        for n in range(self._next):
-            frame = decoder.next_frame()
-            if frame is None:
-                raise WrongReply(f"{self._next} requests got only {n} replies")
-            content = json.loads(frame.body)
+        replies = list(self._wire.replies(b"".join(self._received)))
+        if len(replies) != self._next:
+            raise WrongReply(f"{self._next} requests got {len(replies)} replies")
+        for n, reply in enumerate(replies):
+            content = json.loads(reply)
             if content.get("result") is not True:
                 raise WrongReply(f"reply {n} is {content}")
             if not constant and content["id"] != self._ids[n % RING]:
@@ -163,21 +226,13 @@ def _nothing_came() -> list[tuple[int, int]]:
     raise WrongReply(f"no reply came for {TIMEOUT_S:g} s")
 
 
-def connect(
-    host: str, port: int, context: ssl.SSLContext | None, *, gathered: bool
-) -> socket.socket:
-    """Open a connection and exchange frames until replies are subscribed to.
-
-    gathered: several replies may come at once.
-    """
+def connect(host: str, port: int, context: ssl.SSLContext | None, wire: Wire) -> socket.socket:
+    """Open a connection that is ready for requests."""
     sock = socket.create_connection((host, port), TIMEOUT_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
         sock = context.wrap_socket(sock, server_hostname=host)
-    about = {"accept-version": "1.2", "host": host, "heart-beat": "0,0"}
-    _exchange(sock, Frame("CONNECT", {**about, GATHERED: str(gathered).lower()}))
-    headers = {"id": "replies", "destination": REPLIES, "ack": "auto", "receipt": "subscribed"}
-    _exchange(sock, Frame("SUBSCRIBE", headers))
+    wire.begin(sock, host)
     return sock
 
 
@@ -190,14 +245,9 @@ def _exchange(sock: socket.socket, frame: Frame) -> None:
         raise WrongReply(f"{frame.command} was answered with {answer!r}")
 
 
-def _request(request_id: str) -> bytes:
+def _call(request_id: str) -> bytes:
     request = {"jsonrpc": "2.0", "method": "Host.ping2", "params": {}, "id": request_id}
-    headers = {
-        "destination": "jms.topic.vdsm_requests",
-        "reply-to": REPLIES,
-        "content-type": "application/json",
-    }
-    return encode(Frame("SEND", headers, json.dumps(request).encode()))
+    return json.dumps(request).encode()
 
 
 def main() -> None:
@@ -208,13 +258,13 @@ def main() -> None:
         certificate, key, ca = arguments.tls
         context = ssl.create_default_context(cafile=ca)
         context.load_cert_chain(certificate, key)
+    wire: Wire = Http() if arguments.http else Stomp(arguments.gathered)
     targets = {}
     for port, pid in arguments.servers:
         sockets = (
-            connect(arguments.host, port, context, gathered=arguments.gathered)
-            for _ in range(arguments.connections)
+            connect(arguments.host, port, context, wire) for _ in range(arguments.connections)
         )
-        targets[port] = Target([Client(sock) for sock in sockets], pid)
+        targets[port] = Target([Client(sock, wire) for sock in sockets], pid)
     loads: dict[int, list[Load]] = {port: [] for port in targets}
     for _ in range(arguments.rounds):
         for port, target in targets.items():
@@ -242,6 +292,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="of one server's turn")
     parser.add_argument("--gathered", action="store_true", help="several replies may come at once")
+    parser.add_argument("--http", action="store_true", help="speak HTTP in place of STOMP")
     parser.add_argument("--tls", nargs=3, metavar=("CERT", "KEY", "CA"))
     return parser.parse_args()
 

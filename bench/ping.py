@@ -103,7 +103,12 @@ def _servers(host: Host, pki: Pki, tls: bool) -> Iterator[dict[int, int]]:
         daemon = stack.enter_context(HostDaemon(host, pki, options, "bench"))
         pids = {PORT: daemon.process.pid_outside}
         for server in (BARE, GATHERING):
-            arguments = (host.address, server.port, *server.options, *_tls(pki, host.name, tls))
+            arguments = (
+                host.address,
+                server.port,
+                *server.options,
+                *tls_options(pki, host.name, tls),
+            )
             process = stack.enter_context(rival(host, "bench.rivals.stomp", *arguments))
             pids[server.port] = process.pid_outside
         yield pids
@@ -116,12 +121,13 @@ def _load(case: Case, host: Host, pki: Pki, pids: dict[int, int]) -> dict[int, l
         argv += ["--server", port, pids[port]]
     argv += ["--connections", case.connections, "--in-flight", case.in_flight]
     argv += ["--gathered"] if case.gathered else []
-    argv += ["--rounds", ROUNDS, "--seconds", TURN_S, *_tls(pki, "engine", case.tls)]
+    argv += ["--rounds", ROUNDS, "--seconds", TURN_S, *tls_options(pki, "engine", case.tls)]
     answer = json.loads(run_command(argv, timeout_s=LOAD_TIMEOUT_S, cwd=REPOSITORY))
     return {int(port): [Load(**load) for load in loads] for port, loads in answer.items()}
 
 
-def _tls(pki: Pki, name: str, wanted: bool) -> list[object]:
+def tls_options(pki: Pki, name: str, wanted: bool) -> list[object]:
+    """What servers and the load generator are started with so that they speak TLS, if wanted."""
     identity = pki.identity(name)
     return ["--tls", identity.cert, identity.key, pki.ca] if wanted else []
 
