@@ -135,7 +135,7 @@ class CallingEngine:
                 await asyncio.sleep(PAUSE_S)
             else:
                 self.heard.append(Heard(time.monotonic(), event))
-                if event["method"] == MISSING:
+                if event["method"].startswith(MISSING):
                     secrets = [self.keys[uuid] for uuid in event["params"]["uuids"]]
                     await self.call("Host.registerSecrets", {"secrets": secrets})
 

@@ -210,7 +210,7 @@ def _said(scene: Scene, began_s: float) -> str:
     words: list[str] = []
     others = 0
     for heard in scene.calling.events(began_s):
-        if heard.event["method"] == MISSING:
+        if heard.event["method"].startswith(MISSING):
             words.append("a secret is missing")
         for vm_id, told in heard.event["params"].items():
             if not isinstance(told, dict) or "status" not in told:

@@ -106,8 +106,9 @@ def pixels(png):
 async def test_a_screenshot_shows_what_the_guest_does(guest):
     async def picture():
         answer = await guest.call("screenshot")
-        assert answer["mimeType"] == "image/png"
-        return base64.b64decode(answer["screenshot"])
+        assert answer.keys() == {"data", "encoding", "mime_type"}
+        assert (answer["encoding"], answer["mime_type"]) == ("base64", "image/png")
+        return base64.b64decode(answer["data"])
 
     width, height, before = pixels(await picture())
     assert (width, height) >= (640, 400)

@@ -212,7 +212,9 @@ async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(travell
         await traveller.there.call("VM.pause", vmID=traveller.id)
     with refused(81, "only the host that it leaves"):
         await traveller.there.call("VM.migrateCancel", vmID=traveller.id)
-    assert (await call(traveller, "getMigrationStatus"))["status"] == "in_progress"
+    assert (await call(traveller, "getMigrationStatus"))["status"]["message"] == (
+        "Migration in progress"
+    )
     assert await call(traveller, "migrateCancel")
     assert await status(traveller.here, traveller.id) == "Up"
     with refused(12, "the migration was cancelled"):

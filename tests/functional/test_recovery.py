@@ -38,7 +38,7 @@ from tests.functional.second import wait_logged
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.client import SessionLost
 
-SECRETS_MISSING = "|host|secrets_missing"
+SECRETS_MISSING = "|host|secrets_missing|host2"
 
 MANY, RECOVERED_S, PATIENCE = 100, 2.0, 3.0
 RECOVERING = 99

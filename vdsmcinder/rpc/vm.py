@@ -142,14 +142,19 @@ class VmVerbs:
     async def thaw(self, vm_id: str) -> None:
         await guest_agent.thaw(self._registry.get(vm_id))
 
-    async def snapshot(
+    async def snapshot(  # noqa: PLR0917 - the verb has that many
         self,
         vm_id: str,
         drives: Sequence[Mapping[str, Any]],
         memory: Any,
         frozen: bool,
         freeze_timeout_s: int | None,
+        freeze_timeout_min: int | None,
+        _job_id: str | None,
+        _memory_timeout_min: int | None,
     ) -> None:
+        if freeze_timeout_s is None and freeze_timeout_min is not None:
+            freeze_timeout_s = freeze_timeout_min * 60
         vm, meant = self._registry.get(vm_id), disk_request.read_all_names(drives)
         await guest_agent.prepare_snapshot(vm, meant, bool(memory), frozen, freeze_timeout_s)
 
@@ -174,7 +179,8 @@ class VmVerbs:
 
     async def screenshot(self, vm_id: str) -> dict[str, str]:
         picture = await screenshot.take(self._registry.get(vm_id))
-        return {"mimeType": "image/png", "screenshot": base64.b64encode(picture).decode()}
+        data = base64.b64encode(picture).decode()
+        return {"data": data, "encoding": "base64", "mime_type": "image/png"}
 
     async def migrate(self, vm_id: str, params: Mapping[str, Any]) -> None:
         vm = self._registry.get(vm_id)
@@ -186,7 +192,7 @@ class VmVerbs:
 
     def getMigrationStatus(self, vm_id: str) -> dict[str, Any]:
         progress, done = self._departures.status(vm_id)
-        return migration.status(vm_id, progress, done=done)
+        return migration.stats(vm_id, progress, done=done)
 
     async def migrateChangeParams(self, vm_id: str, params: Mapping[str, Any]) -> None:
         await self._departures.change(vm_id, read_bandwidth(vm_id, params))

@@ -88,7 +88,7 @@ def test_an_offer_that_is_none(params: dict[str, object], error: type, words: st
 def test_status_and_notice_fit_the_contract() -> None:
     stats = CONTRACT.verbs["VM.getMigrationStatus"].result
     for done in (True, False):
-        stats.check(migration.status(VM, Progress(42, downtime_ms=90), done=done), "result")
+        stats.check(migration.stats(VM, Progress(42, downtime_ms=90), done=done), "result")
     name, told = migration.notice(VM, Progress(100, post_copy=True, downtime_ms=90))
     assert name == f"|virt|VM_migration_status|{VM}"
     assert told == {VM: {"progress": 100, "postcopy": True, "downtime": 90}}

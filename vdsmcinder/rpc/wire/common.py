@@ -79,7 +79,8 @@ def _machine(domain: Domain) -> dict[str, Any]:
         "smpThreadsPerCore": domain.topology.threads,
         "numOfIoThreads": domain.io_threads,
         "kvmEnable": domain.hypervisor == "kvm",
-        "acpiEnable": domain.acpi,
+        # oVirt's engine casts it to text.
+        "acpiEnable": "true" if domain.acpi else "false",
         # The contract has no negative ones here; statistics tell the offset with its sign.
         "timeOffset": max(domain.time_offset_s, 0),
         "emulatedMachine": domain.machine,

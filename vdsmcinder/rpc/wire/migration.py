@@ -104,11 +104,13 @@ def read_conclusion(result: Any) -> int | None:
     return Fields(told, "the answer").get("runningMs", number(0))
 
 
-def status(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:
+def stats(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:
     """MigrationStats."""
     if done:
-        return {"vmId": vm_id, "status": "done", "downtime": progress.downtime_ms}
-    return {"vmId": vm_id, "status": "in_progress", "progress": progress.percent}
+        status = {"code": 0, "message": "Migration done"}
+        return {"vmId": vm_id, "status": status, "downtime": progress.downtime_ms, "progress": 100}
+    status = {"code": 0, "message": "Migration in progress"}
+    return {"vmId": vm_id, "status": status, "progress": progress.percent}
 
 
 def notice(vm_id: str, progress: Progress) -> tuple[str, dict[str, Any]]:

@@ -93,11 +93,16 @@ class _Written(NamedTuple):
 
 
 def _exited(vm: VM) -> dict[str, Any]:
-    return {"vmId": vm.id, "timeOffset": vm.domain.time_offset_s, **common.state(vm)}
+    return {**_now(), "vmId": vm.id, "timeOffset": vm.domain.time_offset_s, **common.state(vm)}
+
+
+def _now() -> dict[str, Any]:
+    """Engines order what they hear of a VM by it, and ignore what has none."""
+    return {"statusTime": str(monotonic_ms())}
 
 
 def _running(vm: VM) -> dict[str, Any]:
-    now = {"statusTime": str(monotonic_ms())}
+    now = _now()
     return {**now, **_state(vm), **_figures(vm.domain, vm.sample)}
 
 
