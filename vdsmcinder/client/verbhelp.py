@@ -12,7 +12,7 @@ from vdsmcinder.client import tables
 from vdsmcinder.client.exit_codes import UsageError
 from vdsmcinder.client.tables import Column
 from vdsmcinder.rpc.schema.schema import Schema
-from vdsmcinder.rpc.schema.types import Enumeration, ListOf, Record, Reference, Type
+from vdsmcinder.rpc.schema.types import Enumeration, ListOf, MapOf, Outline, Record, Reference, Type
 from vdsmcinder.rpc.schema.verb import Param, Verb
 
 WIDTH = 96
@@ -58,7 +58,7 @@ def as_fields(verb: Verb) -> dict[str, Any]:
         "parameters": [
             {
                 "name": p.name,
-                "type": (p.shape or p.type).label,
+                "type": p.type.label,
                 "optional": p.optional,
                 "default": p.default,
                 "secret": p.secret,
@@ -73,11 +73,11 @@ def as_fields(verb: Verb) -> dict[str, Any]:
 
 
 def _parameter(param: Param) -> str:
-    kind = (param.shape or param.type).label
+    kind = param.type.label
     default = "" if param.default is None else f", {json.dumps(param.default)} if left out"
     need = f"optional{default}" if param.optional else "required"
     lines = [f"  {param.name}: {kind}, {need}", _filled(param.description, 6)]
-    members = _members(param.shape or param.type)
+    members = _members(param.type)
     if members:
         lines.append(_filled(members, 6))
     return "\n".join(lines)
@@ -95,7 +95,7 @@ def _members(kind: Type) -> str:
 
 
 def _placeholder(param: Param) -> str:
-    if param.secret or param.type.label.startswith(("map", "[")):
+    if param.secret or isinstance(param.checked, (ListOf, MapOf, Outline)):
         return "@FILE"
     return param.type.label.upper() if param.type.label != "UUID" else "ID"
 

@@ -46,7 +46,7 @@ def read_ticket(params: Mapping[str, Any]) -> Ticket:
 
     Raises MissingParameter and InvalidParameter, which never hold the password.
     """
-    fields = Fields({n: v for n, v in params.items() if n != "password"}, "update of a display")
+    fields = Fields(params, "update of a display")
     password = params.get("password")
     if not isinstance(password, str):
         raise fields.missing("password", "a string")

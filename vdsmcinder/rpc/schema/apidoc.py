@@ -72,8 +72,6 @@ def _verb(verb: Verb, contract: Schema) -> Iterator[str]:
 
 def _about(param: Param, contract: Schema) -> str:
     parts = [param.description]
-    if param.shape is not None:
-        parts.append(f"as {_link(param.shape, contract)}")
     if param.optional:
         parts.append("optional" if param.default is None else f"default `{param.default_text()}`")
     if param.secret:

@@ -25,6 +25,7 @@ from vdsmcinder.rpc.schema.types import (
     Reference,
     Type,
     Union,
+    outline,
 )
 from vdsmcinder.rpc.schema.verb import Param, Verb
 
@@ -33,7 +34,7 @@ from vdsmcinder.rpc.schema.verb import Param, Verb
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NO_DEFAULT: Any = object()
-_PARAM_KEYS = {"name", "type", "shape", "optional", "default", "secret", "description"}
+_PARAM_KEYS = {"name", "type", "lenient", "optional", "default", "secret", "description"}
 _VERB_KEYS = {
     "description",
     "params",
@@ -179,12 +180,12 @@ class _Builder:
     def _param(self, verb: str, d: Mapping[str, Any]) -> Param:
         where = f"{verb}: parameter {d.get('name')}"
         _refuse_unknown(d, _PARAM_KEYS, where)
-        shape = d.get("shape")
+        kind = self.inline(d["type"], where)
         default = d.get("default", _NO_DEFAULT)
         return Param(
             name=d["name"],
-            type=self.inline(d["type"], where),
-            shape=None if shape is None else self.inline(shape, where),
+            type=kind,
+            checked=outline(kind, lenient=d.get("lenient", False)),
             optional=d.get("optional", False) or default is not _NO_DEFAULT,
             default=None if default is _NO_DEFAULT else default,
             secret=d.get("secret", False),

@@ -246,6 +246,44 @@ class Union:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """An object of which only that is checked; what its members are, its reader in rpc/ tells."""
+
+    label: str
+
+    def read(self, value: Any, where: str) -> Any:
+        self.check(value, where)
+        return value
+
+    def check(self, value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise Mismatch(where, f"an object: {self.label}", kind_of(value))
+
+    def shown(self, value: Any) -> str:
+        return kind_of(value)
+
+
+def outline(kind: Type, *, lenient: bool) -> Type:
+    """What of a parameter's type is checked before its reader.
+
+    lenient: nothing, but that a list is one.
+    """
+    if isinstance(kind, ListOf):
+        return ListOf(BUILTIN["any"] if lenient else outline(kind.element, lenient=False))
+    if lenient:
+        return BUILTIN["any"]
+    return Outline(kind.label) if _is_object(kind) else kind
+
+
+def _is_object(kind: Type) -> bool:
+    while isinstance(kind, Reference):
+        kind = kind.types[kind.label]
+    if isinstance(kind, Union):
+        return all(map(_is_object, kind.alternatives))
+    return isinstance(kind, Record)
+
+
+@dataclass(frozen=True)
 class Reference:
     """A type by its name in the schema, which may be defined further down."""
 

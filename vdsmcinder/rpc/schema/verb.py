@@ -26,14 +26,14 @@ from vdsmcinder.rpc.schema.types import Mismatch, Type
 class Param:
     """One parameter of a verb.
 
-    type is what the request is checked against; shape, where it is given, is what the parts below
-    expect inside, and is for readers: those parts check it and name its fields better.
+    type is what it is in full; checked is what of that a request is checked against here. The
+    members of objects are read in rpc/requests/, which names them better.
     A secret parameter's value stands in no log, not even in part.
     """
 
     name: str
     type: Type
-    shape: Type | None
+    checked: Type
     optional: bool
     default: Any
     secret: bool
@@ -41,7 +41,7 @@ class Param:
 
     def shown(self, value: Any) -> str:
         """The parameter and its value, as a log may show them."""
-        return f"{self.name}={'********' if self.secret else self.type.shown(value)}"
+        return f"{self.name}={'********' if self.secret else self.checked.shown(value)}"
 
     def default_text(self) -> str:
         """The default as JSON writes it."""
@@ -129,7 +129,7 @@ class Verb:
                 expected=param.type.label,
             )
         try:
-            return param.type.read(value, param.name)
+            return param.checked.read(value, param.name)
         except Mismatch as e:
             raise InvalidParams(
                 f"{self.name}: parameter {e}; correct the request",
