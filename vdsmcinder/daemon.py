@@ -48,6 +48,7 @@ from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
 from vdsmcinder.virt.fleet import clusters
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
+from vdsmcinder.virt.fleet.domain_watch import DomainWatch
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.fleet.sampler import Sampler
 from vdsmcinder.virt.migration.migrations import Migrations
@@ -157,7 +158,7 @@ class Daemon:
         handed = receive()
         self._kept_keys = FdStore("secrets", handed.stored)
         self._keyring = Keyring(self._kept_keys)
-        self._secrets = Secrets(self._connection, self._keyring)
+        self._secrets = Secrets(self._connection, self._keyring, self._secrets_changed)
         self._ceph = Workers(
             settings.ceph.timeout_s, settings.ceph.worker_idle_s, tasks.group("Ceph")
         )
@@ -186,10 +187,16 @@ class Daemon:
             on_progress=self._migration_progress,
             tasks=tasks.group("migrations"),
         )
+        self._watch = DomainWatch(
+            self._connection,
+            self._registry,
+            self._secrets,
+            self._migrations,
+            tasks.group("libvirt's domains"),
+        )
         self._missing = MissingSecrets(
             self._registry, self._secrets, self._ask_for_secrets, tasks.group("missing secrets")
         )
-        self._secrets.on_change = self._missing.wake
         self._clusters = ClusterMonitor(
             self._ceph,
             settings.ceph.monitor_interval_s,
@@ -242,7 +249,7 @@ class Daemon:
             settings,
         )
         rules = Rules(
-            lambda: self._registry.recovered, settings.rpc.validate_results, self._access.role
+            lambda: self._watch.recovered, settings.rpc.validate_results, self._access.role
         )
         vm = VmVerbs(self._registry, self._migrations, checks, settings)
         verbs = handlers(Host=host, VM=vm)
@@ -255,7 +262,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Start every part; returns when clients are served."""
-        self._connection.start()
+        self._connection.start(self._watch.recover, self._watch.event_handlers())
         await self._host.start()
         self._sampler.start()
         self._missing.start()
@@ -275,6 +282,7 @@ class Daemon:
         await self._missing.close()
         await self._clusters.close()
         await self._sampler.close()
+        await self._watch.close()
         await self._migrations.close()
         await self._registry.close()
         await self._ceph.close()
@@ -298,6 +306,9 @@ class Daemon:
         self._sampler.wake()
         self._missing.wake()
         self._clusters.wake()
+
+    def _secrets_changed(self) -> None:
+        self._missing.wake()
 
     def _cluster_changed(self, cluster: ClusterState) -> None:
         self._events.publish(*ceph.status(cluster))
@@ -354,7 +365,7 @@ class Daemon:
     def _health(self) -> dict[str, Any]:
         return health.report(
             self._connection,
-            self._registry,
+            self._watch,
             self._migrations.arrivals,
             self._missing,
             self._kept_keys.trouble,

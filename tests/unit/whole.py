@@ -116,4 +116,4 @@ async def running(directory: Path, **sections: Mapping[str, Any]) -> AsyncIterat
 
 def _knows_its_vms(daemon: Daemon) -> bool:
     trouble = daemon._connection.trouble
-    return daemon._registry.recovered or (bool(trouble) and "is being made" not in trouble)
+    return daemon._watch.recovered or (bool(trouble) and "is being made" not in trouble)

@@ -74,10 +74,6 @@ class Connection:
 
     Calls that hang take theirs with them: those that follow are made on a new one.
 
-    on_up: awaited each time a connection stands and its events are subscribed; again if it fails.
-    on_down: called each time the connection is lost.
-    event_handlers: libvirt's event ids (VIR_DOMAIN_EVENT_ID_...) with the callbacks that take them,
-    called on the loop with the domain's uuid and what the event says. Set all three before start().
     tallies: how calls ended ('ok', 'error', 'overrun') and how long they took, by what was called.
     """
 
@@ -93,9 +89,6 @@ class Connection:
         self._overruns: set[asyncio.Future[Any]] = set()
         self._under_way = 0
         self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
-        self.on_up: Callable[[], Awaitable[None]] = _nothing_async
-        self.on_down: Callable[[], None] = _nothing
-        self.event_handlers: dict[int, Callable[..., None]] = {}
 
     @property
     def ready(self) -> bool:
@@ -163,10 +156,19 @@ class Connection:
         """Calls that overran their deadline and have not come back yet."""
         return len(self._overruns)
 
-    def start(self) -> None:
-        """Register libvirt's events on the running loop and begin to connect."""
+    def start(
+        self,
+        on_up: Callable[[], Awaitable[None]],
+        event_handlers: Mapping[int, Callable[..., None]],
+    ) -> None:
+        """Register libvirt's events on the running loop and begin to connect.
+
+        on_up: awaited each time a connection stands and its events are subscribed; again if it
+        fails. event_handlers: libvirt's event ids (VIR_DOMAIN_EVENT_ID_...) with the callbacks that
+        take them, called on the loop with the domain's uuid and what the event says.
+        """
         start_events()
-        self._tasks.spawn(self._keep_connected(), "keep the connection")
+        self._tasks.spawn(self._keep_connected(on_up, event_handlers), "keep the connection")
 
     async def close(self) -> None:
         """Close the connection; calls under way fail."""
@@ -289,26 +291,30 @@ class Connection:
         if not running.cancelled() and running.exception() is not None:
             log.info("a libvirt call that overran its deadline failed: %s", running.exception())
 
-    async def _keep_connected(self) -> None:
+    async def _keep_connected(
+        self,
+        on_up: Callable[[], Awaitable[None]],
+        event_handlers: Mapping[int, Callable[..., None]],
+    ) -> None:
         pause_s = FIRST_RETRY_S
         while True:
-            if not await self._connect():
+            if not await self._connect(event_handlers):
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, self._config.reconnect_max_s)
                 continue
             pause_s = FIRST_RETRY_S
             try:
-                await self._come_up()
+                await self._come_up(on_up)
                 await self._lost.wait()
             finally:
                 await self._release()
 
-    async def _come_up(self) -> None:
+    async def _come_up(self, on_up: Callable[[], Awaitable[None]]) -> None:
         """Await on_up until it succeeds, or the connection is lost."""
         uri, pause_s = self._config.uri, FIRST_RETRY_S
         while not self._lost.is_set():
             try:
-                return await self.on_up()
+                return await on_up()
             except (libvirt.libvirtError, ResourceUnavailable) as e:
                 log.error("what libvirt at %s runs cannot be read: %s; trying on", uri, e)
             except Exception:
@@ -317,10 +323,10 @@ class Connection:
                 await asyncio.wait_for(self._lost.wait(), pause_s)
             pause_s = min(pause_s * 2, self._config.reconnect_max_s)
 
-    async def _connect(self) -> bool:
+    async def _connect(self, event_handlers: Mapping[int, Callable[..., None]]) -> bool:
         loop = asyncio.get_running_loop()
         try:
-            handles = await self._submit(functools.partial(self._open, loop))
+            handles = await self._submit(functools.partial(self._open, loop, event_handlers))
         except libvirt.libvirtError as e:
             if str(e) != self._reason:
                 log.error("libvirt at %s cannot be reached: %s; trying on", self._config.uri, e)
@@ -335,14 +341,16 @@ class Connection:
         log.info("connected to libvirt at %s", self._config.uri)
         return True
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> list[libvirt.virConnect]:
+    def _open(
+        self, loop: asyncio.AbstractEventLoop, event_handlers: Mapping[int, Callable[..., None]]
+    ) -> list[libvirt.virConnect]:
         """Connect for events and word of the connection's end, then for calls; for the pool."""
         handle = open_handle(self._config.uri)
         self._lost.clear()
         handle.registerCloseCallback(
             lambda _conn, reason, _opaque: loop.call_soon_threadsafe(self._closed, reason), None
         )
-        for event_id, handler in self.event_handlers.items():
+        for event_id, handler in event_handlers.items():
             handle.domainEventRegisterAny(None, event_id, on_loop(loop, handler), None)
         # The test driver's connections may each have domains of their own.
         return [handle, open_handle(self._config.uri)] if is_remote(handle) else [handle]
@@ -352,7 +360,6 @@ class Connection:
         log.error("lost libvirt at %s: %s", self._config.uri, self._reason)
         self._line = None
         self._lost.set()
-        self.on_down()
 
     async def _release(self) -> None:
         """Let go of the connections that are lost or no longer wanted."""
@@ -373,11 +380,3 @@ def _outcome(running: asyncio.Future[Any]) -> str:
     if not running.done():
         return "overrun"
     return "error" if running.cancelled() or running.exception() is not None else OK
-
-
-def _nothing() -> None:
-    pass
-
-
-async def _nothing_async() -> None:
-    pass

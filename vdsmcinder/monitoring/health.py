@@ -15,9 +15,9 @@ from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
+from vdsmcinder.virt.fleet.domain_watch import DomainWatch
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.migration.arrivals import Arrivals
-from vdsmcinder.virt.vm.registry import Registry
 
 # A certificate that ends sooner than this should have been renewed by now. Before, that it ends is
 # a warning, for as long as option listen.expiry_warning_days says.
@@ -34,7 +34,7 @@ class Trouble:
 
 def report(  # noqa: PLR0917 - one for each thing that can be wrong
     connection: Connection,
-    registry: Registry,
+    watch: DomainWatch,
     arrivals: Arrivals,
     missing: MissingSecrets,
     not_kept: str,
@@ -52,7 +52,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     urgent = [held for held in expiry.ending if _days_left(held) < RENEWAL_DAYS]
     troubles = [
         *_libvirt(connection),
-        *_vms(registry),
+        *_vms(watch),
         *(Trouble(reason, serious=False) for reason in arrivals.troubles()),
         *_secrets(missing, not_kept),
         *_ceph(clusters),
@@ -62,12 +62,12 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
         troubles.append(Trouble(f"the configuration as it is now is not in force: {reload}", False))
     reasons = [t.reason for t in troubles]
     status = "degraded" if troubles else "ready"
-    if connection.ready and not registry.recovered:
+    if connection.ready and not watch.recovered:
         status = "recovering"
         reasons.insert(0, "the VMs are being read from libvirt; ask again in a moment")
     return {
         "status": status,
-        "ready": registry.recovered and not any(t.serious for t in troubles),
+        "ready": watch.recovered and not any(t.serious for t in troubles),
         "reasons": reasons,
         "warnings": [sentence(held) for held in expiry.ending if held not in urgent],
     }
@@ -85,8 +85,8 @@ def _libvirt(connection: Connection) -> Iterator[Trouble]:
         )
 
 
-def _vms(registry: Registry) -> Iterator[Trouble]:
-    for uuid, why in registry.unread.items():
+def _vms(watch: DomainWatch) -> Iterator[Trouble]:
+    for uuid, why in watch.unread.items():
         yield Trouble(
             f"libvirt's domain {uuid} is a VM of this daemon's that it cannot read, so that it is "
             f"not listed: {why}; look at it with virsh dumpxml, a newer daemon may have defined it",

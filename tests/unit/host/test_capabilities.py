@@ -368,8 +368,7 @@ async def conn() -> AsyncIterator[Connection]:
     async def on_up() -> None:
         up.set()
 
-    connection.on_up = on_up
-    connection.start()
+    connection.start(on_up, {})
     await asyncio.wait_for(up.wait(), 30)
     yield connection
     await connection.close()

@@ -30,12 +30,18 @@ class Heard(Connection):
 
 
 class Ups(Connection):
-    """Has on_up do what outcomes holds, in turn, and then succeed."""
+    """Its on_up() does what outcomes holds, in turn, and then succeeds."""
 
     def __init__(self, options: Libvirt) -> None:
         super().__init__(options, Tasks("libvirt"))
         self.outcomes: list[Callable[[], object]] = []
         self.succeeded = asyncio.Event()
+
+    async def on_up(self) -> None:
+        if self.outcomes:
+            self.outcomes.pop(0)()
+            return self.require()
+        self.succeeded.set()
 
 
 @pytest.fixture
@@ -46,11 +52,8 @@ async def connection():
     async def on_up():
         up.set()
 
-    conn.on_up = on_up
-    conn.event_handlers[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE] = lambda *args: (
-        conn.events.put_nowait(args)
-    )
-    conn.start()
+    handlers = {libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda *args: conn.events.put_nowait(args)}
+    conn.start(on_up, handlers)
     await asyncio.wait_for(up.wait(), 10)
     yield conn
     await conn.close()
@@ -118,11 +121,15 @@ def closed(handle):
         return True
 
 
+async def _nothing() -> None:
+    pass
+
+
 async def test_a_libvirt_that_is_not_there_is_told_at_once():
     conn = Connection(
         Libvirt(uri="qemu+unix:///system?socket=/nonexistent/libvirt-sock"), Tasks("libvirt")
     )
-    conn.start()
+    conn.start(_nothing, {})
     with pytest.raises(ResourceUnavailable, match="check that libvirtd runs") as error:
         await conn.call(print)
     assert error.value.code == 40
@@ -133,14 +140,6 @@ async def test_a_libvirt_that_is_not_there_is_told_at_once():
 async def ups():
     """A connection whose on_up does what is put in its list, in turn, and then succeeds."""
     conn = Ups(Libvirt(uri="test:///default", threads=2))
-
-    async def on_up():
-        if conn.outcomes:
-            conn.outcomes.pop(0)()
-            return conn.require()
-        conn.succeeded.set()
-
-    conn.on_up = on_up
     yield conn
     await conn.close()
 
@@ -150,7 +149,7 @@ async def test_what_cannot_be_read_when_libvirt_is_back_is_read_again(ups):
         raise libvirt_error("not now")
 
     ups.outcomes[:] = [refuse, lambda: 1 / 0]
-    ups.start()
+    ups.start(ups.on_up, {})
     await asyncio.wait_for(ups.succeeded.wait(), 10)
     assert await ups.call(ups.handle.getHostname)
 
@@ -160,6 +159,6 @@ async def test_a_libvirt_that_goes_while_it_is_read_is_reached_again(ups):
         ups._closed(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
 
     ups.outcomes[:] = [lose, lose]
-    ups.start()
+    ups.start(ups.on_up, {})
     await asyncio.wait_for(ups.succeeded.wait(), 10)
     assert await ups.call(ups.handle.getHostname)

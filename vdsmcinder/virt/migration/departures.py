@@ -87,6 +87,11 @@ class Departures:
         vm.apply(lifecycle.MIGRATES)
         return going
 
+    @property
+    def knows_own_uuid(self) -> bool:
+        """Whether own_uuid() returns at once."""
+        return bool(self._host_uuid)
+
     async def own_uuid(self) -> str:
         """This host's UUID as libvirt knows it. Raises MigrationFailed, ResourceUnavailable."""
         if not self._host_uuid:

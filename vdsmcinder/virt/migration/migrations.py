@@ -6,9 +6,11 @@ daemon.py builds it; rpc/vm.py calls its departures and arrivals.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Callable
 
 from vdsmcinder.config import Migration as MigrationOptions
+from vdsmcinder.errors import MigrationFailed
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.domain import Document
@@ -47,15 +49,24 @@ class Migrations:
         )
         self.departures = Departures(registry, travel)
         self.arrivals = Arrivals(registry, travel, preflight, available_mib)
-        registry.on_travelling = self._found
-        registry.on_stranger = self.arrivals.stranger
-        registry.on_pass = self.departures.passed
 
     async def close(self) -> None:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
         await self._tasks.close()
 
-    async def _found(self, vm: VM, document: Document) -> bool:
+    async def prepare(self) -> bool:
+        """Learn which host this is, so that take_up() need not ask; False if that is known.
+
+        Raises ResourceUnavailable.
+        """
+        if self.departures.knows_own_uuid:
+            return False
+        # A libvirt that does not tell leaves those out that were on their way, and no others.
+        with contextlib.suppress(MigrationFailed):
+            await self.departures.own_uuid()
+        return True
+
+    async def take_up(self, vm: VM, document: Document) -> bool:
         """Take up the migration of a VM that is not known yet; False if it has none.
 
         Raises VdsmCinderError, while libvirt does not tell which host this is.

@@ -39,13 +39,15 @@ class Secrets:
     count: how many there were when libvirt was last asked; None if it has not been.
     """
 
-    def __init__(self, connection: Connection, keyring: Keyring) -> None:
+    def __init__(
+        self, connection: Connection, keyring: Keyring, on_change: Callable[[], None]
+    ) -> None:
         self._connection = connection
         self._keyring = keyring
         # What registers and what removes must not meet, or a secret comes back that was removed.
         self._lock = asyncio.Lock()
         self.count: int | None = None
-        self.on_change: Callable[[], None] = _nothing
+        self._on_change = on_change
 
     def value(self, uuid: str) -> Secret | None:
         """The value of a secret that an engine registered, or None."""
@@ -163,11 +165,7 @@ class Secrets:
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             self.count = None
             log.warning("libvirt does not tell how many secrets there are: %s", e)
-        self.on_change()
-
-
-def _nothing() -> None:
-    pass
+        self._on_change()
 
 
 # What follows runs in the connection's thread pool.

@@ -24,11 +24,11 @@ from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt.domain import domain as domain_module
 from vdsmcinder.virt.domain.domain import Document, Domain
+from vdsmcinder.virt.fleet.domain_watch import DomainWatch, Found
 from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import power
-from vdsmcinder.virt.vm.registry import Found, Registry
 from vdsmcinder.virt.vm.status import ExitReason
 from vdsmcinder.virt.vm.vm import VM
 
@@ -155,7 +155,7 @@ async def test_a_start_during_which_libvirt_went_is_known_when_it_is_back(
         await session.call("VM.create", params)
         await until(lambda: whole.daemon._registry.get(vm_id).adrift, "the start did not fail")
         assert status(whole, vm_id) == "Powering up"
-        await whole.daemon._registry._recover()
+        await whole.daemon._watch.recover()
         assert (await told(session, vm_id, found)).get("exitReason") == reason
         await session.close()
 
@@ -212,7 +212,7 @@ async def test_a_disk_that_an_earlier_daemon_was_plugging_is_told_when_it_is_the
             registry = whole.daemon._registry
             late = pluggable.DISK.format(image="late", target="vdc")
             domain(whole, vm_id).attachDeviceFlags(late)
-            registry._on_device_added(vm_id, "ua-late")
+            whole.daemon._watch._on_device_added(vm_id, "ua-late")
             disks = registry.get(vm_id).domain
             await until(
                 lambda: "vdc" in registry.get(vm_id).domain.targets, f"only {disks.targets}"
@@ -249,24 +249,24 @@ async def test_a_recovery_during_which_libvirt_goes_is_not_done_with_a_vm_missin
     """It goes while a VM is looked at that may be on its way to another host."""
     vm_id, other = new_id(), new_id()
     going = iter([ConnectionLost("libvirt went away during the call"), None])
-    found = Migrations._found
+    found = Migrations.take_up
 
     async def lose(self: Migrations, vm: VM, document: Document) -> bool:
         if vm.id == vm_id and (lost := next(going)) is not None:
             raise lost
         return await found(self, vm, document)
 
-    monkeypatch.setattr(Migrations, "_found", lose)
+    monkeypatch.setattr(Migrations, "take_up", lose)
     options = pluggable.host(tmp_path, document(vm_id), document(other))
     async with running(tmp_path, **options) as whole:
         assert (status(whole, vm_id), status(whole, other)) == ("Up", "Up")
-        assert whole.daemon._registry.unread == {}
+        assert whole.daemon._watch.unread == {}
 
 
 async def test_recoveries_come_one_after_the_other(tmp_path, monkeypatch):
-    read, under_way, at_once = Registry._read_domains, 0, []
+    read, under_way, at_once = DomainWatch._read_domains, 0, []
 
-    async def count(self: Registry) -> list[Found]:
+    async def count(self: DomainWatch) -> list[Found]:
         nonlocal under_way
         under_way += 1
         at_once.append(under_way)
@@ -280,10 +280,10 @@ async def test_recoveries_come_one_after_the_other(tmp_path, monkeypatch):
         pass
 
     async with running(tmp_path, **pluggable.host(tmp_path, document(new_id()))) as whole:
-        monkeypatch.setattr(Registry, "_read_domains", count)
+        monkeypatch.setattr(DomainWatch, "_read_domains", count)
         monkeypatch.setattr(Secrets, "restore", at_once_done)
-        registry = whole.daemon._registry
-        await asyncio.gather(registry._recover(), registry._recover())
+        watch = whole.daemon._watch
+        await asyncio.gather(watch.recover(), watch.recover())
         assert at_once == [1, 1]
 
 
