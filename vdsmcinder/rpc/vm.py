@@ -146,7 +146,7 @@ class VmVerbs:
         self,
         vm_id: str,
         drives: Sequence[Mapping[str, Any]],
-        memory: Any,
+        memory: object,
         frozen: bool,
         freeze_timeout_s: int | None,
         freeze_timeout_min: int | None,

@@ -129,7 +129,9 @@ class Sampler:
                 log.warning("no statistics of %s this time: %s", vm.name, e)
             return 0
 
-    async def _take(self, timeout_s: float, collect: Callable[..., Found], wanted: Any) -> int:
+    async def _take(
+        self, timeout_s: float, collect: Callable[..., Found], wanted: list[str] | str
+    ) -> int:
         """Have VMs take their samples; the longest time for which one has not answered, in ms."""
         found = await self._connection.call(collect, wanted, timeout_s=timeout_s)
         taken_ms = stats.now_ms()

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import libvirt
 from lxml import etree
@@ -163,7 +162,11 @@ def _check_machine(handle: libvirt.virConnect, root: etree._Element) -> None:
 
 
 def _compare(
-    handle: libvirt.virConnect, root: Any, arch: str | None, machine: str | None, cpu: Any
+    handle: libvirt.virConnect,
+    root: etree._Element,
+    arch: str | None,
+    machine: str | None,
+    cpu: etree._Element,
 ) -> int:
     document = etree.tostring(cpu, encoding="unicode")
     emulator, hypervisor = root.findtext("devices/emulator"), root.get("type")
