@@ -158,7 +158,7 @@ class GuestConsole:
             raise LabError(f"the guest could not do '{command}': {match[0]}")
         return match
 
-    def wait_ready(self, timeout_s: float = 60) -> None:
+    def wait_ready(self, timeout_s: float = 120) -> None:
         """Return when the guest obeys, also if it said "ready" before this console was opened."""
         wait_until(self._answers, "the guest to answer", timeout_s)
 
