@@ -25,6 +25,7 @@ from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import guest_agent, power
 from vdsmcinder.virt.vm.registry import Registry
+from vdsmcinder.virt.vm.vm import VM
 
 
 class VmVerbs:
@@ -89,27 +90,27 @@ class VmVerbs:
         return [ceph.disk_check(check) for check in checks]
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "given a disk")
         await disks.plug(vm, disk_request.read_plug(params, self._default_secret))
         return common.definition(vm)
 
     async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "unplugged from")
         await disks.unplug(vm, disk_request.read_unplug(params))
         return common.definition(vm)
 
     async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "given a NIC")
         await nics.plug(vm, nic.read_plug(params))
         return common.definition(vm)
 
     async def hotunplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "unplugged from")
         await nics.unplug(vm, nic.read_unplug(params))
         return common.definition(vm)
 
     async def updateDevice(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "changed")
         change = devices.read_update(vm.id, params)
         if isinstance(change, Ticket):
             await ticket.set_ticket(vm, change)
@@ -118,7 +119,7 @@ class VmVerbs:
         return common.definition(vm)
 
     async def changeCD(self, vm_id: str, drive_spec: Any) -> dict[str, Any]:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "given another CD")
         await media.change_cd(vm, devices.read_cd(drive_spec))
         return common.definition(vm)
 
@@ -127,7 +128,7 @@ class VmVerbs:
         return str(await resize.extend(vm, disk_request.read_names(specs), new_size))
 
     async def setIoTune(self, vm_id: str, tunables: Sequence[Mapping[str, Any]]) -> None:
-        vm = self._registry.get(vm_id)
+        vm = self._running(vm_id, "limited in its I/O")
         await iotune.set_limits(vm, read_tunables(tunables))
 
     def getIoTune(self, vm_id: str) -> list[dict[str, Any]]:
@@ -207,3 +208,13 @@ class VmVerbs:
         migration_id, verdict = migration.read_verdict(vm_id, params)
         running_ms = await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)
         return migration.write_conclusion(running_ms)
+
+    def _running(self, vm_id: str, doing: str) -> VM:
+        """A VM that is to be changed while it runs; doing completes 'cannot be ...'.
+
+        That it does not run is told before what is wrong with a request. It is looked at again when
+        its lock is held.
+        """
+        vm = self._registry.get(vm_id)
+        vm.require_running(doing)
+        return vm

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.rpc.test_wire import UUID, XML, vm
 from vdsmcinder.config import Config
-from vdsmcinder.errors import NoSuchVM
+from vdsmcinder.errors import NoSuchVM, VMIsDown
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
@@ -164,6 +164,20 @@ async def test_create_and_destroy(call, registry):
     assert await call("VM.destroy", UUID, "3") is True
     assert registry.asked == [(UUID, 256), (UUID, 3)]
     assert await call("VM.create", OTHER, {"vmId": UUID, "memSize": "256"}) == 91
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["hotplugDisk", "hotunplugDisk", "hotplugNic", "hotunplugNic", "updateDevice", "changeCD"],
+)
+async def test_that_a_vm_is_down_is_told_before_what_is_wrong_with_a_request(call, registry, verb):
+    def refuse(doing):
+        raise VMIsDown(f"the VM is Down and cannot be {doing}")
+
+    registry.known[UUID].require_running = refuse
+    assert await call(f"VM.{verb}", UUID, {}) == 6
+    registry.known[UUID].require_running = lambda doing: None
+    assert await call(f"VM.{verb}", UUID, {"diskType": "network"}) in {11, 36}
 
 
 async def test_one_vm(call):
