@@ -21,7 +21,7 @@ import libvirt
 
 from bench.report import Goal, Row, Sample
 from lab.base import wait_until
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from lab.daemon import HostDaemon
 from lab.domains import console_of, disk_xml, domain_xml
 from lab.engine import Engine, new_id

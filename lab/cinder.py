@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base import CACHE_DIR, ENGINE_ADDRESS, LabError, wait_until
-from lab.ceph_setup import POOL, USER
+from lab.ceph.setup import POOL, USER
 from lab.namespace import CLEAN_ENVIRONMENT, Namespace
 from lab.steps import Step
 

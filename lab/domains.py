@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from lab.console import GuestConsole, PtyWire, SocketWire
 from lab.guest import Guest
 from lab.host import Host

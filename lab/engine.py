@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from lab.domains import domain_xml
 from lab.host import Host
 from lab.pki import Identity, Pki

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from lab.base import ENGINE_ADDRESS, LabError, lab_dir, run, wait_until
-from lab.ceph import Ceph
-from lab.ceph_setup import MONITORS, write_cluster_files
+from lab.ceph.cluster import Ceph
+from lab.ceph.setup import MONITORS, write_cluster_files
 from lab.fetching import fetch
 from lab.guest import Guest
 from lab.host import BRIDGE, BRIDGE_MAC, address_of, make_host

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab.ceph import MIB, Ceph
+from lab.ceph.cluster import MIB, Ceph
 
 RECORD_BYTES = 4096
 _LINE_BYTES = 64

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base import LabError, lab_dir
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from lab.cinder import Cinder
 from lab.guest import Guest
 from lab.host import KINDS as HOST_KINDS

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable
 from typing import Callable
 
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from tests.faults.scene import Scene
 
 # Monitors (both protocols), and what an OSD may listen on.

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.ceph import Ceph
+from lab.ceph.cluster import Ceph
 from tests.faults import faults, resource_exhaustion
 from tests.faults.kill_during_verb import DEEDS, TIMES, Deed, killing_during
 from tests.faults.scene import Scene

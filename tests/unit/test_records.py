@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from lab.ceph import MIB, Ceph
+from lab.ceph.cluster import MIB, Ceph
 from lab.records import RECORD_BYTES, Comparison, compare, record
 
 RUN = 7

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.base import LabError, wait_until
-from lab.ceph_setup import MONITORS, POOL, USER, Monitor
+from lab.ceph.setup import MONITORS, POOL, USER, Monitor
 from lab.namespace import Namespace
 
 MIB = 1024 * 1024
