@@ -15,7 +15,7 @@ from types import FrameType
 
 from lab import several
 from lab.base import LabError
-from lab.cinder import PROJECT
+from lab.cinder.server import PROJECT
 from lab.fetching import fetch
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.namespace import CLEAN_ENVIRONMENT

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.base import LabError
+from lab.cinder.volumes import Volumes
 from lab.console import GuestConsole
 from lab.daemon import HostDaemon
 from lab.domains import pty_console
@@ -21,7 +22,6 @@ from lab.guest import pattern_checksum
 from lab.running import Lab
 from lab.stage import Show
 from lab.steps import Steps
-from lab.volumes import Volumes
 
 OPENING = "A Ceph cluster, a hypervisor and a Cinder, all real, on this machine alone:"
 GIB = 1024**3

@@ -10,8 +10,9 @@ import fcntl
 import re
 from pathlib import Path
 
-from lab import cinder, debs, guest_programs
+from lab import debs, guest_programs
 from lab.base import CACHE_DIR, LabError, run
+from lab.cinder import server
 from lab.guest import KERNELS, Guest, build_guest
 from lab.steps import Steps
 
@@ -35,7 +36,7 @@ def fetch(steps: Steps, *, with_cinder: bool) -> Guest:
         if with_cinder:
             with steps.step("Cinder's packages") as step:
                 names = _names(CINDER_LIST)
-                debs.fetch(cinder.PACKAGES, names, step, with_dependencies=True)
+                debs.fetch(server.PACKAGES, names, step, with_dependencies=True)
     return guest
 
 

@@ -14,11 +14,11 @@ import json
 
 import pytest
 
+from lab.cinder.volumes import Volumes
 from lab.domains import pty_console
 from lab.engine import new_id, secret_params
 from lab.guest import pattern_checksum
 from lab.steps import Step
-from lab.volumes import Volumes
 from tests.functional.guests import Guest
 from tests.functional.helpers import engine_on, eventually, refused, session_fixture
 

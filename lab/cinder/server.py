@@ -3,8 +3,8 @@
 
 `python -m lab up --cinder` starts it, or the tests and the demo that need it, as
 `Lab.attach().cinder`; it ends with the lab. Its API needs no Keystone (noauth), its database is a
-file (SQLite), and its three services are one process (lab/cinder_services.py); lab/volumes.py talks
-to it.
+file (SQLite), and its three services are one process (lab/cinder/process.py); lab/cinder/volumes.py
+talks to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKEND = "lab@ceph#ceph"
 # Unpacked by lab.fetching, and never installed.
 PACKAGES = CACHE_DIR / "cinder"
 MODULES = "usr/lib/python3/dist-packages"
-SERVICES = Path(__file__).with_name("cinder_services.py")
+SERVICES = Path(__file__).with_name("process.py")
 PYTHON = "/usr/bin/python3"
 START_TIMEOUT_S = 120
 

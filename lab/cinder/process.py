@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Cinder's API, scheduler and volume services in one process.
 
-lab/cinder.py starts it with the packages of Debian's Cinder on PYTHONPATH: cinder_services.py
+lab/cinder/server.py starts it with the packages of Debian's Cinder on PYTHONPATH: process.py
 CONFIGURATION STARTED. One process imports Cinder once and not three times, which is most of its
 start, and has no need of a message broker: oslo.messaging's own transport within a process does.
 """

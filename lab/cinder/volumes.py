@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client of Cinder's API: what an engine does with volumes, and waits for.
 
-For tests and demo, with the lab's Cinder (lab/cinder.py). Verbs and fields are those of the Block
-Storage API v3 (https://docs.openstack.org/api-ref/block-storage/v3/).
+For tests and demo, with the lab's Cinder (lab/cinder/server.py). Verbs and fields are those of the
+Block Storage API v3 (https://docs.openstack.org/api-ref/block-storage/v3/).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.base import LabError, wait_until
-from lab.cinder import BACKEND, PROJECT
+from lab.cinder.server import BACKEND, PROJECT
 
 # The first version in which a volume in use can be extended, and snapshots need no force.
 VERSION = "3.66"
