@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.report import Row, Sample
-from lab.console import GuestConsole
 from lab.daemon import HostDaemon
-from lab.domains import pty_console
 from lab.engine import Engine, new_id
+from lab.guest.console import GuestConsole
+from lab.guest.domains import pty_console
 from lab.running import Lab
 from lab.steps import Step
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from bench.report import Goal, Row, Sample
 from lab.daemon import HostDaemon
-from lab.domains import pty_console
 from lab.engine import Engine
+from lab.guest.domains import pty_console
 from lab.host import Host
 from lab.migrating_vm import Traveller
 from lab.running import Lab

@@ -5,9 +5,9 @@
 """
 
 from lab.base import LabError, wait_until
-from lab.console import GuestConsole
-from lab.domains import console_of, disk_xml, domain_xml, pty_console, secret_xml
-from lab.guest import pattern, pattern_checksum
+from lab.guest.console import GuestConsole
+from lab.guest.domains import console_of, disk_xml, domain_xml, pty_console, secret_xml
+from lab.guest.image import pattern, pattern_checksum
 from lab.running import Lab
 
 __all__ = [

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from lab.ceph.cluster import Ceph
-from lab.domains import domain_xml
+from lab.guest.domains import domain_xml
 from lab.host import Host
 from lab.pki import Identity, Pki
 from lab.running import Lab
@@ -156,7 +156,8 @@ class Engine:
     def document(self, vm_id: str, *disk_elements: str, name: str | None = None) -> dict[str, Any]:
         """vmParams as a domain document: boots the lab's kernel, so that it is up quickly.
 
-        Its serial console is lab.domains.console_of(host, name). name: vm-<vm_id> if not given.
+        Its serial console is lab.guest.domains.console_of(host, name). name: vm-<vm_id> if not
+        given.
         """
         host, guest = self.daemon.host, self.lab.guest
         xml = domain_xml(host, name or f"vm-{vm_id}", vm_id, disk_elements, guest)

@@ -10,10 +10,11 @@ import fcntl
 import re
 from pathlib import Path
 
-from lab import debs, guest_programs
+from lab import debs
 from lab.base import CACHE_DIR, LabError, run
 from lab.cinder import server
-from lab.guest import KERNELS, Guest, build_guest
+from lab.guest import programs
+from lab.guest.image import KERNELS, Guest, build_guest
 from lab.steps import Steps
 
 CINDER_LIST = Path(__file__).with_name("packages-cinder.txt")
@@ -31,7 +32,7 @@ def fetch(steps: Steps, *, with_cinder: bool) -> Guest:
             if not any(CACHE_DIR.glob(KERNELS)):
                 kernel = _kernel_package()
                 debs.fetch(CACHE_DIR / kernel, [kernel], step)
-            debs.fetch(guest_programs.AGENT_TREE, [guest_programs.AGENT_PACKAGE], step)
+            debs.fetch(programs.AGENT_TREE, [programs.AGENT_PACKAGE], step)
             guest = build_guest(step)
         if with_cinder:
             with steps.step("Cinder's packages") as step:

@@ -19,7 +19,7 @@ from lab.base import ENGINE_ADDRESS, LabError, lab_dir, run, wait_until
 from lab.ceph.cluster import Ceph
 from lab.ceph.setup import MONITORS, write_cluster_files
 from lab.fetching import fetch
-from lab.guest import Guest
+from lab.guest.image import Guest
 from lab.host import BRIDGE, BRIDGE_MAC, address_of, make_host
 from lab.namespace import Namespace, children, first_of, kill_and_wait
 from lab.pki import make_pki

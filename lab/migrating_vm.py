@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from lab.base import LabError
-from lab.console import GuestConsole
-from lab.domains import pty_console
 from lab.engine import Engine, new_id
-from lab.records import Comparison, compare
+from lab.guest.console import GuestConsole
+from lab.guest.domains import pty_console
+from lab.guest.records import Comparison, compare
 from vdsmcinder.errors import RemoteError
 
 DISK_MIB = 64

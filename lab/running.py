@@ -16,7 +16,7 @@ from pathlib import Path
 from lab.base import LabError, lab_dir
 from lab.ceph.cluster import Ceph
 from lab.cinder.server import Cinder
-from lab.guest import Guest
+from lab.guest.image import Guest
 from lab.host import KINDS as HOST_KINDS
 from lab.host import Host
 from lab.namespace import Namespace

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from bench.report import Machine
 from lab.base import LabError
-from lab.records import Comparison
+from lab.guest.records import Comparison
 from lab.running import Lab
 from lab.steps import Steps
 from tests.faults import arguments as arguments_of

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from lab.base import LabError
-from lab.records import Comparison
+from lab.guest.records import Comparison
 from lab.running import Lab
 from tests.faults.calling import MISSING
 from tests.faults.scene import Late, Scene, scene, until

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lab.console import GuestConsole
-from lab.domains import pty_console
 from lab.engine import Engine, new_id
+from lab.guest.console import GuestConsole
+from lab.guest.domains import pty_console
 from tests.functional.helpers import eventually
 
 DISK_MIB = 64

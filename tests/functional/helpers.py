@@ -21,11 +21,11 @@ import pytest
 import pytest_asyncio
 
 from lab.base import ENGINE_ADDRESS
-from lab.console import GuestConsole
 from lab.daemon import HostDaemon
-from lab.domains import console_of, disk_xml
 from lab.engine import Engine, new_id
-from lab.guest import pattern_checksum
+from lab.guest.console import GuestConsole
+from lab.guest.domains import console_of, disk_xml
+from lab.guest.image import pattern_checksum
 from lab.host import Host
 from lab.running import Lab
 from vdsmcinder.errors import RemoteError

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lab.domains import disk_xml
 from lab.engine import Engine, client_context, new_id
+from lab.guest.domains import disk_xml
 from tests.functional.bystander import untouched
 from tests.functional.helpers import (
     CONTRACT,

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from lab.daemon import HostDaemon
-from lab.domains import disk_xml
 from lab.engine import Engine, new_id, secret_params
+from lab.guest.domains import disk_xml
 from tests.functional.bystander import untouched
 from tests.functional.helpers import (
     SILENT_MONITOR,

@@ -15,9 +15,9 @@ import json
 import pytest
 
 from lab.cinder.volumes import Volumes
-from lab.domains import pty_console
 from lab.engine import new_id, secret_params
-from lab.guest import pattern_checksum
+from lab.guest.domains import pty_console
+from lab.guest.image import pattern_checksum
 from lab.steps import Step
 from tests.functional.guests import Guest
 from tests.functional.helpers import engine_on, eventually, refused, session_fixture

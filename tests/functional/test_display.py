@@ -10,8 +10,8 @@ import zlib
 
 import pytest
 
-from lab.domains import disk_xml
 from lab.engine import new_id
+from lab.guest.domains import disk_xml
 from tests.functional import vnc
 from tests.functional.helpers import refused
 

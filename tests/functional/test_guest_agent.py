@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from lab.daemon import HostDaemon
-from lab.domains import disk_xml
 from lab.engine import Engine, new_id
+from lab.guest.domains import disk_xml
 from tests.functional.guests import DISK_MIB, new_guest
 from tests.functional.helpers import eventually, refused
 

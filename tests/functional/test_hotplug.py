@@ -11,9 +11,9 @@ import asyncio
 import pytest
 from lxml import etree
 
-from lab.domains import disk_xml
 from lab.engine import connection_info, new_id
-from lab.records import compare
+from lab.guest.domains import disk_xml
+from lab.guest.records import compare
 from tests.functional.helpers import (
     ask,
     assert_writes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.domains import disk_xml
 from lab.engine import new_id
+from lab.guest.domains import disk_xml
 from tests.functional.helpers import refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -24,9 +24,9 @@ import lab
 from lab import GuestConsole, Lab, LabError, console_of, disk_xml, domain_xml, wait_until
 from lab.base import lab_dir, run
 from lab.ceph.cluster import Ceph
+from lab.guest.records import Comparison, compare
 from lab.host import KINDS, Host, connect, start_first_process
 from lab.namespace import Namespace, children, kill_and_wait
-from lab.records import Comparison, compare
 
 SECOND_LAB = Path(f"{lab_dir()}-test")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.guest import pattern, pattern_checksum
+from lab.guest.image import pattern, pattern_checksum
 from tests.functional.helpers import refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

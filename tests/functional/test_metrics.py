@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from lab.base import wait_until
-from lab.domains import console_of, disk_xml
 from lab.engine import Engine, new_id
+from lab.guest.domains import console_of, disk_xml
 from tests.functional.second import metrics, second_daemon
 
 in_session = pytest_asyncio.fixture(scope="module", loop_scope="session")

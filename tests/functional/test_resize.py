@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from lab.guest import pattern_checksum
+from lab.guest.image import pattern_checksum
 from tests.functional.guests import DISK_MIB, new_guest
 from tests.functional.helpers import eventually, refused
 from vdsmcinder.errors import RemoteError

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from lab.base import run
-from lab.domains import disk_xml
 from lab.engine import Engine, new_id
+from lab.guest.domains import disk_xml
 from tests.functional.second import client, second_daemon
 from vdsmcinder.errors import RemoteError
 

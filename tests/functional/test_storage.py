@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lab.engine import new_id, secret_params
-from lab.guest import pattern, pattern_checksum
+from lab.guest.image import pattern, pattern_checksum
 from tests.functional.guests import new_guest
 from tests.functional.helpers import refused, session_fixture
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.domains import console_of, disk_xml
 from lab.engine import new_id
-from lab.records import compare
+from lab.guest.domains import console_of, disk_xml
+from lab.guest.records import compare
 from tests.functional.helpers import (
     Machine,
     ask,

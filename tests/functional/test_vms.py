@@ -18,9 +18,9 @@ import pytest
 from lxml import etree
 
 from lab.base import wait_until
-from lab.domains import disk_xml, pty_console
 from lab.engine import new_id
-from lab.guest import pattern_checksum
+from lab.guest.domains import disk_xml, pty_console
+from lab.guest.image import pattern_checksum
 from tests.functional.helpers import (
     ask,
     assert_writes,

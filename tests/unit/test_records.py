@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from lab.ceph.cluster import MIB, Ceph
-from lab.records import RECORD_BYTES, Comparison, compare, record
+from lab.guest.records import RECORD_BYTES, Comparison, compare, record
 
 RUN = 7
 PER_ROUND = MIB // RECORD_BYTES

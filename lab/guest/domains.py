@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.ceph.cluster import Ceph
-from lab.console import GuestConsole, PtyWire, SocketWire
-from lab.guest import Guest
+from lab.guest.console import GuestConsole, PtyWire, SocketWire
+from lab.guest.image import Guest
 from lab.host import Host
 
 SPARE_PORTS = 6

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads what a guest of the lab says on its serial console, and gives it commands there.
 
-Tests and the demo use it on a VM that runs lab/guest/init; that file says which commands there are.
+Tests and the demo use it on a VM that runs lab/guest/files/init; that file says which commands
+there are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab's guest: Debian's cloud kernel, an initramfs of busybox, an image that boots both.
 
-Built once and kept in the cache directory; lab/guest/init says what the guest does and obeys. Its
-programs beyond busybox's are those of lab/guest_programs.py.
+Built once and kept in the cache directory; lab/guest/files/init says what the guest does and obeys.
+Its programs beyond busybox's are those of lab/guest/programs.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import guest_programs
 from lab.base import CACHE_DIR, LabError, run
+from lab.guest import programs
 from lab.steps import Step
 
-FILES = Path(__file__).with_name("guest")
+FILES = Path(__file__).with_name("files")
 BUSYBOX = Path("/bin/busybox")
 # The unpacked packages of kernels in the cache.
 KERNELS = "linux-image-*-cloud-amd64"
@@ -78,8 +78,8 @@ def pattern_checksum(count_mib: int, seed: str) -> str:
 def build_guest(step: Step) -> Guest:
     """The guest out of the cache, or made of what lab.fetching brought: initramfs, boot image."""
     kernel_tree = _kernel_tree()
-    agent = guest_programs.AGENT_TREE / "usr/sbin/qemu-ga"
-    sources = (Path(__file__), Path(guest_programs.__file__), BUSYBOX, guest_programs.MKE2FS, agent)
+    agent = programs.AGENT_TREE / "usr/sbin/qemu-ga"
+    sources = (Path(__file__), Path(programs.__file__), BUSYBOX, programs.MKE2FS, agent)
     parts = [path.read_bytes() for path in (*sorted(FILES.iterdir()), *sources)]
     version = hashlib.sha256(kernel_tree.name.encode() + b"".join(parts)).hexdigest()[:16]
     directory = CACHE_DIR / f"guest-{version}"
@@ -115,7 +115,7 @@ def _build(kernel_tree: Path, agent: Path, out: Path) -> None:
     _unpack_kernel(out / "vmlinuz", out / "vmlinux")
     with tempfile.TemporaryDirectory() as root:
         _fill_initramfs(Path(root), kernel_tree)
-        guest_programs.add_programs(Path(root), agent)
+        programs.add_programs(Path(root), agent)
         pack = f"find . | cpio --quiet --create --format=newc --owner=0:0 | gzip -9 >{out}/initrd"
         run(["sh", "-c", pack], cwd=root)
     _make_boot_image(out)
@@ -126,7 +126,7 @@ def _unpack_kernel(packed: Path, out: Path) -> None:
     content = packed.read_bytes()
     begins = content.find(LZ4_MAGIC)
     if begins < 0:
-        raise LabError(f"{packed} is not packed with LZ4 any more: see lab/guest.py")
+        raise LabError(f"{packed} is not packed with LZ4 any more: see lab/guest/image.py")
     # lz4 complains of what follows, which is the rest of the boot protocol's.
     unpack = ["lz4", "--decompress", "--stdout"]
     done = subprocess.run(unpack, input=content[begins:], capture_output=True, check=False)
