@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.report import Row, Sample
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from lab.steps import Step
 

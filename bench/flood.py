@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import wire
 from bench.report import Row, Sample, at_most
-from lab.local import HOST, LocalDaemon
+from lab.host.local import HOST, LocalDaemon
 from lab.running import Lab
 from lab.steps import Step
 

@@ -13,9 +13,9 @@ from collections import defaultdict
 
 from bench.report import Row, Sample, at_most
 from bench.rivals.process import rival
-from lab.daemon import HostDaemon
 from lab.engine import Engine
-from lab.host import Host
+from lab.host.daemon import HostDaemon
+from lab.host.hypervisor import Host
 from lab.running import Lab
 from lab.steps import Step
 from vdsmcinder.errors import Recovering, RemoteError

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bench.report import Goal, Row, Sample
-from lab.daemon import HostDaemon
 from lab.engine import Engine
 from lab.guest.domains import pty_console
-from lab.host import Host
+from lab.host.daemon import HostDaemon
+from lab.host.hypervisor import Host
 from lab.migrating_vm import Traveller
 from lab.running import Lab
 from lab.steps import Step

@@ -18,8 +18,8 @@ from bench.report import Goal, Row, Sample, at_least, at_most
 from bench.rivals.process import rival
 from lab.base import REPOSITORY
 from lab.base import run as run_command
-from lab.daemon import PORT, HostDaemon
-from lab.host import Host
+from lab.host.daemon import PORT, HostDaemon
+from lab.host.hypervisor import Host
 from lab.pki import Pki
 from lab.running import Lab
 from lab.steps import Step

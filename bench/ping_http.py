@@ -15,7 +15,7 @@ from bench.report import Row, Sample
 from bench.rivals.process import rival
 from lab.base import REPOSITORY
 from lab.base import run as run_command
-from lab.daemon import PORT, HostDaemon
+from lab.host.daemon import PORT, HostDaemon
 from lab.running import Lab
 from lab.steps import Step
 

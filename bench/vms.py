@@ -22,9 +22,9 @@ import libvirt
 from bench.report import Goal, Row, Sample
 from lab.base import wait_until
 from lab.ceph.cluster import Ceph
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.domains import console_of, disk_xml, domain_xml
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from lab.steps import Step
 

@@ -11,10 +11,10 @@ from collections.abc import Awaitable
 from typing import Any
 
 from lab.base import LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from lab.stage import Show
 from lab.steps import Steps

@@ -14,11 +14,11 @@ from typing import Any
 
 from lab.base import LabError
 from lab.cinder.volumes import Volumes
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
 from lab.guest.image import pattern_checksum
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from lab.stage import Show
 from lab.steps import Steps

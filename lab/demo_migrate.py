@@ -11,8 +11,8 @@ import asyncio
 import sys
 
 from lab.base import LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine
+from lab.host.daemon import HostDaemon
 from lab.migrating_vm import Traveller
 from lab.running import Lab
 from lab.stage import Show

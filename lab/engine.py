@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lab.ceph.cluster import Ceph
 from lab.guest.domains import domain_xml
-from lab.host import Host
+from lab.host.hypervisor import Host
 from lab.pki import Identity, Pki
 from lab.running import Lab
 from vdsmcinder.stomp import client

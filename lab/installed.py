@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon as a package puts it on a host: installed, configured, run by systemd.
 
-Tests use it where HostDaemon (lab/daemon.py) is started from the source tree; lab.engine.Engine
-takes either.
+Tests use it where HostDaemon (lab/host/daemon.py) is started from the source tree;
+lab.engine.Engine takes either.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 from pathlib import Path
 
 from lab.base import REPOSITORY, run, wait_until
-from lab.daemon import PORT
+from lab.host.daemon import PORT
 from lab.pki import Pki
 from lab.systemd_host import SystemdHost
 from vdsmcinder import __version__

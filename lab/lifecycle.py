@@ -20,7 +20,7 @@ from lab.ceph.cluster import Ceph
 from lab.ceph.setup import MONITORS, write_cluster_files
 from lab.fetching import fetch
 from lab.guest.image import Guest
-from lab.host import BRIDGE, BRIDGE_MAC, address_of, make_host
+from lab.host.hypervisor import BRIDGE, BRIDGE_MAC, address_of, make_host
 from lab.namespace import Namespace, children, first_of, kill_and_wait
 from lab.pki import make_pki
 from lab.running import KINDS, Lab, Record, holder

@@ -17,8 +17,8 @@ from lab.base import LabError, lab_dir
 from lab.ceph.cluster import Ceph
 from lab.cinder.server import Cinder
 from lab.guest.image import Guest
-from lab.host import KINDS as HOST_KINDS
-from lab.host import Host
+from lab.host.hypervisor import KINDS as HOST_KINDS
+from lab.host.hypervisor import Host
 from lab.namespace import Namespace
 from lab.pki import Pki
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from lab.base import REPOSITORY, LabError
-from lab.daemon import HostDaemon
+from lab.host.daemon import HostDaemon
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.running import Lab
 from lab.steps import Steps

@@ -12,7 +12,7 @@ import signal
 from typing import Any
 
 from lab.base import LabError, run, wait_until
-from lab.host import KINDS, Host, address_of, connect, settings, start_first_process
+from lab.host.hypervisor import KINDS, Host, address_of, connect, settings, start_first_process
 from lab.namespace import Namespace, kill_and_wait
 from lab.running import Lab
 

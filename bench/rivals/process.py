@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.base import REPOSITORY, LabError
-from lab.host import Host
+from lab.host.hypervisor import Host
 from lab.namespace import NamespacedProcess
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lab.ceph.cluster import Ceph
 from lab.guest.console import GuestConsole, PtyWire, SocketWire
 from lab.guest.image import Guest
-from lab.host import Host
+from lab.host.hypervisor import Host
 
 SPARE_PORTS = 6
 

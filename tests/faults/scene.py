@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.base import LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.console import GuestConsole
 from lab.guest.domains import console_of, disk_xml
 from lab.guest.records import Comparison, compare
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from tests.faults.calling import CallingEngine
 from vdsmcinder.errors import RemoteError

@@ -29,10 +29,10 @@ import libvirt
 
 from bench.report import Machine
 from lab.base import REPOSITORY, LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.domains import console_of, disk_xml
-from lab.local import HOST, LocalDaemon
+from lab.host.daemon import HostDaemon
+from lab.host.local import HOST, LocalDaemon
 from lab.running import Lab
 from lab.steps import Step, Steps
 from tests.faults import pluggable, report

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from lab.base import LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine
-from lab.host import Host
+from lab.host.daemon import HostDaemon
+from lab.host.hypervisor import Host
 from lab.migrating_vm import Traveller
 from lab.running import Lab
 from tests.faults.scene import LOOK_S, Keeper, until

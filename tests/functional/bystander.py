@@ -15,7 +15,7 @@ import libvirt
 from lxml import etree
 
 from lab.engine import Engine
-from lab.host import Host
+from lab.host.hypervisor import Host
 from tests.functional.helpers import Machine, status
 
 

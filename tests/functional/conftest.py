@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
-from lab.host import Host
+from lab.host.daemon import HostDaemon
+from lab.host.hypervisor import Host
 from lab.running import Lab
 from tests.functional.guests import Guest, new_guest
 from tests.functional.helpers import OPTIONS

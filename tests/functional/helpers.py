@@ -21,12 +21,12 @@ import pytest
 import pytest_asyncio
 
 from lab.base import ENGINE_ADDRESS
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.console import GuestConsole
 from lab.guest.domains import console_of, disk_xml
 from lab.guest.image import pattern_checksum
-from lab.host import Host
+from lab.host.daemon import HostDaemon
+from lab.host.hypervisor import Host
 from lab.running import Lab
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.rpc.schema import schema

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from lab.host import Host
+from lab.host.hypervisor import Host
 
 # Of a Ceph key the first 12 bytes are no secret: its type, when it was made, its length.
 HEADER_BYTES = 12

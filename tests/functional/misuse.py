@@ -13,9 +13,9 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.domains import disk_xml
+from lab.host.daemon import HostDaemon
 from tests.functional.guests import Guest
 from tests.functional.helpers import CONTRACT, destroyed_at_last, foreign_secret, refused
 from vdsmcinder.errors import RemoteError

@@ -15,8 +15,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab.base import wait_until
-from lab.daemon import HostDaemon
 from lab.engine import client_context
+from lab.host.daemon import HostDaemon
 from lab.pki import Pki
 from lab.running import Lab
 from vdsmcinder.stomp import client as stomp

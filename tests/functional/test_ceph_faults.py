@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
 from lab.guest.domains import disk_xml
+from lab.host.daemon import HostDaemon
 from tests.functional.bystander import untouched
 from tests.functional.helpers import (
     SILENT_MONITOR,

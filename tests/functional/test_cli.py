@@ -23,9 +23,9 @@ import pytest
 from lxml import etree
 
 from lab.base import REPOSITORY, run
-from lab.daemon import CLIENT, PROGRAM
 from lab.engine import new_id
 from lab.guest.domains import disk_xml
+from lab.host.daemon import CLIENT, PROGRAM
 from lab.namespace import CLEAN_ENVIRONMENT
 from tests.functional.helpers import absent_disk, destroyed_at_last, new_image, session_fixture
 from vdsmcinder import config

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from lab.base import wait_until
-from lab.daemon import CLIENT, HostDaemon
 from lab.engine import Engine, new_id, secret_params
+from lab.host.daemon import CLIENT, HostDaemon
 from tests.functional.helpers import (
     OPTIONS,
     SILENT_MONITOR,

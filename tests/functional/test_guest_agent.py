@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
 from lab.guest.domains import disk_xml
+from lab.host.daemon import HostDaemon
 from tests.functional.guests import DISK_MIB, new_guest
 from tests.functional.helpers import eventually, refused
 

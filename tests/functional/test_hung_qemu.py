@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
+from lab.host.daemon import HostDaemon
 from tests.functional.helpers import (
     OPTIONS,
     ask,

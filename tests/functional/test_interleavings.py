@@ -18,8 +18,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from lxml import etree
 
 from lab.base import LabError
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
+from lab.host.daemon import HostDaemon
 from tests.functional.helpers import (
     OPTIONS,
     engine_on,

@@ -25,7 +25,7 @@ from lab import GuestConsole, Lab, LabError, console_of, disk_xml, domain_xml, w
 from lab.base import lab_dir, run
 from lab.ceph.cluster import Ceph
 from lab.guest.records import Comparison, compare
-from lab.host import KINDS, Host, connect, start_first_process
+from lab.host.hypervisor import KINDS, Host, connect, start_first_process
 from lab.namespace import Namespace, children, kill_and_wait
 
 SECOND_LAB = Path(f"{lab_dir()}-test")

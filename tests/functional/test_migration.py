@@ -20,7 +20,7 @@ import rbd
 
 from lab.base import ENGINE_ADDRESS
 from lab.engine import new_id, secret_params
-from lab.host import MIGRATION_PKI
+from lab.host.hypervisor import MIGRATION_PKI
 from lab.lifecycle import USERFAULTFD, has_post_copy
 from lab.migrating_vm import Traveller
 from tests.functional import vnc

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id
+from lab.host.daemon import HostDaemon
 from tests.functional.helpers import (
     CONTRACT,
     ask,

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
+from lab.host.daemon import HostDaemon
 from lab.namespace import children
 from tests.functional.helpers import (
     SILENT_MONITOR,

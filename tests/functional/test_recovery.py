@@ -16,8 +16,8 @@ import libvirt
 import pytest
 
 from lab.base import wait_until
-from lab.daemon import HostDaemon
 from lab.engine import new_id
+from lab.host.daemon import HostDaemon
 from tests.functional.helpers import (
     absent_disk,
     ask,

@@ -20,8 +20,8 @@ from urllib.parse import quote
 import pytest
 
 from lab.base import wait_until
-from lab.daemon import HostDaemon
 from lab.engine import Engine, new_id, secret_params
+from lab.host.daemon import HostDaemon
 from lab.namespace import CLEAN_ENVIRONMENT
 from tests.functional import misuse
 from tests.functional.guests import DISK_MIB, new_guest

@@ -22,7 +22,7 @@ import pytest_asyncio
 from lab.base import LabError, wait_until
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.domains import console_of, disk_xml
-from lab.host import address_of
+from lab.host.hypervisor import address_of
 from lab.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from lab.pki import certify_host
 from lab.systemd_host import boot

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.base import REPOSITORY, LabError
-from lab.host import address_of
+from lab.host.hypervisor import address_of
 from lab.installed import packages
 from lab.namespace import CLEAN_ENVIRONMENT
 from lab.running import Lab

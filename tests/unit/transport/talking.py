@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client of a daemon that is a process of its own: blocking, and exact about what it is told.
 
-For the tests of load, hostility and the protocol that start a lab.local.LocalDaemon.
+For the tests of load, hostility and the protocol that start a lab.host.local.LocalDaemon.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 from typing import Any
 
-from lab.local import HOST, LocalDaemon
+from lab.host.local import HOST, LocalDaemon
 from vdsmcinder.stomp.frames import Decoder, Frame, Limits
 
 TIMEOUT_S = 60

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.local import LocalDaemon
+from lab.host.local import LocalDaemon
 from tests.unit.transport.serving import client_tls
 from tests.unit.transport.talking import (
     CONNECT,

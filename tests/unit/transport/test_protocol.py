@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.local import LocalDaemon
+from lab.host.local import LocalDaemon
 from tests.unit.transport.talking import CONNECT, SUBSCRIBE, Client, call, connect, send
 from vdsmcinder.stomp.frames import Decoder, Frame, encode
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.base import REPOSITORY, LabError, wait_until
-from lab.host import Host
+from lab.host.hypervisor import Host
 from lab.namespace import CLEAN_ENVIRONMENT, NamespacedProcess
 from lab.pki import Pki
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Gives a hypervisor of the lab its own root and becomes its PID 1. Run by lab/host.py in new mount,
+# Gives a hypervisor of the lab its own root and becomes its PID 1. Run by lab/host/hypervisor.py in new mount,
 # pid, network, uts and ipc namespaces: host-root.sh NAME LAB_DIR REPOSITORY [systemd]
 #
 # The root is an overlay on / that forgets its changes.
