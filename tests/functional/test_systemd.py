@@ -23,9 +23,9 @@ from lab.base import LabError, wait_until
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.domains import console_of, disk_xml
 from lab.host.hypervisor import address_of
-from lab.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from lab.pki import certify_host
-from lab.systemd_host import boot
+from lab.systemd.host import boot
+from lab.systemd.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from tests.functional.helpers import eventually, refused, running
 from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.errors import RemoteError

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from lab.base import REPOSITORY, LabError
 from lab.host.hypervisor import address_of
-from lab.installed import packages
 from lab.namespace import CLEAN_ENVIRONMENT
 from lab.running import Lab
-from lab.systemd_host import SystemdHost, boot
+from lab.systemd.host import SystemdHost, boot
+from lab.systemd.installed import packages
 from tests import pages
 from tests.pages import PAGES, Block, Command, Kind, Place
 

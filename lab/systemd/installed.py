@@ -15,7 +15,7 @@ from pathlib import Path
 from lab.base import REPOSITORY, run, wait_until
 from lab.host.daemon import PORT
 from lab.pki import Pki
-from lab.systemd_host import SystemdHost
+from lab.systemd.host import SystemdHost
 from vdsmcinder import __version__
 
 SERVICE = "vdsm-cinderd.service"
