@@ -89,13 +89,13 @@ docs: $(READY) $(BUNDLED)  ## write into the documentation what its commands pri
 	$(BIN)/python -m lab run --hosts 1 -- $(BIN)/python -m tests.functional.walk
 
 demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from create to destroy
-	@$(BIN)/python -m lab.demo
+	@$(BIN)/python -m lab.demo.__main__
 
 demo-cinder: $(READY)  ## the same with a real Cinder: volumes attached, extended, snapshotted, booted
-	@$(BIN)/python -m lab.demo_cinder
+	@$(BIN)/python -m lab.demo.cinder
 
 demo-migrate: $(READY)  ## a VM that writes goes from host to host, and a daemon is killed under way
-	@$(BIN)/python -m lab.demo_migrate
+	@$(BIN)/python -m lab.demo.migrate
 
 bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench

@@ -155,14 +155,7 @@ def test_circles_are_found() -> None:
     assert circles({"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a"]}) == [["b", "c"]]
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        "vdsmcinder",
-        "bench",
-        pytest.param("lab", marks=pytest.mark.xfail(strict=True, reason="lab/ has no rooms yet")),
-    ],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_room_holds_too_many_files(package: str) -> None:
     rooms: dict[Path, int] = {}
     for module, path in modules().items():

@@ -134,7 +134,7 @@ def test_quick_commands_for_a_clone_print_what_is_shown() -> None:
 def test_the_demo_prints_the_steps_that_the_readme_shows() -> None:
     (block,) = (b for b in all_blocks() if b.kind is Kind.TEXT and "✔" in b.text)
     shown = re.findall(r"^✔ (.*?) +[\d.]+ s$", block.text, re.M)
-    parts = ("demo", "stage", "lifecycle", "fetching")
+    parts = ("demo/__main__", "demo/stage", "lifecycle", "fetching")
     known = [title for name in parts for title in step_titles(f"lab/{name}.py")]
     # The other demo is the one that has Cinder.
     titles = [title for title in known if not title.startswith("Cinder")]

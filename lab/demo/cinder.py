@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo with Cinder: an engine that has volumes made, runs VMs on them and takes snapshots.
 
-`make demo-cinder` runs it, on the stage of lab/stage.py. What Cinder answers goes to the daemon as
-it came.
+`make demo-cinder` runs it, on the stage of lab/demo/stage.py. What Cinder answers goes to the
+daemon as it came.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from lab.base import LabError
 from lab.cinder.volumes import Volumes
+from lab.demo.stage import Show
 from lab.engine import Engine, new_id, secret_params
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
 from lab.guest.image import pattern_checksum
 from lab.host.daemon import HostDaemon
 from lab.running import Lab
-from lab.stage import Show
 from lab.steps import Steps
 
 OPENING = "A Ceph cluster, a hypervisor and a Cinder, all real, on this machine alone:"
@@ -171,5 +171,5 @@ def _expect(true: bool, otherwise: str) -> None:
 
 
 if __name__ == "__main__":
-    show = Show("lab.demo_cinder", OPENING, lambda *parts: Play(*parts).run(), with_cinder=True)
+    show = Show("lab.demo.cinder", OPENING, lambda *parts: Play(*parts).run(), with_cinder=True)
     sys.exit(show.main())

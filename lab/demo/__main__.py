@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo: a lab, the daemon on its hypervisor, and an engine that runs a VM on Ceph through it.
 
-`make demo` runs it, on the stage of lab/stage.py: it plays the engine inside the lab's network.
+`make demo` runs it, on the stage of lab/demo/stage.py: it plays the engine inside the lab's
+network.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 from lab.base import LabError
+from lab.demo.stage import Show
 from lab.engine import Engine, new_id
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
 from lab.host.daemon import HostDaemon
 from lab.running import Lab
-from lab.stage import Show
 from lab.steps import Steps
 
 IMAGE_MIB = 128

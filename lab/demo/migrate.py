@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo of migration: a VM goes from one hypervisor to another and back while its guest writes.
 
-`make demo-migrate` runs it, on the stage of lab/stage.py: it plays the engine inside the lab's
+`make demo-migrate` runs it, on the stage of lab/demo/stage.py: it plays the engine inside the lab's
 network.
 """
 
@@ -11,11 +11,11 @@ import asyncio
 import sys
 
 from lab.base import LabError
+from lab.demo.stage import Show
 from lab.engine import Engine
 from lab.host.daemon import HostDaemon
 from lab.migrating_vm import Traveller
 from lab.running import Lab
-from lab.stage import Show
 from lab.steps import Steps
 
 SLOW_MIB_S = 4
@@ -101,4 +101,4 @@ class Play:
 OPENING = "A Ceph cluster, two hypervisors and a guest, all real, on this machine alone:"
 
 if __name__ == "__main__":
-    sys.exit(Show("lab.demo_migrate", OPENING, lambda *parts: Play(*parts).run(), hosts=2).main())
+    sys.exit(Show("lab.demo.migrate", OPENING, lambda *parts: Play(*parts).run(), hosts=2).main())
