@@ -44,7 +44,7 @@ class Ceph:
         return self.key_of(f"client.{self.user}")
 
     def key_of(self, entity: str) -> str:
-        """The key of any entity of lab.ceph_setup.CAPABILITIES, such as "client.admin"."""
+        """The key of any entity of lab.ceph.setup.CAPABILITIES, such as "client.admin"."""
         keyring = (self.directory / f"{entity}.keyring").read_text()
         return keyring.partition("key = ")[2].strip()
 
