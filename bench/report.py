@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the benchmarks found, as rows of one table: ours, the rival's, their ratio, the goal.
-
-Every benchmark returns Rows; bench/__main__.py prints them.
-"""
+"""What the benchmarks found, as rows of one table: ours, the rival's, their ratio, the goal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """STOMP for load generators: blocking sockets, frames encoded beforehand, as little as can be done.
 
-The benchmarks of load and hostility use it.
+For generators that share the machine with the server that they load.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Starts the rivals that are processes: modules of this package, on one of the lab's hosts.
 
-bench/ping.py and bench/footprint.py call it.
+Each says READY on its stdout, and is killed when it has been measured.
 """
 
 from __future__ import annotations
