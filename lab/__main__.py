@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command `python -m lab`: starts the lab, ends it, tells about it, runs commands in it.
 
-Called by people and by the Makefile.
+`python -m lab --help` lists what it can.
 """
 
 from __future__ import annotations

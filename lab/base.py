@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What every module of the lab shares: its error, its places, running a command, waiting.
 
-Called by the rest of the package; tests use `wait_until` too.
+A command that fails raises LabError with what it printed; times are in seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An engine as a host sees one: registers keys, describes disks, creates VMs, waits for events.
 
-Tests, demo and benchmarks drive the daemon with it, over STOMP and TLS as an oVirt engine does.
+Over STOMP and TLS, as an oVirt engine does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All that the lab takes from the network, into its cache: nothing is fetched while it runs.
 
-`python -m lab fetch` does it before any test begins; where all is there it takes no time.
+`python -m lab fetch`; where all is there it takes no time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Starts and ends the lab: its first process, with which all ends, then network, Ceph, hosts.
 
-Called by `python -m lab`; tests attach to what it left running (lab.running).
+What it leaves running is found again by a record in the lab's directory (lab/running.py).
 """
 
 from __future__ import annotations

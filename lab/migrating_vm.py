@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM whose guest writes records while it migrates between two hosts of the lab.
 
-Tests, the suite of faults, the demo and the benchmark have one; what its guest was told is on disk
-can be compared with what its image holds.
+What its guest was told is on disk can be compared with what its image holds.
 """
 
 from __future__ import annotations

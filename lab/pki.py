@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates for the lab: a CA, a server certificate for each host, a client's for the engine.
 
-A second CA signs a client certificate that no host may accept. Called while the lab starts.
+By the openssl command, so that no code of ours vouches for itself. A second CA signs a client
+certificate that no host may accept.
 """
 
 from __future__ import annotations

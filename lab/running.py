@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The running lab as an object: `Lab.attach()` finds it, from any process of this machine.
 
-Used by tests, demo and benchmarks; lab.lifecycle makes the lab and the record that is read here.
+The lab is known by a record in its directory.
 """
 
 from __future__ import annotations

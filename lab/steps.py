@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tells a person what a long run is doing: one line a step, with a tick or a cross and its time.
 
-Used by `python -m lab up` and by whatever else works through steps, such as the demo.
+Where nobody watches, a step that takes long says every five seconds what it waits for.
 """
 
 from __future__ import annotations

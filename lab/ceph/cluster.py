@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab's Ceph cluster: starts and ends its daemons, makes and reads the images of its pool.
 
-Tests reach it as `Lab.attach().ceph`; lab.lifecycle starts it.
+What librbd reads of an image is read from outside of any guest.
 """
 
 from __future__ import annotations

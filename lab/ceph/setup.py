@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes what a new Ceph cluster needs before its first daemon starts: configuration, keys, map.
 
-Called once while the lab starts; lab.ceph starts the daemons and talks to them.
+It is done once, while the lab starts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Cinder's API, scheduler and volume services in one process.
 
-lab/cinder/server.py starts it with the packages of Debian's Cinder on PYTHONPATH: process.py
-CONFIGURATION STARTED. One process imports Cinder once and not three times, which is most of its
-start, and has no need of a message broker: oslo.messaging's own transport within a process does.
+Run by its path, with the packages of Debian's Cinder on PYTHONPATH: process.py CONFIGURATION
+STARTED. One process imports Cinder once and not three times, which is most of its start, and has no
+need of a message broker: oslo.messaging's own transport within a process does.
 """
 
 # ruff: noqa: E402, PLC0415  Eventlet has to be first; Cinder is there only where the lab runs it.

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Cinder with its RBD driver on the lab's Ceph, for those who ask for it.
 
-`python -m lab up --cinder` starts it, or the tests and the demo that need it, as
-`Lab.attach().cinder`; it ends with the lab. Its API needs no Keystone (noauth), its database is a
-file (SQLite), and its three services are one process (lab/cinder/process.py); lab/cinder/volumes.py
-talks to it.
+`python -m lab up --cinder` starts it; it ends with the lab. Its API needs no Keystone (noauth), its
+database is a file (SQLite), and its three services are one process (lab/cinder/process.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client of Cinder's API: what an engine does with volumes, and waits for.
 
-For tests and demo, with the lab's Cinder (lab/cinder/server.py). Verbs and fields are those of the
-Block Storage API v3 (https://docs.openstack.org/api-ref/block-storage/v3/).
+Verbs and fields are those of the Block Storage API v3
+(https://docs.openstack.org/api-ref/block-storage/v3/).
 """
 
 from __future__ import annotations

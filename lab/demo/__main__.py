@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo: a lab, the daemon on its hypervisor, and an engine that runs a VM on Ceph through it.
 
-`make demo` runs it, on the stage of lab/demo/stage.py: it plays the engine inside the lab's
-network.
+`make demo`. It plays the engine inside the lab's network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo with Cinder: an engine that has volumes made, runs VMs on them and takes snapshots.
 
-`make demo-cinder` runs it, on the stage of lab/demo/stage.py. What Cinder answers goes to the
-daemon as it came.
+`make demo-cinder`. What Cinder answers goes to the daemon as it came.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo of migration: a VM goes from one hypervisor to another and back while its guest writes.
 
-`make demo-migrate` runs it, on the stage of lab/demo/stage.py: it plays the engine inside the lab's
-network.
+`make demo-migrate`. It plays the engine inside the lab's network.
 """
 
 from __future__ import annotations

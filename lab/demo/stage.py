@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The stage of a demo: a lab of its own, the daemon on its hypervisor, and what was proven.
 
-lab/demo/__main__.py and lab/demo/cinder.py bring the play. It runs in a process of its own inside
-the lab's network, as an engine does; each step is a line, and a step that fails is named with its
-reason.
+The play runs in a process of its own inside the lab's network, as an engine does; each step is a
+line, and a step that fails is named with its reason.
 """
 
 from __future__ import annotations

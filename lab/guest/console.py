@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads what a guest of the lab says on its serial console, and gives it commands there.
 
-Tests and the demo use it on a VM that runs lab/guest/files/init; that file says which commands
-there are.
+Which commands there are says lab/guest/files/init, which the guest runs.
 """
 
 from __future__ import annotations

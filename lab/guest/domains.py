@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt documents for VMs of the lab: the guest on RBD disks, its console within reach.
 
-For tests and benchmarks that bring a domain of their own; the daemon under test writes its own.
+For a domain that no daemon wrote.
 """
 
 from __future__ import annotations

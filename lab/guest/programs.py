@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Programs of the lab's guest that are not busybox's: QEMU's guest agent and mkfs.ext4.
 
-lab/guest/image.py packs them into the initramfs, with the libraries that the dynamic linker names.
+They come with the libraries that the dynamic linker names.
 """
 
 from __future__ import annotations

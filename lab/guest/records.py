@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The records that the guest's command `hammer` writes, and what an image holds of them.
 
-The tests of hot-plug and the suite of faults compare what a guest was told is on its disk with what
-librbd reads of the image from outside. lab/guest/files/init writes the records.
+So what a guest was told is on its disk can be compared with what librbd reads of the image from
+outside. lab/guest/files/init writes the records.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinderd on one of the lab's hosts: its configuration, its process, its log.
 
-Tests, demo and benchmarks start it here; it runs inside the host's namespaces as it would under
-systemd there, and tells that it is ready in systemd's way.
+It runs inside the host's namespaces as it would under systemd there, and tells that it is ready in
+systemd's way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab's hypervisors: each with an overlay root, an address and a libvirtd of its own.
 
-Tests reach them as `Lab.attach().hosts["host1"]`; lab.lifecycle starts them.
+`Lab.attach().hosts["host1"]` is one.
 """
 
 from __future__ import annotations

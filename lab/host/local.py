@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdsm-cinderd as a process of its own on 127.0.0.1, on libvirt's test driver: needs no lab.
 
-Tests and benchmarks that are about load and memory start it here, where QEMU would only be noise.
+For what is about load and memory, where QEMU would only be noise.
 """
 
 from __future__ import annotations

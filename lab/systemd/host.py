@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A hypervisor of the lab that boots systemd, and on which the daemon is installed as a package.
 
-Only the tests of that start one, beside the lab's own hosts; it ends with them or with the lab.
+It is started beside the lab's own hosts, and ends with whoever started it or with the lab.
 """
 
 from __future__ import annotations

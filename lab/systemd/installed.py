@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon as a package puts it on a host: installed, configured, run by systemd.
 
-Tests use it where HostDaemon (lab/host/daemon.py) is started from the source tree;
-lab.engine.Engine takes either.
+lab.engine.Engine takes it as it takes a daemon that was started from the source tree
+(lab/host/daemon.py).
 """
 
 from __future__ import annotations
