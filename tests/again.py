@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What tests share, such as a module's VM, and could not be made is made anew for the next test.
 
-pytest would remember the failure, and all tests of the module would fail with the first. A
-conftest.py takes the hook from here.
+pytest would remember the failure, and all tests of the module would fail with the first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A state machine that does things to VMs at once, and looks whether everybody agrees afterwards.
 
-unit/test_interleavings.py runs it over libvirt's test driver, functional/test_interleavings.py over
-QEMU. What is to be expected is in the tables below and in vdsmcinder/virt/vm/status.py.
+The world is libvirt's test driver or QEMU. What is to be expected is in the tables below and in
+vdsmcinder/virt/vm/status.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The documentation as tests read it: fenced blocks, the commands in them, what they should print.
 
-tests/functional/test_docs.py runs the commands, tests/unit/test_docs.py checks that nothing stands
-in a block of a kind that is not known here. docs/contributing.md tells authors the rules.
+docs/contributing.md tells authors the rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Spreads functional tests over labs that run side by side: which tests stay together, which begin.
 
-tests/conftest.py hands it to pytest-xdist; `make functional` has it start two workers.
+For pytest-xdist, with a worker for each lab.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the commands of the suite of faults are told: which rows, how patiently, and where to write.
 
-__main__.py and migrations.py each add what is their own.
+Common to the commands; each adds what is its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An engine that keeps calling, whatever happens, and remembers what it was told and when.
 
-scene.py has one; after a row, run.py reads from it how long the API was silent and what it said.
+How long the API was silent, in seconds, and what it said.
 """
 
 from __future__ import annotations

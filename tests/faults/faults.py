@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What can be done to a host and to its Ceph cluster, and how it is undone.
 
-table.py names these in its rows; each takes the Scene that it happens to.
+Each takes the Scene that it happens to.
 """
 
 from __future__ import annotations

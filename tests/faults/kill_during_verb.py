@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every verb that changes something, and the daemon's death in the middle of it.
 
-table.py has a row for each. What is done is brought back by verbs alone: nobody repairs by hand.
+What is done is brought back by verbs alone: nobody repairs by hand.
 """
 
 from __future__ import annotations

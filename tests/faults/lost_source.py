@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A VM's source that is lost at its handover, what an operator does then, and that it comes back.
-
-migration.py's rows are made of it.
-"""
+"""A source that is lost at its handover, what an operator does then, and that it comes back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What fails while a VM migrates, as a table: a fault in a phase, and what must become of the VM.
 
-migrations.py works through it; a new fault is a row here and, where it is of a new kind, an act.
+A new fault is a row here and, where it is of a new kind, an act.
 """
 
 from __future__ import annotations

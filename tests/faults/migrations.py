@@ -2,7 +2,7 @@
 """The command `python -m tests.faults.migrations`: faults while a VM migrates, and many migrations.
 
 Run in the lab, with two hosts; `make migrations` has a lab of its own for it. The rows are those of
-migration.py; test_migration_short.py runs the short ones.
+migration.py.
 """
 
 from __future__ import annotations

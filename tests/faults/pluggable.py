@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Disks for libvirt's test driver, which before libvirt 10 can plug none into its domains.
 
-The soak and the tests of interleavings work on that driver, because its domains cost nothing. What
-it lacks stands here, in libvirt-python's own methods; all else is libvirt's.
+That driver's domains cost nothing. What it lacks stands here, in libvirt-python's own methods; all
+else is libvirt's.
 """
 
 from __future__ import annotations

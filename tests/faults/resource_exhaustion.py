@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a daemon can run out of: room on disk, file descriptors, memory, time, a valid certificate.
 
-table.py names these in its rows; each takes the Scene that it happens to.
+Each takes the Scene that it happens to.
 """
 
 from __future__ import annotations

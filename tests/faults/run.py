@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Takes a scene through one row: writes, injures, waits for what must be told, heals, compares.
 
-__main__.py and test_short.py call run_row(); report.py prints what it found.
+What it finds is an Outcome; times are in seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a fault happens to: a daemon that is restarted as systemd would, VMs, a guest that writes.
 
-run.py takes a Scene through the rows of table.py, on host2 of the lab.
+A Scene goes through one row after the other, on host2 of the lab.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The faults as a table: what is done, how it is undone, and what has to hold.
 
-run.py works through it; a new fault is a row here and, where it is of a new kind, an injury.
+A new fault is a row here and, where it is of a new kind, a function of faults.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Two hosts with their daemons, and a VM that writes and is to go from one to the other.
 
-migration.py's rows happen to a Road; migrations.py takes one through them.
+A Road goes through one row after the other, while it is whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a request that fails must leave as it was: the daemon, the host's domains, another VM.
 
-The tests of bad input and of faults wrap each of theirs in untouched().
+untouched() wraps the request.
 """
 
 from __future__ import annotations

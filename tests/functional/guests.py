@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM with all that verbs on running VMs work on: agent, display, CD drive, spare processors.
 
-The tests of those verbs run it; those who leave it as it was share one, `guest` in conftest.py.
+Those who leave it as it was share one, `guest` in conftest.py.
 """
 
 from __future__ import annotations

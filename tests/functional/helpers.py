@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """VMs, their guests and what was refused, in the words of the functional tests.
 
-The tests of VMs, disks, secrets and recovery share it; what waits for a guest does so in a thread,
-so that the engine's session stays alive.
+What waits for a guest does so in a thread, so that the engine's session stays alive.
 """
 
 from __future__ import annotations

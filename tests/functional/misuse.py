@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All that can be done wrong with a key: in parameters, in bodies, on the wire, on a command line.
 
-test_secret_leak.py has a daemon go through it. Values that a reply repeats by its very nature (the
-message of Host.echo, the id of a request) are left out, and nothing else.
+Values that a reply repeats by its very nature (the message of Host.echo, the id of a request) are
+left out, and nothing else.
 """
 
 from __future__ import annotations

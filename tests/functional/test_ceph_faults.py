@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ceph and libvirt when they do not do their part: what the engine is told, and what goes on.
 
-Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_ceph_faults.py`.
-vdsmcinder/virt/vm/libvirt_errors.py reads the words of QEMU and librbd that come here from the real
-ones.
+Run in the lab: `python -m lab exec -- .venv/bin/pytest tests/functional/test_ceph_faults.py`. The
+words that vdsmcinder/virt/vm/libvirt_errors.py reads come here from the real QEMU and librbd.
 """
 
 from __future__ import annotations

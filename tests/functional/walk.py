@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Walks through the documentation as its reader would: page by page, command by command.
 
-On hosts that boot systemd, one like an EL system and one for what is said of Debian. test_docs.py
-compares what is printed with what the pages show; `python -m tests.functional.walk`, which
-`make docs` runs, writes it into them.
+On hosts that boot systemd, one like an EL system and one for what is said of Debian. `python -m
+tests.functional.walk`, which is `make docs`, writes into the pages what is printed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One target under atheris: `python -m tests.fuzz.one TARGET [options and places of libFuzzer]`.
 
-tests/fuzz/__main__.py starts one such process for each target.
+A process for each target: libFuzzer ends the one that it runs in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What must hold for any bytes, target by target: each raises nothing but AssertionError.
 
-Called with the corpus and with what hypothesis makes up by tests/unit/test_fuzz.py, with what
-atheris finds by tests/fuzz/__main__.py.
+For the corpus, for what hypothesis makes up, and for what atheris finds.
 """
 
 from __future__ import annotations

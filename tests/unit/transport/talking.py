@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client of a daemon that is a process of its own: blocking, and exact about what it is told.
 
-For the tests of load, hostility and the protocol that start a lab.host.local.LocalDaemon.
+The daemon is a lab.host.local.LocalDaemon.
 """
 
 from __future__ import annotations
