@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.rpc.answers import Code, Function
+from tests.unit.rpc.answers import Code
+from tests.unit.rpc.source import Function
 from vdsmcinder.ceph.fault_kinds import Kind
 from vdsmcinder.errors import InvalidParams as WrongParams
 from vdsmcinder.errors import (
