@@ -55,8 +55,8 @@ from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.vm.freeze_state import LateThaw
 from vdsmcinder.virt.vm.migration import Progress
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
 

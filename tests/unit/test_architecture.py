@@ -34,8 +34,8 @@ KNOWS = {
     "hypervisor": set(),
     "stomp": set(),
 }
-# The command's rooms, and those of the verbs, are one with the room that they are in.
-ONE_HOUSE = ("vdsmcinder.client", "vdsmcinder.rpc")
+# The command's rooms, those of the verbs, and a VM's parts are one with the room that they are in.
+ONE_HOUSE = ("vdsmcinder.client", "vdsmcinder.rpc", "vdsmcinder.virt.vm")
 MOST_FILES = 16
 
 Graph = Mapping[str, Collection[str]]

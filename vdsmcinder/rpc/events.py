@@ -14,7 +14,7 @@ from typing import Any, Callable
 from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.wire.clock import monotonic_ms
 from vdsmcinder.rpc.wire.common import state
-from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import pytest
 
 from vdsmcinder.rpc.events import Events, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.rpc.schema import schema
-from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.status import Exit, ExitCode, ExitReason, PauseCode, Status
 
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

@@ -198,7 +198,7 @@ class DomainWatch:
             return
         change = lifecycle.from_event(event, detail)
         if change is not None and change.cause is Cause.STOPPED:
-            vm.end_told()
+            vm.ending.told()
         if vm.migration is not None:
             vm.migration.lifecycle(event, detail)
             return
@@ -250,7 +250,7 @@ class DomainWatch:
     def _on_device_removal_failed(self, uuid: str, alias: str) -> None:
         vm = self._of_event(uuid)
         if vm is not None:
-            vm.device_kept(alias)
+            vm.unplugs.kept(alias)
 
 
 def _on_its_way(domain: Found) -> bool:

@@ -40,16 +40,14 @@ async def unplug(vm: VM, alias: str) -> None:
     not be asked; VMIsDown (6) if the VM ends meanwhile.
     """
     timeout_s = vm.services.options.hotunplug_timeout_s
-    removed = vm.removals[alias] = asyncio.get_running_loop().create_future()
     try:
-        await _request(vm, alias)
-        await asyncio.wait_for(removed, timeout_s)
+        with vm.unplugs.expect(alias) as removed:
+            await _request(vm, alias)
+            await asyncio.wait_for(removed, timeout_s)
     except asyncio.TimeoutError:
         raise StillPlugged(f"the guest did not let go of it within {timeout_s:g} s") from None
     except UnsupportedOperation as e:
         raise StillPlugged(e.message) from None
-    finally:
-        del vm.removals[alias]
     await vm.refresh()
 
 

@@ -49,7 +49,7 @@ async def set_balloon_target(vm: VM, target_kib: int) -> None:
         except libvirt.libvirtError as e:
             action = f"the balloon of VM {vm.id} could not be told to leave {target_kib} KiB"
             raise libvirt_errors.explain(e, action, UpdateDeviceFailed) from e
-        vm.balloon_target_kib = target_kib
+        vm.balloon_asked(target_kib)
 
 
 # What follows runs in the connection's thread pool.

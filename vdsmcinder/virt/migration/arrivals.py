@@ -89,7 +89,7 @@ class Arrivals:
 
     def _incoming(self, vm: VM, migration_id: str, handover: Handover, source: str) -> Incoming:
         coming = Incoming(vm, migration_id, handover, source, self._travel, self._copy_ended)
-        vm.migration = coming
+        vm.migrates(coming)
         return coming
 
     def _copy_ended(self, vm_id: str) -> None:

@@ -80,7 +80,7 @@ class Departures:
             str(uuid.uuid4()), source, str(request.peer), handover.value, request.data_host
         )
         going = Outgoing(vm, mark, request.peer, self._travel, request)
-        vm.migration = going
+        vm.migrates(going)
         known = self._registry.find
         self._last = {i: last for i, last in self._last.items() if known(i) is last.vm}
         self._last[vm.id] = going
@@ -158,7 +158,7 @@ class Departures:
     def found(self, vm: VM, mark: MigrationMark) -> None:
         """A VM was on its way from here when the daemon ended: take it up again."""
         going = Outgoing(vm, mark, ADDRESS.convert(mark.peer), self._travel)
-        vm.migration = going
+        vm.migrates(going)
         self._last[vm.id] = going
         self._running.add(going)
         going.found()

@@ -142,7 +142,7 @@ class Incoming:
             self.recheck()
         elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             if not self.post_copy:
-                self.vm.began_here_s = time.monotonic()
+                self.vm.guest_began(time.monotonic())
             self._arrived()
         elif (event, detail) == _IS_WHOLE:
             self._stands()
@@ -203,7 +203,7 @@ class Incoming:
             try:
                 if await connection.on_domain(self.vm.id, _let_run, self.post_copy):
                     if not self.post_copy:
-                        self.vm.began_here_s = self.vm.began_here_s or time.monotonic()
+                        self.vm.guest_began(self.vm.began_here_s or time.monotonic())
                     return self._arrived()
             except libvirt.libvirtError as e:
                 # libvirt has a domain here before it copies: without one nothing can become whole.
@@ -254,13 +254,14 @@ class Incoming:
         Raises ResourceUnavailable (40).
         """
         vm = self.vm
-        vm.wanted_exit = vm.wanted_exit or lifecycle.POSTCOPY_FAILED
+        lost = vm.wanted_exit or lifecycle.POSTCOPY_FAILED
+        vm.ending.want(lost)
         try:
             await vm.services.connection.on_domain(vm.id, migration_job.destroy)
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise ResourceUnavailable(f"VM {vm.id} could not be ended: {e}") from e
-        self._ended(vm.wanted_exit)
+        self._ended(lost)
 
     async def end(self) -> None:
         """Have it come, if it is about to: ended now, without a QEMU process, it would come later.
@@ -282,7 +283,7 @@ class Incoming:
         if self.post_copy or self.over.is_set():
             return
         self.post_copy = True
-        self.vm.began_here_s = at_s
+        self.vm.guest_began(at_s)
         self.has_come()
         log.info("%s runs here, and its memory follows from %s", self.vm.name, self.source)
         self.vm.arrived(lifecycle.RUNNING)
@@ -331,7 +332,7 @@ class Incoming:
             return False
         self.over.set()
         self._let_go()
-        self.vm.migration = None
+        self.vm.settles()
         self._travel.counts.over[Direction.IN, outcome] += 1
         return True
 

@@ -28,7 +28,7 @@ from vdsmcinder.errors import (
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.disk_lookup import DiskNames, check_drives
 from vdsmcinder.virt.vm import libvirt_errors
-from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.status import Status
 from vdsmcinder.virt.vm.vm import VM
 
@@ -64,7 +64,7 @@ async def thaw(vm: VM) -> None:
     """
     async with vm.freezing.lock:
         vm.require_running("thawed")
-        late, vm.freezing.late = vm.freezing.late, None
+        late = vm.freezing.take_late()
         if late is not None:
             raise ThawFailed(
                 f"VM {vm.id}'s guest has been thawed already, as it had been frozen for "
@@ -136,8 +136,7 @@ async def _thaw_late(vm: VM, late: LateThaw) -> None:
                 return
             failure = await _try_to_thaw(vm)
             if failure is None:
-                vm.freezing.end()
-                vm.freezing.late = late
+                vm.freezing.thawed_late(late)
         if failure is None or not told:
             log.warning("the guest of %s was left frozen; thawed: %s", vm.name, failure or "yes")
             vm.services.on_thaw(vm, LateThaw(late.frozen_s, failure))
@@ -156,7 +155,7 @@ async def _try_to_thaw(vm: VM) -> str | None:
 
 
 async def _freeze(vm: VM) -> None:
-    vm.freezing.late = None
+    vm.freezing.begin()
     try:
         await _ask(vm, _fs_freeze, "frozen", FreezeFailed)
     except (AgentUnavailable, ResourceUnavailable):

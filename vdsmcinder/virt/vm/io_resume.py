@@ -32,8 +32,7 @@ async def continue_when_back(vm: VM) -> None:
     """Return when the VM runs again, has ended, or is held by an operator."""
     if vm.io.awaited:
         return
-    vm.io.awaited = True
-    try:
+    with vm.io.awaiting():
         if not vm.io.disks:
             await _learn_disks(vm)
         pause_s = FIRST_S
@@ -42,8 +41,6 @@ async def continue_when_back(vm: VM) -> None:
             pause_s = min(2 * pause_s, MAX_S)
             if waits(vm) and await _storage_answers(vm):
                 await _resume(vm)
-    finally:
-        vm.io.awaited = False
 
 
 def waits(vm: VM) -> bool:

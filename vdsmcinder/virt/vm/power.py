@@ -73,7 +73,7 @@ async def start(vm: VM) -> None:
             )
         except ConnectionLost as e:
             log.warning("whether %s was started is known when libvirt is back: %s", vm.name, e)
-            vm.adrift = True
+            vm.lost_sight()
         except ResourceUnavailable as e:
             _start_failed(vm, f"VM {vm.id} could not be started: {e}")
         else:
@@ -93,17 +93,17 @@ async def destroy(vm: VM, graceful_attempts: int) -> None:
     graceful_attempts: how often QEMU is asked to end by SIGTERM before it is killed.
     Raises DestroyFailed (42), ResourceUnavailable (40).
     """
-    vm.doomed = True
+    vm.ending.doom()
     if vm.migration is not None:
         await vm.migration.end()
     if vm.wanted_exit is None:
         starting = vm.status in NOT_STARTED_YET
-        vm.wanted_exit = DESTROYED_WHILE_STARTING if starting else lifecycle.DESTROYED
+        vm.ending.want(DESTROYED_WHILE_STARTING if starting else lifecycle.DESTROYED)
     # Without the lock: a start or an unplug that holds it may be what is to be ended.
     await _kill(vm, graceful_attempts)
     async with vm.lock:
         if vm.status in NOT_STARTED_YET:
-            vm.apply(vm.wanted_exit)
+            vm.apply(vm.wanted_exit or lifecycle.DESTROYED)
         try:
             await vm.services.connection.on_domain(vm.id, _undefine)
         except libvirt.libvirtError as e:
@@ -120,9 +120,9 @@ async def _kill(vm: VM, graceful_attempts: int) -> None:
     attempts = 0 if vm.monitor.hangs else graceful_attempts
     timeout_s = max((attempts + 1) * KILL_S, vm.services.connection.call_timeout_s)
     try:
-        with vm.commanded():
+        with vm.commands.serving():
             await vm.services.connection.on_domain(vm.id, _destroy, attempts, timeout_s=timeout_s)
-            await vm.end_is_told()
+            await vm.ending.is_told()
     except CallOverrun as e:
         raise DestroyFailed(f"VM {vm.id} could not be destroyed: {e}") from e
     except libvirt.libvirtError as e:
@@ -168,9 +168,9 @@ async def _bring_down(
         return
     if not reboot:
         # Not before: until it is asked, an end of the guest's own is the guest's.
-        vm.wanted_exit = lifecycle.ADMIN_SHUT_DOWN
+        vm.ending.want(lifecycle.ADMIN_SHUT_DOWN)
     try:
-        with vm.commanded():
+        with vm.commands.serving():
             await _ask(vm, reboot)
             await asyncio.wait_for(vm.wait_while(waiting), timeout_s)
         return
@@ -179,7 +179,7 @@ async def _bring_down(
     except asyncio.TimeoutError:
         log.warning("the guest of %s did not shut down within %g s", vm.name, timeout_s)
     if not force:
-        vm.wanted_exit = None
+        vm.ending.give_up()
         vm.apply(Change(Cause.POWER_DOWN_IGNORED))
     elif reboot:
         await reset(vm)
@@ -207,7 +207,7 @@ async def reset(vm: VM) -> None:
     """Reset the VM as its reset button would. Raises ResetFailed (90), VMIsDown (6)."""
     async with vm.lock:
         vm.require_running("reset")
-        with vm.commanded():
+        with vm.commands.serving():
             await vm.command(libvirt.virDomain.reset, doing="reset", failure=ResetFailed)
 
 
@@ -223,9 +223,9 @@ async def pause(vm: VM) -> None:
             if vm.pause_code is not PauseCode.NOERR:
                 held = {metadata.HELD: "true"}
                 await vm.command(metadata.set_live, held, doing="kept paused", failure=Unexpected)
-                vm.io.held = True
+                vm.io.hold()
             return
-        with vm.commanded():
+        with vm.commands.serving():
             await vm.command(libvirt.virDomain.suspend, doing="paused", failure=Unexpected)
         vm.apply(lifecycle.PAUSED_BY_US)
 
@@ -237,9 +237,9 @@ async def cont(vm: VM) -> None:
         if vm.status is Status.UP:
             return
         errors = vm.io.count
-        with vm.commanded():
+        with vm.commands.serving():
             await vm.command(_resume, vm.io.held, doing="continued", failure=Unexpected)
-        vm.io.held = False
+        vm.io.let_go()
         # If its storage is not back, it has been paused again, and the events have told.
         if vm.io.count == errors:
             vm.apply(lifecycle.RUNNING)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VMs of this host: found again in libvirt, created, looked up and removed.
-
-daemon.py builds it; rpc/ asks it for VMs; libvirt's events reach VMs through it. Domains without
-our metadata are never touched and never listed.
+"""The VMs of this host: created, looked up and removed. Domains without our metadata are never
+touched and never listed.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from vdsmcinder.virt.vm import (
     libvirt_errors,
     power,
 )
-from vdsmcinder.virt.vm.freeze_state import LateThaw
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.status import ExitReason
 from vdsmcinder.virt.vm.vm import VM, Services
 
@@ -171,7 +169,7 @@ class Registry:
     async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
         """End the VM if it runs, and forget it. Raises NoSuchVM (1), and as VM.destroy does."""
         vm = self.get(vm_id)
-        async with vm.ending:
+        async with vm.ending.lock:
             # Whoever waited for another's destroy is done: a VM of that id is a new one by now.
             if self.find(vm_id) is vm:
                 await power.destroy(vm, graceful_attempts)

@@ -8,10 +8,9 @@ Commands on one VM are serialised by its lock; reads take none and answer from w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Callable, TypeVar
 
@@ -23,7 +22,6 @@ from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import (
     DuringMigration,
     ResourceUnavailable,
-    UnsupportedOperation,
     VdsmCinderError,
     VMIsDown,
 )
@@ -35,10 +33,13 @@ from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
-from vdsmcinder.virt.vm.freeze_state import Freezing, LateThaw
-from vdsmcinder.virt.vm.io_errors import IoTrouble
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.migration import Migration
+from vdsmcinder.virt.vm.parts.commands import Commands
+from vdsmcinder.virt.vm.parts.ending import Ending
+from vdsmcinder.virt.vm.parts.freeze_state import Freezing, LateThaw
+from vdsmcinder.virt.vm.parts.io_errors import IoTrouble
+from vdsmcinder.virt.vm.parts.unplugs import Unplugs
 from vdsmcinder.virt.vm.qemu_monitor import Monitor
 from vdsmcinder.virt.vm.status import Exit, PauseCode, Status, after
 
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long libvirt may take to tell of what it was called to do, in seconds.
-EVENT_S = 2.0
 
 NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
 
@@ -77,16 +76,15 @@ class VM:
 
     id: the domain's uuid. xml: its document as libvirt last gave it, without passwords; domain:
     the same, read. exit: set once it is Down. status_changed_ms: monotonic clock.
-    wanted_exit: the end that we asked for, which libvirt cannot tell from others.
-    doomed: it is being destroyed, and its domain removed.
-    monitor: calls that its QEMU process answers go through it.
-    ending: held by the one VM.destroy that does it; others wait for it.
-    adrift: libvirt went away while it started the VM, and whether it did is not known yet.
-    removals: for each device alias that is being unplugged, what waits for the guest to let go.
-    io: the I/O errors for which QEMU paused it. migration: that which is under way. began_here_s:
-    when its guest, come from another host, was seen to begin to run here (monotonic clock).
-    freezing: whether its guest is frozen, for guest_agent.py. balloon_target_kib: what was last
-    asked of the guest's balloon, None for nothing.
+    monitor: calls that its QEMU process answers go through it. commands: requests that are served
+    on it. ending: how it is to end. unplugs: devices that the guest is to let go of. io: the I/O
+    errors for which QEMU paused it. freezing: whether its guest is frozen, for guest_agent.py.
+    migration: that which is under way. began_here_s: when its guest, come from another host, was
+    seen to begin to run here (monotonic clock). balloon_target_kib: what was last asked of the
+    guest's balloon, None for nothing. adrift: libvirt went away while it started the VM, and
+    whether it did is not known yet.
+
+    Its fields are for reading: what changes them are its methods, and those of its parts.
     """
 
     def __init__(self, uuid: str, document: Document, services: Services) -> None:
@@ -102,21 +100,18 @@ class VM:
         self.services = services
         self.monitor = Monitor(uuid, self.name, services.connection, self._monitor_is_back)
         self.lock = asyncio.Lock()
-        self.ending = asyncio.Lock()
-        self.adrift = False
-        self.removals: dict[str, asyncio.Future[None]] = {}
+        self.ending = Ending()
+        self.unplugs = Unplugs()
         self.freezing = Freezing()
         self.balloon_target_kib: int | None = None
         self.io = IoTrouble(self.domain.metadata.held)
         self.migration: Migration | None = None
         self.began_here_s: float | None = None
-        self.wanted_exit: Change | None = None
-        self.doomed = False
+        self.adrift = False
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
-        self._end_was_told = asyncio.Event()
-        self._commands: list[logs.Cause] = []
-        self._watchers: list[asyncio.Future[None]] = []
+        self.commands = Commands()
+        self._status_changes = asyncio.Event()
         self._tasks = services.tasks.group(self.name)
 
     # What is known of it
@@ -159,6 +154,16 @@ class VM:
         return int(time.time() - time.monotonic() + self._started_s) if known is None else known
 
     @property
+    def doomed(self) -> bool:
+        """Whether it is being destroyed, and its domain removed."""
+        return self.ending.doomed
+
+    @property
+    def wanted_exit(self) -> Change | None:
+        """The end that we asked for."""
+        return self.ending.wanted
+
+    @property
     def monitor_responsive(self) -> bool:
         """Whether QEMU answered the last time it was asked."""
         return self.monitor.responsive
@@ -188,7 +193,7 @@ class VM:
         settled = self.status not in NOT_STARTED_YET and self.migration is None
         if self.hash == known.devices_hash or not settled:
             return
-        with logs.caused_by(self._command):
+        with logs.caused_by(self.commands.latest):
             for clause in event_log.devices_changed(known, self.domain):
                 log.info("%s: %s", self.name, clause)
         self.services.on_change(self)
@@ -211,18 +216,25 @@ class VM:
         """What libvirt told before it started the VM was of another of that uuid."""
         self._held_back = None
 
-    def end_told(self) -> None:
-        """libvirt tells that the VM's QEMU process has ended."""
-        self._end_was_told.set()
+    def migrates(self, migration: Migration) -> None:
+        """It leaves this host, or comes to it: until that is over, libvirt's events go there."""
+        self.migration = migration
 
-    async def end_is_told(self) -> None:
-        """Return when libvirt has told of the VM's end, or it takes oddly long to do so.
+    def settles(self) -> None:
+        """Its migration is over."""
+        self.migration = None
 
-        It tells so on another connection than it is called on, and a VM that is created anew with
-        the same uuid would be taken for the one that ended.
-        """
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._end_was_told.wait(), EVENT_S)
+    def guest_began(self, at_s: float | None) -> None:
+        """Its guest, come from another host, runs here; at_s: since when, if that was seen."""
+        self.began_here_s = at_s
+
+    def lost_sight(self) -> None:
+        """libvirt went away while it started the VM: whether it did is not known yet."""
+        self.adrift = True
+
+    def balloon_asked(self, target_kib: int) -> None:
+        """The guest's balloon was asked for another size."""
+        self.balloon_target_kib = target_kib
 
     def gone(self) -> None:
         """libvirt does not know the domain any more."""
@@ -245,17 +257,8 @@ class VM:
 
     def device_removed(self, alias: str) -> None:
         """The guest has let go of a device."""
-        waiting = self.removals.get(alias)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-        elif self.running:
+        if not self.unplugs.removed(alias) and self.running:
             self.spawn(self.refresh())
-
-    def device_kept(self, alias: str) -> None:
-        """The guest refuses to let go of a device."""
-        waiting = self.removals.get(alias)
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(UnsupportedOperation("the guest refused to let go of it"))
 
     def apply(self, change: Change) -> None:
         """Go to the status that the change leads to, if any, and tell of it."""
@@ -264,7 +267,7 @@ class VM:
             log.debug("%s: %s changes nothing", self.status.value, change.cause.name)
             return
         change = self._explained(change)
-        with logs.caused_by(self._command):
+        with logs.caused_by(self.commands.latest):
             lasted_s = (_now_ms() - self.status_changed_ms) / 1000
             # From trouble with storage virt/vm/io_resume.py brings it back, of itself.
             ours = logs.cause() is not None or self.io.code is not None
@@ -280,7 +283,8 @@ class VM:
             self.io.over()
         if status is Status.DOWN:
             self._end(change.exit)
-        self._wake_watchers()
+        changes, self._status_changes = self._status_changes, asyncio.Event()
+        changes.set()
         self.services.on_change(self)
 
     def started(self, document: Document, change: Change) -> None:
@@ -316,41 +320,18 @@ class VM:
         log.info("%s %s", self.name, event_log.found(status, change, process.age_s(self.pid)))
         self._become(status, change)
 
-    @contextlib.contextmanager
-    def commanded(self) -> Iterator[None]:
-        """Log what libvirt tells of the VM meanwhile as caused by the request that is served here.
-
-        Its events come on their own, often before the call that causes them returns.
-        """
-        cause = logs.cause()
-        if cause is None:
-            yield
-            return
-        self._commands.append(cause)
-        try:
-            yield
-        finally:
-            self._commands.remove(cause)
-
-    @property
-    def _command(self) -> logs.Cause | None:
-        return self._commands[-1] if self._commands else None
-
     def _explained(self, change: Change) -> Change:
         """The change with what only we know: which I/O error it was, that we asked for the end."""
         if change is lifecycle.PAUSED_BY_IO_ERROR and self.io.code is not None:
             return replace(change, pause_code=self.io.code)
-        graceful = change in (lifecycle.GUEST_SHUT_DOWN, lifecycle.DESTROYED)
-        return self.wanted_exit if self.wanted_exit is not None and graceful else change
+        return self.ending.explained(change)
 
     def _end(self, how: Exit | None) -> None:
         self.exit = how
         self.sample = None
         self.pid = 0
         self.freezing.end()
-        for waiting in self.removals.values():
-            if not waiting.done():
-                waiting.set_exception(VMIsDown(f"VM {self.id} ended meanwhile"))
+        self.unplugs.over(f"VM {self.id} ended meanwhile")
 
     # For the commands in power.py and disks.py
 
@@ -400,20 +381,12 @@ class VM:
     async def wait_while(self, status: Status) -> None:
         """Return when the VM's status is another."""
         while self.status is status:
-            watcher = asyncio.get_running_loop().create_future()
-            self._watchers.append(watcher)
-            await watcher
+            await self._status_changes.wait()
 
     async def wait_until_down(self) -> None:
         """Return when the VM is Down."""
         while self.running:
             await self.wait_while(self.status)
-
-    def _wake_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Own a task of this VM's, which ends with it; its failure is logged."""

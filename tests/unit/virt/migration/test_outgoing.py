@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,9 +24,11 @@ from vdsmcinder.virt.migration.outgoing import shell
 from vdsmcinder.virt.migration.outgoing.shell import Outgoing
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.convergence import Schedule
-from vdsmcinder.virt.vm.io_errors import IoTrouble
 from vdsmcinder.virt.vm.migration import Acceptance, Progress
 from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
+from vdsmcinder.virt.vm.parts.commands import Commands
+from vdsmcinder.virt.vm.parts.ending import Ending
+from vdsmcinder.virt.vm.parts.io_errors import IoTrouble
 
 ADDRESS = Address("host2", 54321)
 RUNS = Situation(libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, busy=False)
@@ -116,7 +118,7 @@ def web(host: Libvirt) -> Any:
             raise MigrationFailed("QEMU refused")
         return await host.on_domain("web", func, *args)
 
-    return SimpleNamespace(
+    vm = SimpleNamespace(
         id="web",
         name="web",
         pid=0,
@@ -128,11 +130,14 @@ def web(host: Libvirt) -> Any:
         services=SimpleNamespace(connection=host),
         call=lambda func, *args: host.on_domain("web", func, *args),
         command=command,
-        commanded=nullcontext,
+        commands=Commands(),
+        ending=Ending(),
         take_xml=lambda xml: None,
         apply=lambda change: None,
         happened=lambda change: None,
     )
+    vm.settles = lambda: setattr(vm, "migration", None)
+    return vm
 
 
 @asynccontextmanager

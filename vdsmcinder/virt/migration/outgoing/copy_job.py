@@ -91,7 +91,7 @@ class CopyJob:
     async def _call(self, way: Way) -> CallEnded:
         connection, vm = self._connection, self._vm
         try:
-            with vm.commanded():
+            with vm.commands.serving():
                 await connection.call(
                     migration_job.migrate,
                     connection.open_another,

@@ -273,7 +273,7 @@ class Outgoing:
 
     def _release(self, release: ev.Release) -> None:
         vm = self.vm
-        vm.migration = None
+        vm.settles()
         asked = vm.wanted_exit if release.asked else None
         vm.apply(asked or release.change)
         self._over.set()
@@ -362,7 +362,7 @@ class Outgoing:
                 vm.name,
                 self._other.address,
             )
-            vm.wanted_exit = lifecycle.MIGRATED_AWAY
+            vm.ending.want(lifecycle.MIGRATED_AWAY)
         return await self._domain.destroy()
 
     def _failed(self, action: ev.Action, error: Exception) -> ev.Event | None:

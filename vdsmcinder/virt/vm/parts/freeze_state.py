@@ -46,6 +46,20 @@ class Freezing:
         self.late = None
         self._timer = timer
 
+    def begin(self) -> None:
+        """The guest is about to be frozen: that it was thawed late before is forgotten."""
+        self.late = None
+
+    def thawed_late(self, late: LateThaw) -> None:
+        """The guest had to be thawed, which somebody is to be told."""
+        self.end()
+        self.late = late
+
+    def take_late(self) -> LateThaw | None:
+        """That the guest was thawed without being asked to, if nobody has been told yet."""
+        late, self.late = self.late, None
+        return late
+
     def end(self) -> None:
         """The guest is not frozen any more, or is beyond help."""
         if self._timer is not None:

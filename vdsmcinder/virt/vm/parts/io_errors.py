@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 from vdsmcinder.virt.vm.status import PauseCode
 
@@ -38,6 +39,23 @@ class IoTrouble:
         """The VM's CPUs run again, or never will."""
         self.code = None
         self.disks.clear()
+
+    def hold(self) -> None:
+        """An operator wants the VM to stay paused."""
+        self.held = True
+
+    def let_go(self) -> None:
+        """An operator has let the VM run."""
+        self.held = False
+
+    @contextlib.contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """Somebody waits for the storage; nobody else need to."""
+        self.awaited = True
+        try:
+            yield
+        finally:
+            self.awaited = False
 
     def storage_may_be_back(self) -> None:
         """Let whoever waits for the storage look at once."""
