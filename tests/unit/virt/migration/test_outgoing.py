@@ -132,7 +132,7 @@ def web(host: Libvirt) -> Any:
         command=command,
         commands=Commands(),
         ending=Ending(),
-        take_xml=lambda xml: None,
+        take=lambda document: None,
         apply=lambda change: None,
         happened=lambda change: None,
     )

@@ -9,13 +9,14 @@ import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.migration_job import Situation
 from vdsmcinder.virt.migration.outgoing import events as ev
 from vdsmcinder.virt.migration.outgoing.states import Here
 from vdsmcinder.virt.vm import libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
-from vdsmcinder.virt.vm.vm import VM
+from vdsmcinder.virt.vm.vm import VM, described
 
 
 class SourceDomain:
@@ -49,10 +50,10 @@ class SourceDomain:
         try:
             if resume:
                 await self._connection.on_domain(vm.id, libvirt.virDomain.resume)
-            change, xml = await self._connection.on_domain(vm.id, _stay)
+            change, document = await self._connection.on_domain(vm.id, _stay)
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             return ev.NotKnown(str(e))
-        vm.take_xml(xml)
+        vm.take(document)
         return ev.Stays(change, _io_error(vm))
 
     async def destroy(self) -> ev.Destroyed | ev.NotDestroyed:
@@ -90,9 +91,9 @@ def _io_error(vm: VM) -> str:
 # What follows runs in the connection's thread pool.
 
 
-def _stay(domain: libvirt.virDomain) -> tuple[Change, str]:
+def _stay(domain: libvirt.virDomain) -> tuple[Change, Document]:
     """Take the mark of a migration from the domain; how it is now, and its document."""
     if domain.isActive():
         migration_job.set_mark(domain, metadata.NO_MIGRATION)
     state, reason = domain.state()
-    return lifecycle.from_state(state, reason), domain.XMLDesc()
+    return lifecycle.from_state(state, reason), described(domain)
