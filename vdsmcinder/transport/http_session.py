@@ -118,11 +118,7 @@ class HttpSession:
         except h11.RemoteProtocolError as e:
             # What follows the colon quotes the request, which may hold a key.
             reason = str(e).partition(":")[0]
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                f"This is no HTTP request that can be read: {reason[:1].lower()}{reason[1:]}; "
-                "correct it and send it again",
-            ) from None
+            raise _no_request(f"{reason[:1].lower()}{reason[1:]}") from None
         return None, b""
 
     def _read_head(self) -> tuple[Request | None, bytes]:
@@ -155,21 +151,13 @@ class HttpSession:
         end = received.find(_HEAD_END, max(self._looked_at - len(_HEAD_END), 0), HEAD_BYTES)
         length = end + len(_HEAD_END) if end >= 0 else len(received)
         if _LOOSE_LINE.search(received, max(self._looked_at - 1, 0), min(length, HEAD_BYTES)):
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                "A line of the request's head ends without CR or goes on in the next; "
-                "end each with CRLF",
-            )
+            raise _no_request("a line of its head ends without CR or goes on in the next")
         if length > HEAD_BYTES or received.count(b"\r\n", 0, length) > HEAD_LINES:
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                f"The request's head is larger than {HEAD_BYTES} bytes or {HEAD_LINES} lines; "
-                "send less of it",
-            )
+            raise _no_request(f"its head is larger than {HEAD_BYTES} bytes or {HEAD_LINES} lines")
         if end < 0:
             self._looked_at = length
             if self._ended and received:
-                raise _incomplete()
+                raise _no_request("it ends before its headers do")
             return None
         head = bytes(received[:length])
         del received[:length]
@@ -179,20 +167,12 @@ class HttpSession:
     def _check_framing(self, event: h11.Request, request: Request) -> None:
         """Refuse what says in two ways where its body ends. Raises Refused."""
         if event.http_version not in _SUPPORTED:
-            raise Refused(
-                HTTPStatus.BAD_REQUEST, "This version of HTTP is not served; use HTTP/1.1"
-            )
+            raise _no_request("its version is neither HTTP/1.1 nor HTTP/1.0")
         chunked = "transfer-encoding" in request.headers
         if chunked and "content-length" in request.headers:
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                "The request has both Content-Length and Transfer-Encoding; send one of them",
-            )
+            raise _no_request("it has both Content-Length and Transfer-Encoding")
         if chunked and event.http_version == b"1.0":
-            raise Refused(
-                HTTPStatus.BAD_REQUEST,
-                "HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1, or send Content-Length",
-            )
+            raise _no_request("HTTP/1.0 has no Transfer-Encoding")
 
     def _read_body(self) -> Request | None:
         exchange, received = self._exchange, self._received
@@ -218,6 +198,9 @@ class HttpSession:
         rest, _ = self._exchange.trailing_data
         if rest:
             self._received[:0] = rest
+        if self._exchange.their_state is h11.MUST_CLOSE and self._received.strip(b"\r\n"):
+            # Its length may be what is wrong, so it is not answered either.
+            raise _no_request("more follows than its length says, after the last request")
         request = self._request
         if self._body:
             request = Request(request.method, request.path, request.headers, bytes(self._body))
@@ -291,5 +274,8 @@ def _path(target: str) -> str:
     return unquote(path) if "%" in path else path
 
 
-def _incomplete() -> Refused:
-    return Refused(HTTPStatus.BAD_REQUEST, "The request ends before its headers do; send all of it")
+def _no_request(reason: str) -> Refused:
+    return Refused(
+        HTTPStatus.BAD_REQUEST,
+        f"This is no HTTP request ({reason}); correct it and send it again",
+    )

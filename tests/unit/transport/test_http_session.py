@@ -82,9 +82,9 @@ READ: dict[str, tuple[bytes, list[tuple[str, str, bytes]]]] = {
         POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
         [("POST", "/", b"{}")],
     ),
-    "HTTP/1.0": (b"GET /health HTTP/1.0\r\n\r\n" + GET, [("GET", "/health", b"")]),
+    "HTTP/1.0": (b"GET /health HTTP/1.0\r\n\r\n\r\n", [("GET", "/health", b"")]),
     "the last one": (
-        GET.replace(HOST, HOST + b"Connection: close\r\n") + GET,
+        GET.replace(HOST, HOST + b"Connection: close\r\n"),
         [("GET", "/health", b"")],
     ),
 }
@@ -178,8 +178,8 @@ ROTTEN = {
     "no version": (b"GET /\r\n\r\n", "illegal request line"),
     "two blanks": (b"GET  / HTTP/1.1\r\n\r\n", "illegal request line"),
     "a target that is not ASCII": (b"GET /\xc5\xbe HTTP/1.1\r\n\r\n", "illegal request line"),
-    "HTTP/0.9": (b"GET / HTTP/0.9\r\n\r\n", "This version"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "This version"),
+    "HTTP/0.9": (b"GET / HTTP/0.9\r\n\r\n", "its version is neither"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "its version is neither"),
     "no host": (b"GET /health HTTP/1.1\r\n\r\n", "missing mandatory Host"),
     "two hosts": (GET.replace(HOST, HOST * 2), "multiple Host"),
     "TLS": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\r\n\r\n", "illegal request line"),
@@ -229,6 +229,15 @@ def test_what_is_refused_and_why(name: str, way: str) -> None:
     assert conversation.told.endswith(str(refused).encode())
 
 
+def test_a_body_longer_than_the_last_request_says_is_not_run() -> None:
+    body = POST.replace(HOST, HOST + b"Connection: close\r\n") + b"Content-Length: 2\r\n\r\n{}}"
+    conversation = converse([body])
+    assert not conversation.requests
+    assert "more follows than its length says" in str(conversation.refused)
+    # Once it is answered, what comes later is not looked at.
+    assert len(converse([body[:-1], body[-1:]]).requests) == 1
+
+
 LARGE = {
     "a length": POST + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
     "an absurd length": POST + b"Content-Length: 99999999999999999999\r\n\r\n",
@@ -255,7 +264,7 @@ def test_what_is_too_large(name: str, way: str) -> None:
         (b"", 0, None),
         (b"\r\n", 0, None),
         (GET, 1, None),
-        (GET + b"GET /hea", 1, "ends before its headers do"),
+        (GET + b"GET /hea", 1, "it ends before its headers do"),
         (POST + b"Content-Length: 10\r\n\r\n{}", 0, "without sending complete message body"),
         (CHUNKED + b"2\r\n{}\r\n", 0, "without sending complete message body"),
         (CHUNKED + b"2\r\n{}\r\n0\r\n", 0, "without sending complete message body"),
