@@ -7,20 +7,12 @@ is wrong with it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Container
-from typing import Any, Callable, TypeVar
 
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import is_xml_text
-
-T = TypeVar("T")
-
-# Characters of a document that is not read on the event loop: it takes milliseconds. Those of most
-# VMs have fewer, and a thread would cost them more.
-LONG = 16 * 1024
 
 
 def parse(text: str, what: str) -> etree._Element:
@@ -54,15 +46,6 @@ def parse(text: str, what: str) -> etree._Element:
     except etree.XMLSyntaxError as e:
         reason = e.msg or "it is empty"
     raise InvalidParameter(f"{what}: not well-formed XML: {reason}; correct it", field="xml")
-
-
-async def aside(read: Callable[..., T], text: str, *args: Any) -> T:
-    """What read(text, *args) gives: read in a thread if the text is long enough to keep others
-    waiting, for lxml lets them run while it parses.
-    """
-    if len(text) < LONG:
-        return read(text, *args)
-    return await asyncio.to_thread(read, text, *args)
 
 
 def only(text: str, tag: str, what: str) -> etree._Element:

@@ -13,7 +13,8 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMIsDown,
 )
-from vdsmcinder.hypervisor.xmldoc import aside, child_attribute, parse
+from vdsmcinder.hypervisor.long_xml import aside
+from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
 from vdsmcinder.virt.disk.disk_params import USER_ALIAS
 from vdsmcinder.virt.live import device_ops
 from vdsmcinder.virt.live.nic_query import NicChange, NicQuery

@@ -14,7 +14,8 @@ from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UpdateDeviceFailed
 from vdsmcinder.fields import is_xml_text
-from vdsmcinder.hypervisor.xmldoc import aside, parse
+from vdsmcinder.hypervisor.long_xml import aside
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM

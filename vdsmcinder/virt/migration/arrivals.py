@@ -20,7 +20,7 @@ from vdsmcinder.errors import (
     TooManyMigrations,
     VMExists,
 )
-from vdsmcinder.hypervisor.xmldoc import aside
+from vdsmcinder.hypervisor.long_xml import aside
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import destination_checks

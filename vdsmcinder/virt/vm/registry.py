@@ -19,7 +19,7 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.hypervisor.xmldoc import aside
+from vdsmcinder.hypervisor.long_xml import aside
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.create_request import DomainRequest, VmDocument, make_domain
 from vdsmcinder.virt.domain.domain import Document
