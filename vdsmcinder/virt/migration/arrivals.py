@@ -26,7 +26,7 @@ from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import destination_checks
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Travel
-from vdsmcinder.virt.migration.incoming import Incoming
+from vdsmcinder.virt.migration.incoming.shell import Incoming
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Verdict
@@ -81,15 +81,16 @@ class Arrivals:
                 domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )
             vm = self._registry.expect(offer.vm_id, document)
-            coming = self._incoming(vm, offer.migration_id, offer.handover, offer.source)
+            coming = self._incoming(vm, offer.migration_id, offer.source)
             vm.apply(lifecycle.ARRIVES)
             coming.expect()
         log.info("%s is expected from %s", vm.name, offer.source)
         return Acceptance(migration_job.has_tls()), vm
 
-    def _incoming(self, vm: VM, migration_id: str, handover: Handover, source: str) -> Incoming:
-        coming = Incoming(vm, migration_id, handover, source, self._travel, self._copy_ended)
+    def _incoming(self, vm: VM, migration_id: str, source: str) -> Incoming:
+        coming = Incoming(vm, migration_id, source, self._travel, on_end=self._copy_ended)
         vm.migrates(coming)
+        self._travel.tasks.spawn(coming.run(), f"{vm.name} comes")
         return coming
 
     def _copy_ended(self, vm_id: str) -> None:
@@ -180,7 +181,7 @@ class Arrivals:
         if vm is None:
             raise NoSuchVM(f"VM {vm_id} did not come to this host", vmId=vm_id)
         if isinstance(coming, Incoming):
-            await coming.run()
+            await coming.let_run()
         elif not vm.running:
             raise MigrationFailed(f"VM {vm.id} is Down on this host")
         if vm.began_here_s is None:
@@ -191,9 +192,7 @@ class Arrivals:
         """A VM was on its way to this host when the daemon ended."""
         # Its name went with the daemon that was told it.
         source = f"the host with UUID {mark.source}" if mark.source else "another host"
-        coming = self._incoming(vm, mark.id, Handover(mark.handover), source)
-        coming.has_come()
-        coming.recheck()
+        self._incoming(vm, mark.id, source).has_come()
 
     def stranger(self, vm: VM) -> None:
         """libvirt takes in a VM of ours that nobody announced, or that was given up."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What both sides of a migration share: who may run the VM when, and what they say to each other.
 
-virt/migration/outgoing/machine.py is the source's side, a table. The rule: the source decides, and
-the destination obeys. At any moment the VM belongs to the source, until its QEMU process there can
-run no more and the destination has a whole copy.
+The rule: the source decides, and the destination obeys. At any moment the VM belongs to the source,
+until its QEMU process there can run no more and the destination has a whole copy.
+virt/migration/outgoing/machine.py says by a table what the source does about each event, and
+virt/migration/incoming/machine.py what the destination does.
 
 - The source offers the VM (Peer.offer); the destination checks that it can run it and waits.
 - Both domains carry a mark in their metadata: a restarted daemon knows its part by it.
