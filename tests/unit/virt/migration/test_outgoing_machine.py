@@ -18,6 +18,8 @@ from vdsmcinder.virt.migration.outgoing import (
     copy_progress,
     last_word,
     machine,
+    reasons,
+    recovery,
     states,
     transitions,
 )
@@ -180,7 +182,17 @@ def test_every_state_can_be_come_to_by_the_table() -> None:
 
 
 def test_it_is_pure() -> None:
-    for module in (machine, transitions, states, copy_progress, last_word, backoff, ev):
+    for module in (
+        machine,
+        transitions,
+        states,
+        copy_progress,
+        recovery,
+        reasons,
+        last_word,
+        backoff,
+        ev,
+    ):
         source = inspect.getsource(module)
         for name in ("asyncio", "libvirt", "time", "threading"):
             assert f"import {name}\n" not in source

@@ -15,6 +15,8 @@ from vdsmcinder.virt.migration.common.table import Note, Wake
 from vdsmcinder.virt.migration.outgoing import events as ev
 from vdsmcinder.virt.migration.outgoing.backoff import Backoff
 from vdsmcinder.virt.migration.outgoing.copy_progress import CopyProgress
+from vdsmcinder.virt.migration.outgoing.reasons import PAUSED_EARLY, Reasons
+from vdsmcinder.virt.migration.outgoing.recovery import HANGS_S, STILL_S, Recovery
 from vdsmcinder.virt.migration.outgoing.states import PHASES, Here, Plan, State
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
@@ -28,26 +30,18 @@ BUSY_RETRY_S = 1.0
 REASON_S = 5.0
 # How long the other host may take to say whether it let the VM run, as if this one were off.
 ASK_S = 15.0
-# In post-copy, no data for so long is worth a question.
-STILL_S = 5.0
-# TCP tries again every 2 minutes at least. Of a connection that is dead after that QEMU learns from
-# its kernel after 15 minutes, or from us.
-DEAD_S = 150.0
-# How long QEMU may take to go on with a post-copy before that is told.
-HANGS_S = 60.0
 
 
 class Transitions:
     """One migration away from this host.
 
     state: how far it has come. may_run_there: the guest was stopped to be handed over, or may have
-    been. cancelled: it was told to end. failure: why the VM stayed or was lost, once it is over.
+    been. failure: why the VM stayed or was lost, once it is over.
     """
 
     def __init__(self, plan: Plan, now_s: float) -> None:
         self.state = State.WAITING
         self.may_run_there = False
-        self.cancelled = False
         self.failure: VdsmCinderError | None = None
         self._plan = plan
         self._copy = CopyProgress(
@@ -59,30 +53,26 @@ class Transitions:
         self._stopped_s: float | None = None
         self._halted = False
         self._doomed = False
-        self._ended: Change | None = None
         self._qemu_gone = False
         self._known_there = False
         self._dropped_there = False
-        # libvirt's call: whether one is under way, and how the last one failed that did.
         self._calling = False
-        self._call_failure: VdsmCinderError | None = None
-        self._call_words = ""
-        # Why it does not go, or did not.
-        self._refusal: VdsmCinderError | None = None
-        self._ended_for = ""
+        self._reasons = Reasons(plan.vm_id, plan.address)
+        self._recovery = Recovery()
         # Of the state that it is in: until when it may last, and whether its trouble was told.
         self._until_s = 0.0
         self._told = False
         self._interrupted = False
-        # Of a post-copy that breaks off: since when the other host says that the VM runs there, and
-        # how much had been moved at the try before.
-        self._reached_s: float | None = None
-        self._moved_before = 0
 
     @property
     def phase(self) -> Phase:
         """The state in an engine's terms."""
         return PHASES.get(self.state, Phase.CONCLUDING)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._reasons.cancelled
 
     @property
     def over(self) -> bool:
@@ -113,7 +103,8 @@ class Transitions:
         return []
 
     def _has_ended(self, event: ev.Ended, _now_s: float) -> list[ev.Action]:
-        self._ended, self._halted = event.change, True
+        self._reasons.has_ended(event.change)
+        self._halted = True
         return []
 
     def _is_gone(self, _event: ev.Event, _now_s: float) -> list[ev.Action]:
@@ -121,15 +112,15 @@ class Transitions:
         return []
 
     def _is_cancelled(self, event: ev.Event, _now_s: float) -> list[ev.Action]:
-        self.cancelled = self._halted = True
+        self._reasons.cancel()
+        self._halted = True
         self._doomed = self._doomed or isinstance(event, ev.Doomed)
-        self._ended_for = "the migration was cancelled"
         return []
 
     def _call_ended(self, event: ev.CallEnded, _now_s: float) -> list[ev.Action]:
         self._calling = False
         if event.why is not None:
-            self._call_failure, self._call_words = event.why, event.words
+            self._reasons.call_failed(event.why, event.words)
         return []
 
     def _figures(self, event: ev.Figures, now_s: float) -> list[ev.Action]:
@@ -173,7 +164,7 @@ class Transitions:
         return [ev.Watch(), ev.Look()]
 
     def _refuse(self, event: ev.Refused | ev.NotMarked, now_s: float) -> list[ev.Action]:
-        self._refusal = event.why
+        self._reasons.refuse(event.why)
         return self._call_off(event, now_s)
 
     def _stop_before(self, event: ev.Event, now_s: float) -> list[ev.Action]:
@@ -191,10 +182,9 @@ class Transitions:
     def _called_off(self, event: ev.Stays | ev.NotKnown, _now_s: float) -> list[ev.Action]:
         now = event.change if isinstance(event, ev.Stays) else lifecycle.RUNNING
         io_error = event.io_error if isinstance(event, ev.Stays) else ""
-        paused = "it was paused before its turn came; have it run, and migrate it again"
-        why = self._refusal or self._explain(io_error, paused)
+        why = self._reasons.refusal or self._explain(io_error, PAUSED_EARLY)
         owed = [ev.Owe(Verdict.DROP)] if self._known_there else []
-        return [*owed, *self._fail(self._ended or now, why), ev.Answer(why)]
+        return [*owed, *self._fail(self._reasons.ended or now, why), ev.Answer(why)]
 
     # While it is copied
 
@@ -292,27 +282,22 @@ class Transitions:
 
     def _break_off(self) -> list[ev.Action]:
         self.state = State.BROKEN_OFF
-        moved = self.progress.transferred
-        if moved != self._moved_before:
-            self._moved_before, self._told = moved, False
-            self._backoff.restart()
-        why = self._call_words or "no data moves"
+        pause_s = self._recovery.pause_s(self.progress.transferred)
+        why = self._reasons.call_words or "no data moves"
         text = (
             f"{self._plan.name} runs on host {self._plan.address}, but the rest of its memory does "
             f"not get there ({why}); trying on"
         )
-        told = [] if self._told else [Note(logging.WARNING, text)]
-        self._told = True
-        return [*told, Wake(self._backoff.pause_s())]
+        told = [Note(logging.WARNING, text)] if self._recovery.is_news() else []
+        return [*told, Wake(pause_s)]
 
     def _go_on(self, event: ev.Objected | ev.Unreached, now_s: float) -> list[ev.Action]:
         self.state = State.POST_COPY
         if not isinstance(event.why, VMExists):
-            self._reached_s = None
+            self._recovery.not_heard()
             return [ev.Look()]
-        self._reached_s = self._reached_s or now_s
         self._calling = True
-        dead = min(self._copy.still_s(now_s), now_s - self._reached_s) >= DEAD_S
+        dead = self._recovery.runs_there(self._copy.still_s(now_s), now_s)
         return [ev.ResumeCopy(break_off=dead), Wake(HANGS_S)]
 
     def _lose(self, event: ev.Event, now_s: float) -> list[ev.Action]:
@@ -320,11 +305,7 @@ class Transitions:
         return self._destroy(event, now_s)
 
     def _lost(self, _event: ev.Event, _now_s: float) -> list[ev.Action]:
-        why = MigrationFailed(
-            f"VM {self._plan.vm_id} was lost in post-copy: it ran on host {self._plan.address} "
-            "already and ended there while the rest of its memory was here"
-        )
-        return self._fail(lifecycle.POSTCOPY_FAILED, why, asked=True)
+        return self._fail(lifecycle.POSTCOPY_FAILED, self._reasons.lost(), asked=True)
 
     # The QEMU process here has ended
 
@@ -355,7 +336,7 @@ class Transitions:
     def _may_not_run(self, event: ev.Objected, now_s: float) -> list[ev.Action]:
         if not isinstance(event.why, (NoSuchVM, MigrationFailed)):
             return self._again(event, now_s)
-        self._refusal = event.why
+        self._reasons.refuse(event.why)
         return self._find_why(now_s)
 
     def _doomed_now(self, event: ev.Doomed, now_s: float) -> list[ev.Action]:
@@ -384,12 +365,11 @@ class Transitions:
         return [ev.Look(), *self._at_last(now_s)]
 
     def _has_ended_here(self, change: Change | None) -> list[ev.Action]:
-        by_itself = self._ended not in (None, lifecycle.MIGRATED_AWAY)
-        refusal = None if by_itself else self._refusal
+        refusal = None if self._reasons.ended_by_itself else self._reasons.refusal
         why = refusal or self._explain()
         if self.progress.post_copy:
             return self._fail(lifecycle.POSTCOPY_FAILED, why, asked=True)
-        change = self._ended or change
+        change = self._reasons.ended or change
         if change in (None, lifecycle.MIGRATED_AWAY, lifecycle.NOT_RUNNING):
             return self._fail(lifecycle.QEMU_LOST, why)
         assert change is not None
@@ -494,17 +474,7 @@ class Transitions:
         return [Note(level, text), ev.Release(change, asked)]
 
     def _explain(self, io_error: str = "", otherwise: str = "") -> VdsmCinderError:
-        """Why the VM stays, in words for an engine; libvirt's if nothing better is known."""
-        action = f"VM {self._plan.vm_id} was not migrated to host {self._plan.address}"
-        reason = self._ended_for or self._copy.ended_for
-        if not reason and self._ended not in (None, lifecycle.MIGRATED_AWAY):
-            assert self._ended is not None and self._ended.exit is not None
-            reason = f"it ended meanwhile: {self._ended.exit.message}"
-        reason = reason or io_error or otherwise
-        if not reason and self._call_failure is not None:
-            return self._call_failure
-        reason = reason or "libvirt ended the migration and does not tell why"
-        return MigrationFailed(f"{action}: {reason}")
+        return self._reasons.explain(self._copy.ended_for, io_error, otherwise)
 
     # What is repeated
 
