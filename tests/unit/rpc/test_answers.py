@@ -47,7 +47,6 @@ INSTEAD: Mapping[Function, frozenset[type[VdsmCinderError]]] = {
         kind.error for kind in Kind if kind.error is not None
     ),
     # They read what libvirt wrote, or what was read before.
-    Function("vdsmcinder.virt.vm.vm", "VM", "take_xml"): frozenset(),
     Function("vdsmcinder.virt.vm.vm", None, "described"): frozenset(),
     Function("vdsmcinder.virt.domain.metadata", None, "set_live"): frozenset(),
     Function("vdsmcinder.ceph.monitor_address", "MonitorHost", "__post_init__"): frozenset(),

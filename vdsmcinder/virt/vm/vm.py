@@ -181,10 +181,6 @@ class VM:
         self.monitor.answers = answers
         self.sample = stats.sample(fields, self.sample, taken_ms)
 
-    def take_xml(self, xml: str) -> None:
-        """Keep the document that libvirt gives now, which is not long."""
-        self.take(Document.read(xml))
-
     def take(self, document: Document) -> None:
         """Keep the document that libvirt gives now."""
         known = self.domain

@@ -17,6 +17,7 @@ import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, Unexpected, VMExists
 from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Direction, Travel
 from vdsmcinder.virt.migration.common.migration_job import Situation
@@ -26,7 +27,7 @@ from vdsmcinder.virt.migration.incoming.events import Seen
 from vdsmcinder.virt.migration.incoming.machine import LOOK_S, IncomingMachine
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Progress
-from vdsmcinder.virt.vm.vm import VM
+from vdsmcinder.virt.vm.vm import VM, described
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ class Incoming:
     async def _unmark(self) -> None:
         vm = self.vm
         try:
-            vm.take_xml(await vm.services.connection.on_domain(vm.id, _unmark))
+            vm.take(await vm.services.connection.on_domain(vm.id, _unmark))
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("%s: its description could not be read: %s", vm.name, e)
 
@@ -348,7 +349,6 @@ def _forget(domain: libvirt.virDomain) -> None:
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
 
-def _unmark(domain: libvirt.virDomain) -> str:
+def _unmark(domain: libvirt.virDomain) -> Document:
     migration_job.set_mark(domain, metadata.NO_MIGRATION)
-    text: str = domain.XMLDesc()
-    return text
+    return described(domain)
