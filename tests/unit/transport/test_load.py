@@ -238,7 +238,7 @@ def _beat(port: int, flooded: threading.Event) -> bytes:
         beats = 0
         while not flooded.is_set() or beats < 4:
             sock.sendall(b"\n")
-            # The daemon's come every 480 ms, and it waits 1,400 for one of ours: one for one will do.
+            # The daemon's come every 480 ms, and it waits 1,400 for ours: one for each will do.
             assert wire.read(1) == b"\n"
             beats += 1
         sock.sendall(request("echo", 1))
