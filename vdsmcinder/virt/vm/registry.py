@@ -125,7 +125,10 @@ class Registry:
                     await claims.release()
                     raise
         except BaseException:
-            self.forget(vm)
+            # A VM.destroy that waits for the lock removes its domain yet, and forgets it then: no
+            # other VM may have its id before.
+            if not vm.doomed:
+                self.forget(vm)
             raise
         log.info("%s is defined: %s", vm.name, event_log.described(vm.domain))
         # Not the VM's own: what ends with the VM could keep its images claimed.

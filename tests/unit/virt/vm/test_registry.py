@@ -18,7 +18,7 @@ from lxml import etree
 from tests.faults import pluggable
 from tests.unit.transport.serving import until
 from tests.unit.whole import Whole, running
-from vdsmcinder.errors import CreateFailed, InvalidParameter
+from vdsmcinder.errors import CreateFailed, InvalidParameter, VMExists
 from vdsmcinder.hypervisor.connection import ConnectionLost
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.stomp.client import StompSession
@@ -199,6 +199,9 @@ async def test_a_destroy_during_create_leaves_nothing(tmp_path, monkeypatch):
         go_on.set()
         with pytest.raises(CreateFailed, match="destroyed while it was being created"):
             await creating
+        # Its domain is removed by its id yet, which would be that of the next VM.
+        with pytest.raises(VMExists):
+            await registry.create(vm_id, read_vm(vm_id, pluggable.domain(vm_id)))
         await destroying
         assert registry.find(vm_id) is None
         with pytest.raises(libvirt.libvirtError):
