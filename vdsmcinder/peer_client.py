@@ -16,6 +16,7 @@ from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc.wire import migration
 from vdsmcinder.stomp import client
+from vdsmcinder.tasks import within
 from vdsmcinder.tls_errors import reason
 from vdsmcinder.virt.vm.migration import Acceptance, Offer, PeerRefused, Verdict
 from vdsmcinder.virt.vm.migration_request import Address
@@ -34,7 +35,7 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
         # Anew each time: the certificate may have been renewed.
         context = _context(listen) if listen.tls else None
         dialling = client.connect(address.host, address.port, context, HEARTBEAT_MS)
-        session = await asyncio.wait_for(dialling, CONNECT_TIMEOUT_S)
+        session = await within(dialling, CONNECT_TIMEOUT_S, client.StompSession.abort)
     except asyncio.TimeoutError:
         raise PeerUnreachable(
             f"host {address} does not answer within {CONNECT_TIMEOUT_S:g} s; check the network to "

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,37 @@ class Tasks:
 def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("%s: it ended unexpectedly", task.get_name(), exc_info=task.exception())
+
+
+async def within(
+    work: Awaitable[T], timeout_s: float | None, undo: Callable[[T], object] | None = None
+) -> T:
+    """What work comes to; asyncio.TimeoutError, and work is cancelled, after so many seconds.
+
+    asyncio.wait_for returns before Python 3.12 as if it was not cancelled when work is done in the
+    same moment, and a loop around it goes on for ever. undo: called with what work came to if the
+    caller is cancelled and it is nobody's.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=timeout_s)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise asyncio.TimeoutError
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(lambda over: _not_taken(over, undo))
+        await asyncio.wait({task})
+        raise
+    return task.result()
+
+
+def _not_taken(task: asyncio.Future[T], undo: Callable[[T], object] | None) -> None:
+    # exception() has asyncio not log that nobody takes it.
+    if not task.cancelled() and task.exception() is None and undo is not None:
+        undo(task.result())
 
 
 async def ends_within(work: Coroutine[Any, Any, None], timeout_s: float) -> bool:

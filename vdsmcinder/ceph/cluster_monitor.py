@@ -19,7 +19,7 @@ from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, monitor_text
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class ClusterMonitor:
                 due_s = time.monotonic() + pause_s
             self._changed.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.1, due_s - time.monotonic()))
+                await within(self._changed.wait(), max(0.1, due_s - time.monotonic()))
                 # Many VMs may come up at once.
                 await asyncio.sleep(_CALM_S)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from vdsmcinder.ceph.monitor_address import MonitorHost
+from vdsmcinder.tasks import within
 
 # Where monitors listen: msgr2, then the older protocol
 # (https://docs.ceph.com/en/latest/rados/configuration/msgr2/).
@@ -59,7 +60,7 @@ async def _attempt(monitor: MonitorHost, timeout_s: float) -> str | None:
 
 async def _listen_to(host: str, port: int, timeout_s: float) -> str | None:
     try:
-        said = await asyncio.wait_for(_first_words(host, port), timeout_s)
+        said = await within(_first_words(host, port), timeout_s)
     except asyncio.TimeoutError:
         return f"no answer within {timeout_s:g} s"
     except socket.gaierror as e:

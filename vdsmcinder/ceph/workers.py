@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from vdsmcinder.ceph.fault_kinds import DOWN, KINDS, CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class _Desk:
     async def _request(self, op: str, args: dict[str, Any], timeout_s: float) -> Any:
         process = await self._running()
         try:
-            found = await asyncio.wait_for(process.request(op, args), timeout_s)
+            found = await within(process.request(op, args), timeout_s)
         except asyncio.TimeoutError:
             await process.kill()
             raise CephFault(Kind.OVERRUN, f"no answer within {timeout_s:g} s") from None
@@ -236,7 +236,7 @@ class _Desk:
             if self._process is None or self._process.ended:
                 start = _Process.start(self._owner, self.account, self._key)
                 try:
-                    self._process = await asyncio.wait_for(start, START_TIMEOUT_S)
+                    self._process = await within(start, START_TIMEOUT_S, self._keep)
                 except asyncio.TimeoutError:
                     raise CephFault(Kind.ENDED, "it did not start") from None
                 except OSError as e:
@@ -244,6 +244,10 @@ class _Desk:
                     raise CephFault(Kind.ENDED, f"it could not be started: {e}") from e
                 log.debug("worker process %d talks to Ceph as %s", self.pid, self.account)
             return self._process
+
+    def _keep(self, process: _Process) -> None:
+        """For whoever asks next, when the one that had it started does not wait any more."""
+        self._process = process
 
     @property
     def pid(self) -> int:

@@ -33,7 +33,7 @@ from vdsmcinder.hypervisor.handles import (
     start_events,
 )
 from vdsmcinder.system.counters import OK, Tally
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ class Connection:
             except Exception:
                 log.exception("what libvirt at %s runs cannot be read; trying on", uri)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), pause_s)
+                await within(self._lost.wait(), pause_s)
             pause_s = min(pause_s * 2, self._config.reconnect_max_s)
 
     async def _connect(self, event_handlers: Mapping[int, Callable[..., None]]) -> bool:

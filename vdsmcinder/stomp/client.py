@@ -17,6 +17,7 @@ from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.frames import HEARTBEAT, Decoder, Frame, Limits, ProtocolError, encode
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.stomp.session import GATHERED
+from vdsmcinder.tasks import within
 from vdsmcinder.tls_errors import reason
 
 REQUESTS = "jms.topic.vdsm_requests"
@@ -50,7 +51,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     _, session = await loop.create_connection(StompSession, host, port, ssl=ssl_context)
     try:
-        await asyncio.wait_for(session.open(host, heartbeat_ms), CONNECT_TIMEOUT_S)
+        await within(session.open(host, heartbeat_ms), CONNECT_TIMEOUT_S)
     except BaseException:
         session.abort()
         raise
@@ -112,7 +113,7 @@ class StompSession(asyncio.Protocol):
         reply = self._calls[request_id] = self._future()
         try:
             self.send_body(json.dumps(request).encode(), flow_id)
-            return await asyncio.wait_for(reply, timeout_s)
+            return await within(reply, timeout_s)
         finally:
             del self._calls[request_id]
 
@@ -163,7 +164,7 @@ class StompSession(asyncio.Protocol):
         Raises NoSuchEvent, SessionLost.
         """
         try:
-            return await asyncio.wait_for(self._find_event(predicate), timeout_s)
+            return await within(self._find_event(predicate), timeout_s)
         except asyncio.TimeoutError:
             came = ", ".join(str(event.get("method")) for event in self._events) or "none"
             raise NoSuchEvent(

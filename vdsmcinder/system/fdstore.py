@@ -17,6 +17,8 @@ from collections.abc import Mapping
 
 from systemd.daemon import notify
 
+from vdsmcinder.tasks import within
+
 log = logging.getLogger(__name__)
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -165,7 +167,7 @@ async def _barrier() -> None:
             os.close(far)
         loop.add_reader(near, reached.set)
         try:
-            await asyncio.wait_for(reached.wait(), BARRIER_TIMEOUT_S)
+            await within(reached.wait(), BARRIER_TIMEOUT_S)
         finally:
             loop.remove_reader(near)
     finally:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable
 
 from vdsmcinder.system.counters import Deliveries
+from vdsmcinder.tasks import within
 from vdsmcinder.transport.http_connection import HttpConnection
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class _Stream:
         if not self._waiting and not self.ended:
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), KEEPALIVE_S)
+                await within(self._wake.wait(), KEEPALIVE_S)
             except asyncio.TimeoutError:
                 return KEEPALIVE
         chunk = b"".join(self._waiting)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.system.counters import Deliveries
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 from vdsmcinder.transport import peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.http import HttpServer
@@ -204,7 +204,7 @@ class Listener:
         greeter = Greeter()
         transport = await self._connect(sock, greeter)
         try:
-            spoken = await asyncio.wait_for(greeter.spoken, GREETING_TIMEOUT_S)
+            spoken = await within(greeter.spoken, GREETING_TIMEOUT_S)
             local = sock.family == socket.AF_UNIX
             protocol = self._protocol(Spoken.HTTP if local else spoken)
         except BaseException:

@@ -26,6 +26,7 @@ from vdsmcinder.config import Config, ConfigError, Listen
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.host import packages
 from vdsmcinder.monitoring.certificate_expiry import DAY_S
+from vdsmcinder.tasks import within
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 
 SERVICE, SOCKET = "vdsm-cinderd.service", "vdsm-cinderd.socket"
@@ -75,7 +76,7 @@ def settings_of(path: Path | None) -> tuple[Config, str, str]:
 async def ask_libvirt(uri: str, timeout_s: float) -> dict[str, Any]:
     """What libvirt tells the daemon's user; {error} if it does not."""
     try:
-        return await asyncio.wait_for(_probe(uri=uri), timeout_s)
+        return await within(_probe(uri=uri), timeout_s)
     except asyncio.TimeoutError:
         return {"error": f"it does not answer within {timeout_s:g} s"}
 

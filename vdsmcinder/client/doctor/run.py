@@ -26,7 +26,7 @@ from vdsmcinder.client.exit_codes import UNSURE, UNWELL, CommandFailed
 from vdsmcinder.client.system import libvirt_units
 from vdsmcinder.client.tables import DIM, GREEN, RED, YELLOW
 from vdsmcinder.config import Listen
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 
 DEADLINE_S = 10.0
 # After so long it is said what is waited for, and how long it has been every so often.
@@ -101,7 +101,7 @@ async def _examine(args: argparse.Namespace, wanted: Wanted | None) -> list[Find
     async with Tasks("doctor") as tasks:
         host = Host(settings, origin, trouble, socket, tasks.begin(asking, "libvirt"))
         examinations = _examinations(wanted)
-        looks = [tasks.begin(_within(e, host, args.timeout), e.name) for e in examinations]
+        looks = [tasks.begin(_look(e, host, args.timeout), e.name) for e in examinations]
         for examination, look in zip(examinations, looks):
             await _patiently(examination.name, look)
             found += look.result()
@@ -111,11 +111,11 @@ async def _examine(args: argparse.Namespace, wanted: Wanted | None) -> list[Find
     return found
 
 
-async def _within(examination: Examination, host: Host, timeout_s: float) -> list[Finding]:
+async def _look(examination: Examination, host: Host, timeout_s: float) -> list[Finding]:
     check = Check(examination.name)
     deadline_s = min(examination.deadline_s, timeout_s)
     try:
-        return await asyncio.wait_for(examination.look(host), deadline_s)
+        return await within(examination.look(host), deadline_s)
     except asyncio.TimeoutError:
         return [check.wrong(f"no answer within {deadline_s:g} s", examination.slow)]
 

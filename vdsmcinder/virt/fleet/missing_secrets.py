@@ -15,7 +15,7 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.vm.registry import Registry
 
@@ -79,7 +79,7 @@ class MissingSecrets:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), REPEAT_S if self.by_uuid else None)
+                await within(self._wanted.wait(), REPEAT_S if self.by_uuid else None)
             self._wanted.clear()
             try:
                 await self._look_and_ask()

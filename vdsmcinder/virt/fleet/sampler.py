@@ -17,7 +17,7 @@ import libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 from vdsmcinder.virt.domain import stats
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
@@ -77,7 +77,7 @@ class Sampler:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._interval_s)
+                await within(self._wanted.wait(), self._interval_s)
             self._wanted.clear()
             if not self._registry.any_running():
                 continue

@@ -12,6 +12,7 @@ import asyncio
 import libvirt
 
 from vdsmcinder.errors import UnsupportedOperation
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.vm.vm import VM, described
 
@@ -43,7 +44,7 @@ async def unplug(vm: VM, alias: str) -> None:
     try:
         with vm.unplugs.expect(alias) as removed:
             await _request(vm, alias)
-            await asyncio.wait_for(removed, timeout_s)
+            await within(removed, timeout_s)
     except asyncio.TimeoutError:
         raise StillPlugged(f"the guest did not let go of it within {timeout_s:g} s") from None
     except UnsupportedOperation as e:

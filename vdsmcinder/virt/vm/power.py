@@ -21,6 +21,7 @@ from vdsmcinder.errors import (
     UnsupportedOperation,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.vm import libvirt_errors, lifecycle
@@ -172,7 +173,7 @@ async def _bring_down(
     try:
         with vm.commands.serving():
             await _ask(vm, reboot)
-            await asyncio.wait_for(vm.wait_while(waiting), timeout_s)
+            await within(vm.wait_while(waiting), timeout_s)
         return
     except (libvirt.libvirtError, ResourceUnavailable) as e:
         log.warning("the guest of %s could not be asked to shut down: %s", vm.name, e)
@@ -190,7 +191,7 @@ async def _bring_down(
 async def _ends_within(vm: VM, delay_s: float) -> bool:
     """Wait for so long, or until the VM is Down: whether it is."""
     try:
-        await asyncio.wait_for(vm.wait_until_down(), delay_s)
+        await within(vm.wait_until_down(), delay_s)
     except asyncio.TimeoutError:
         return False
     return True

@@ -12,6 +12,7 @@ from typing import Any, Callable, TypeVar
 
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.hypervisor.connection import CallOverrun, Connection
+from vdsmcinder.tasks import within
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class Monitor:
         CallOverrun, which is one, when it does not answer this call.
         """
         try:
-            await asyncio.wait_for(self._calls.acquire(), self._connection.call_timeout_s)
+            wait_s = self._connection.call_timeout_s
+            await within(self._calls.acquire(), wait_s, lambda _: self._calls.release())
         except asyncio.TimeoutError:
             raise self._does_not_answer() from None
         try:

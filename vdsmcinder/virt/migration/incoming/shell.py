@@ -16,6 +16,7 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, Unexpected, VMExists
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.common import migration_job
@@ -159,7 +160,7 @@ class Incoming:
         self._runner.feed(ev.DestroyAsked())
         while not (self.came or self._over.is_set()):
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._over.wait(), LOOK_S)
+                await within(self._over.wait(), LOOK_S)
 
     async def run(self) -> None:
         """Return when it is over, or when the daemon ends."""

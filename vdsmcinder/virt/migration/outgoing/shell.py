@@ -25,6 +25,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
 )
 from vdsmcinder.hypervisor import process
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Travel
@@ -157,7 +158,7 @@ class Outgoing:
             # Again and again: libvirt forgets what it was told before it has begun.
             self._runner.feed(event)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._over.wait(), LOOK_S)
+                await within(self._over.wait(), LOOK_S)
 
     def _too_late(self) -> MigrationNotCancelled:
         return MigrationNotCancelled(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 
@@ -60,4 +61,4 @@ class Ending:
         the same uuid would be taken for the one that ended.
         """
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._told.wait(), EVENT_S)
+            await within(self._told.wait(), EVENT_S)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
+from vdsmcinder.tasks import within
 from vdsmcinder.virt.vm.status import PauseCode
 
 
@@ -64,5 +65,5 @@ class IoTrouble:
     async def wait_for_storage(self, timeout_s: float) -> None:
         """Return when somebody says that the storage may be back, or the time is up."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._may_be_back.wait(), timeout_s)
+            await within(self._may_be_back.wait(), timeout_s)
         self._may_be_back.clear()
