@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.base import REPOSITORY, LabError, wait_until
+from lab.host import pages
 from lab.host.hypervisor import Host
 from lab.namespace import CLEAN_ENVIRONMENT, NamespacedProcess
 from lab.pki import Pki
@@ -132,12 +133,7 @@ class HostDaemon:
 
     def page(self, path: str) -> bytes:
         """What it answers to GET, over the unix socket."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
-            connection.connect(str(self.unix_socket))
-            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        return answer.partition(b"\r\n\r\n")[2]
+        return pages.page(self.unix_socket, path)
 
     def command(self, *args: object) -> list[str]:
         """The command line of the operator's command, against this daemon, on the engine's side."""
@@ -145,8 +141,7 @@ class HostDaemon:
 
     def health(self) -> dict[str, Any]:
         """What it says of itself on GET /health."""
-        content: dict[str, Any] = json.loads(self.page("/health"))
-        return content
+        return pages.health(self.unix_socket)
 
     def _wait_ready(self, ear: socket.socket, deadline: float) -> None:
         while time.monotonic() < deadline:

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.base import REPOSITORY, LabError
+from lab.base import REPOSITORY, LabError, wait_until
+from lab.host import pages
 from lab.pki import Pki, make_pki
 
 HOST = "127.0.0.1"
@@ -26,7 +27,7 @@ _LISTENING = re.compile(rf"listening on {re.escape(HOST)}:(\d+)")
 
 
 class LocalDaemon:
-    """A daemon whose files are below `directory`; use it as a context manager.
+    """A daemon whose files are below `directory`; as a context manager it runs and knows its VMs.
 
     `changes` are options by section, for instance {"listen": {"tls": True}}: unless they say so it
     speaks plain TCP. `wrapper` is a command that runs the daemon's own, such as prlimit(1);
@@ -63,11 +64,20 @@ class LocalDaemon:
             )
             self._wait_ready(ear, time.monotonic() + START_TIMEOUT_S)
         notify.unlink()
+        try:
+            self._look_around()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _look_around(self) -> None:
         found = _LISTENING.search(self.log.read_text())
         if found is None:
             raise LabError(f"{self.log} does not say which port the daemon listens on")
         self.port = int(found.group(1))
-        return self
+        knows = "the daemon to know its VMs"
+        wait_until(lambda: pages.health(self.unix_socket)["ready"], knows, START_TIMEOUT_S)
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGTERM)
