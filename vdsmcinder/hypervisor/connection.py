@@ -46,6 +46,9 @@ FIRST_RETRY_S = 0.1
 # connection with one that waits may itself be sent seconds later ("rpc: fix race in waking up
 # client event loop").
 SLOW_S = 0.2
+# So long calls under way have to come back when the connection is closed: most take milliseconds,
+# and the interpreter waits for their threads. Not for those that hang.
+GRACE_S = 1.0
 
 CLOSE_REASONS: Mapping[int, str] = {
     libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "the connection failed",
@@ -87,7 +90,7 @@ class Connection:
         self._lost = asyncio.Event()
         self._reason = "the connection is being made"
         self._overruns: set[asyncio.Future[Any]] = set()
-        self._under_way = 0
+        self._calls: set[asyncio.Future[Any]] = set()
         self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
 
     @property
@@ -139,17 +142,17 @@ class Connection:
     @property
     def threads_busy(self) -> int:
         """How many of the pool's threads make a call, those that are stuck included."""
-        return min(self._under_way, self.threads)
+        return min(len(self._calls), self.threads)
 
     @property
     def calls_waiting(self) -> int:
         """Calls that wait for a thread."""
-        return self._under_way - self.threads_busy
+        return len(self._calls) - self.threads_busy
 
     @property
     def calls_under_way(self) -> int:
         """Calls that have not come back, whatever their deadline."""
-        return self._under_way
+        return len(self._calls)
 
     @property
     def stuck_calls(self) -> int:
@@ -171,8 +174,10 @@ class Connection:
         self._tasks.spawn(self._keep_connected(on_up, event_handlers), "keep the connection")
 
     async def close(self) -> None:
-        """Close the connection; calls under way fail."""
+        """Close the connection; what is under way has a moment to come back, and nobody asks."""
         await self._tasks.close()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=GRACE_S)
         self._pool.shutdown(wait=False)
 
     async def call(self, func: Callable[..., T], *args: Any, timeout_s: float | None = None) -> T:
@@ -229,12 +234,12 @@ class Connection:
         # What the thread logs is marked as what is logged here.
         marked = functools.partial(contextvars.copy_context().run, call)
         running = asyncio.get_running_loop().run_in_executor(self._pool, marked)
-        self._under_way += 1
+        self._calls.add(running)
         running.add_done_callback(self._count_off)
         return running
 
     def _count_off(self, running: asyncio.Future[Any]) -> None:
-        self._under_way -= 1
+        self._calls.discard(running)
         # Who asked may be gone by now, and asyncio would log what nobody takes.
         if not running.cancelled():
             running.exception()
@@ -325,8 +330,12 @@ class Connection:
 
     async def _connect(self, event_handlers: Mapping[int, Callable[..., None]]) -> bool:
         loop = asyncio.get_running_loop()
+        opening = self._submit(functools.partial(self._open, loop, event_handlers))
         try:
-            handles = await self._submit(functools.partial(self._open, loop, event_handlers))
+            handles = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._unwanted)
+            raise
         except libvirt.libvirtError as e:
             if str(e) != self._reason:
                 log.error("libvirt at %s cannot be reached: %s; trying on", self._config.uri, e)
@@ -354,6 +363,12 @@ class Connection:
             handle.domainEventRegisterAny(None, event_id, on_loop(loop, handler), None)
         # The test driver's connections may each have domains of their own.
         return [handle, open_handle(self._config.uri)] if is_remote(handle) else [handle]
+
+    def _unwanted(self, opening: asyncio.Future[list[libvirt.virConnect]]) -> None:
+        """What was opened for a connection that was closed meanwhile."""
+        if not opening.cancelled() and opening.exception() is None:
+            for handle in opening.result():
+                self._pool.submit(close, handle)
 
     def _closed(self, reason: int) -> None:
         self._reason = CLOSE_REASONS.get(reason, "the connection was closed")

@@ -7,6 +7,7 @@ Which calls go on which line is decided in hypervisor/connection.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
@@ -83,7 +84,9 @@ def on_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., None]) -> Ca
     """
 
     def forward(_conn: Any, domain: libvirt.virDomain, *details: Any) -> None:
-        loop.call_soon_threadsafe(handler, domain.UUIDString(), *details[:-1])
+        # Once the loop has ended there is nobody left to be told.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(handler, domain.UUIDString(), *details[:-1])
 
     return forward
 

@@ -188,8 +188,9 @@ async def test_no_more_is_taken_while_what_is_under_way_is_large(
         connection._heart._check()
         assert not connection._ended
         host.verbs.gate.set()
-        replies = [reply(frame) for frame in await read_frames(reader, 3)]
-        assert [r["id"] for r in replies] == [0, 1, 2]
+        ids = [reply(frame)["id"] for frame in await read_frames(reader, 3)]
+        # Of the two that were under way either may be done first.
+        assert (sorted(ids[:2]), ids[2]) == ([0, 1], 2)
         writer.close()
 
 
