@@ -30,7 +30,7 @@ def test_nobody_else_creates_tasks() -> None:
 
 def _of_asyncio(node: ast.Attribute) -> bool:
     """Also of its loop; not a method of that name of something else's."""
-    return not (node.attr == "wait_for" and ast.unparse(node.value) != "asyncio")
+    return node.attr != "wait_for" or ast.unparse(node.value) == "asyncio"
 
 
 async def test_a_daemon_that_is_closed_leaves_nothing_running(tmp_path) -> None:

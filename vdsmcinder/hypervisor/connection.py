@@ -368,7 +368,7 @@ class Connection:
         """What was opened for a connection that was closed meanwhile."""
         if not opening.cancelled() and opening.exception() is None:
             for handle in opening.result():
-                self._pool.submit(close, handle)
+                asyncio.get_running_loop().run_in_executor(None, close, handle)
 
     def _closed(self, reason: int) -> None:
         self._reason = CLOSE_REASONS.get(reason, "the connection was closed")

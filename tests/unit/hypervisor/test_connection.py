@@ -113,6 +113,33 @@ async def test_what_is_under_way_has_a_moment_when_it_is_closed(connection, monk
         gate.set()
 
 
+async def test_what_is_opened_while_it_is_closed_is_closed_too(monkeypatch):
+    begun, gate, closed = threading.Event(), threading.Event(), []
+
+    def open_late(uri: str) -> libvirt.virConnect:
+        begun.set()
+        gate.wait(60)
+        return libvirt.open(uri)
+
+    async def on_up() -> None:
+        raise AssertionError("it is not wanted any more")
+
+    monkeypatch.setattr(module, "GRACE_S", 60)
+    monkeypatch.setattr(module, "open_handle", open_late)
+    monkeypatch.setattr(module, "close", closed.append)
+    late = Connection(Libvirt(uri="test:///default"), Tasks("libvirt"))
+    late.start(on_up, {})
+    assert await asyncio.to_thread(begun.wait, 60)
+    async with Tasks("test") as tasks:
+        closing = tasks.begin(late.close())
+        await asyncio.sleep(0)
+        gate.set()
+        await closing
+    await until(lambda: closed, "what was opened stays open")
+    (handle,) = closed
+    handle.close()
+
+
 async def test_a_slow_call_keeps_its_line_until_it_is_known_why_it_failed(connection, monkeypatch):
     """Calls that follow are made on another; the old one is closed when nobody needs it."""
     monkeypatch.setattr(module, "SLOW_S", 0.01)
