@@ -51,6 +51,14 @@ class SystemdHost(Host):
         lines = self.run(["journalctl", "--output=json", "--no-pager", *args]).splitlines()
         return [json.loads(line) for line in lines]
 
+    def journal_bytes(self, *args: str) -> bytes:
+        """Every field of those entries as the journal keeps it, in its export format.
+
+        It is no text: a field with a newline, such as a traceback, has its length before it.
+        """
+        command = ["journalctl", "--output=export", "--no-pager", *args]
+        return self.run(command, errors="surrogateescape").encode(errors="surrogateescape")
+
     def start_libvirtd(self) -> None:
         """Start libvirtd by asking it something."""
         self.virsh("version")

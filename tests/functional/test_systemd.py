@@ -409,7 +409,7 @@ def test_a_key_that_is_kept_is_in_no_file_and_no_message(active, moment):
     kill_daemon(active)
     assert secret_id in active.command("secrets")
     places = {**files_changed(host, moment), **processes(host.path("/proc"))}
-    places["the journal"] = host.run(["journalctl", "--output=export"]).encode()
+    places["the journal"] = host.journal_bytes()
     places["the unit"] = host.systemctl("show", SERVICE).encode()
     assert SERVICE.encode() in places["the journal"]
     found = shown(key, places)
@@ -629,9 +629,9 @@ async def test_the_journal_tells_a_vms_whole_story(engine, image):
         created = entry.get("VERB") == "VM.create"
         assert entry.get("FLOW_ID") == ("flow-of-create" if created else None)
         assert entry["PRIORITY"] == "6"
-    everything = host.run(["journalctl", f"--unit={SERVICE}", "--output=export"])
-    assert "Host.registerSecrets ok in" in everything
-    assert engine.lab.ceph.key not in everything
+    everything = host.journal_bytes(f"--unit={SERVICE}")
+    assert b"Host.registerSecrets ok in" in everything
+    assert engine.lab.ceph.key.encode() not in everything
 
 
 async def test_an_upgrade_refuses_nobody(engine, image, record_property):
