@@ -356,12 +356,6 @@ async def test_a_disk_that_is_plugged_is_not_plugged_again(engine, vm):
         await engine.call("VM.hotplugDisk", vmID=vm.id, params={"vmId": vm.id, "xml": xml})
 
 
-async def test_a_target_that_is_taken_is_refused(engine, vm, image):
-    with refused(45, f"cannot be plugged into VM {vm.id} as vda, which another disk is; give it"):
-        xml = disk_xml(engine.lab.ceph, image(), "vda", engine.secret_id)
-        await engine.call("VM.hotplugDisk", vmID=vm.id, params={"vmId": vm.id, "xml": xml})
-
-
 async def test_a_disk_that_is_not_plugged_is_not_unplugged(engine, vm):
     listed = f"VM {vm.id}, whose disks are: vda (volumes/{vm.image}); name one of them"
     with refused(46, f"disk volumes/volume-x is not plugged into {listed}"):

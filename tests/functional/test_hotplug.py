@@ -122,6 +122,23 @@ class TestPlug:
         await unplug(engine, vm, xml=xml)
         await assert_let_go(engine, vm, name)
 
+    @pytest.mark.parametrize("form", ["xml", "description"])
+    async def test_a_target_that_is_taken_becomes_a_free_one(self, engine, vm, image, form):
+        """oVirt's engine writes target vda, or index 0, for every disk that it has plugged."""
+        names = [image(), image()]
+        for name, target in zip(names, ("vdb", "vdc")):
+            if form == "xml":
+                xml = in_hotplug(disk_xml(engine.lab.ceph, name, "vda", engine.secret_id))
+                await plug(engine, vm, xml=xml)
+            else:
+                await plug(engine, vm, drive=engine.disk(name, index="0"))
+            assert (await paths(engine, vm.id))[target] == f"volumes/{name}"
+        await hears(vm, "^disk vdc added")
+        await assert_writes(engine, vm, "vdc", names[1], "hinted")
+        for name in names:
+            await unplug(engine, vm, drive={"path": f"volumes/{name}"})
+        await assert_let_go(engine, vm, *names)
+
     async def test_each_gets_the_next_free_target(self, engine, vm, image):
         images = [image() for _ in range(3)]
         for name in images[:2]:

@@ -124,15 +124,15 @@ def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive,
     described = [disk_params.read(disk.values, default_secret) for disk in disks]
     taken: set[str] = set()
     for disk, params in zip(disks, described):
-        if params.index is None:
+        wish = params.target_wish
+        if wish is None:
             continue
-        name = params.target(taken)
-        if name in taken:
-            raise disk.invalid("index", f"another one, {name} is taken")
-        taken.add(name)
+        if wish in taken:
+            raise disk.invalid("index", f"another one, {wish} is taken")
+        taken.add(wish)
     drives = []
     for params in described:
-        drive = Drive.of(params, taken)
+        drive = Drive.of(params, taken if params.target_wish is None else ())
         taken.add(drive.target)
         drives.append(drive)
     return tuple(drives)

@@ -65,7 +65,8 @@ _DEFAULT_BUS: Mapping[Device, str] = {
 class DriveParams:
     """A disk as a request describes it: all of a Drive but its target, which depends on the others.
 
-    index: its number on the bus, from 0; None leaves it to the VM. The rest is as in Drive.
+    index: its number on the bus, from 0; None leaves it to the VM. target_wish: the name that the
+    index stands for. The rest is as in Drive.
     """
 
     device: Device
@@ -82,11 +83,14 @@ class DriveParams:
     address: Address | None
     sgio: str | None
 
+    @property
+    def target_wish(self) -> str | None:
+        """The target name that its index stands for."""
+        return None if self.index is None else targets.name(self.bus, self.index)
+
     def target(self, taken: Container[str]) -> str:
         """Its target name on a VM where those names are taken."""
-        if self.index is None:
-            return targets.free(self.bus, taken)
-        return targets.name(self.bus, self.index)
+        return targets.wished_or_free(self.target_wish, self.bus, taken)
 
 
 def read(params: Any, default_secret: str | None = None) -> DriveParams:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lxml import etree
@@ -140,6 +140,10 @@ class Drive:
             (self.source.type, self.source.location) == (other.source.type, other.source.location)
         )
 
+    def beside(self, taken: Container[str]) -> Drive:
+        """The disk on a VM where those target names are in use; its own is a wish."""
+        return replace(self, target=targets.wished_or_free(self.target, self.bus, taken))
+
     def getXML(self) -> etree._Element:
         """The <disk> element, which from_xml reads back to an equal Drive. Cannot fail."""
         attributes = {"type": self.source.type, "device": self.device.value, "snapshot": "no"}
@@ -213,8 +217,9 @@ class Drive:
     def of(cls, params: DriveParams, taken: Container[str]) -> Drive:
         """The disk that a description means on a VM.
 
-        taken: target names in use there; a disk without an index gets the lowest one that is free
-        on its bus. Raises UnsupportedDrive for kinds of disks that do not exist.
+        taken: target names in use there; a disk without an index, or whose index is in use, gets
+        the lowest one that is free on its bus. Raises UnsupportedDrive for kinds of disks that do
+        not exist.
         """
         return cls(
             device=params.device,

@@ -38,6 +38,11 @@ def free(bus: str, taken: Container[str]) -> str:
     return next(candidate for candidate in names if candidate not in taken)
 
 
+def wished_or_free(wish: str | None, bus: str, taken: Container[str]) -> str:
+    """The name that is wished for, or the first free one of the bus if it is taken or none is."""
+    return free(bus, taken) if wish is None or wish in taken else wish
+
+
 def index(target: str) -> int:
     """The index that a name stands for, the inverse of name()."""
     value = 0

@@ -26,7 +26,9 @@ from vdsmcinder.virt.vm.vm import VM
 
 
 async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
-    """Plug a disk into the VM; one that is only described gets its target here.
+    """Plug a disk into the VM. Its target or index is a wish: what is taken becomes a free one.
+
+    oVirt's engine writes target vda, or index 0, for every disk that it has plugged.
 
     Raises VMIsDown (6), HotplugDiskFailed (45) if it is plugged already or QEMU does not take it,
     ImageNotFound (13), ResourceUnavailable (40) where Ceph or libvirt cannot be reached, and
@@ -34,7 +36,8 @@ async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
     """
     async with vm.lock:
         vm.require_running("given a disk")
-        drive = wanted if isinstance(wanted, Drive) else Drive.of(wanted, vm.domain.targets)
+        taken = vm.domain.targets
+        drive = wanted.beside(taken) if isinstance(wanted, Drive) else Drive.of(wanted, taken)
         _refuse_twice(vm, drive)
         claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"
@@ -80,12 +83,6 @@ def _refuse_twice(vm: VM, drive: Drive) -> None:
                 "nothing was changed",
                 disk=plugged.name,
             )
-    if drive.target in vm.domain.targets:
-        raise HotplugDiskFailed(
-            f"disk {drive.source.path} cannot be plugged into VM {vm.id} as {drive.name}, which "
-            "another disk is; give it another index or target, or none",
-            disk=drive.name,
-        )
 
 
 def _plugged(vm: VM, query: DriveQuery) -> Drive:

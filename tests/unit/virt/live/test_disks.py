@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plugging disks into a VM: where they go when the name that they wish for is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from tests.unit.rpc.test_wire import XML
+from tests.unit.virt.disk.test_drive import network
+from vdsmcinder.errors import HotplugDiskFailed
+from vdsmcinder.rpc.requests.disk import read_plug
+from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.live import disks
+
+
+class Vm:
+    """A VM with disks vda, sdb and sdc, which takes whatever is plugged."""
+
+    id = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.domain = Domain.from_xml(XML)
+        self.services = SimpleNamespace(preflight=self)
+        self.plugged: list[tuple[str, str]] = []
+
+    def require_running(self, _doing: str) -> None: ...
+
+    async def check(self, *_: Any) -> Vm:
+        return self
+
+    async def release(self) -> None: ...
+
+    async def call(self, _attach: object, xml: str) -> Domain:
+        (target,) = etree.fromstring(xml).iterfind("target")
+        self.plugged.append((target.get("dev", ""), target.get("bus", "")))
+        return self.domain
+
+    def take(self, _document: Domain) -> None: ...
+
+
+def as_xml(target: str, bus: str) -> dict[str, Any]:
+    return {
+        "xml": f"""<hotplug><devices><disk type="network" device="disk">
+            <source protocol="rbd" name="volumes/volume-9"><host name="192.0.2.1"/></source>
+            <target dev="{target}" bus="{bus}"/></disk></devices></hotplug>"""
+    }
+
+
+def as_description(index: object, iface: str) -> dict[str, Any]:
+    return {"drive": network(path="volumes/volume-9", index=index, iface=iface)}
+
+
+@pytest.mark.parametrize(
+    ("params", "target"),
+    [
+        # As oVirt's engine writes every disk that it has plugged.
+        (as_xml("vda", "virtio"), ("vdb", "virtio")),
+        (as_description("0", "virtio"), ("vdb", "virtio")),
+        # sdb is another bus's, which has the same names.
+        (as_xml("sdb", "scsi"), ("sda", "scsi")),
+        (as_description(2, "scsi"), ("sda", "scsi")),
+        (as_description(1, "sata"), ("sda", "sata")),
+        # What is free is kept.
+        (as_xml("vdf", "virtio"), ("vdf", "virtio")),
+        (as_description(5, "virtio"), ("vdf", "virtio")),
+        (as_xml("sda", "scsi"), ("sda", "scsi")),
+    ],
+)
+async def test_a_target_that_is_taken_becomes_a_free_one(
+    params: dict[str, Any], target: tuple[str, str]
+) -> None:
+    vm: Any = Vm()
+    await disks.plug(vm, read_plug(params, None))
+    assert vm.plugged == [target]
+
+
+async def test_what_is_plugged_already_is_refused_whatever_target_it_wishes_for() -> None:
+    vm: Any = Vm()
+    twice = read_plug({"drive": network(path="volumes/volume-1", index=0)}, None)
+    with pytest.raises(HotplugDiskFailed, match=r"volumes/volume-1 is plugged .* as vda"):
+        await disks.plug(vm, twice)
+    assert vm.plugged == []
