@@ -71,6 +71,24 @@ class Volumes:
         self._act(volume, "os-detach")
         self._wait_volume(volume, "available")
 
+    def attachment(self, volume: str) -> tuple[Any, Any, Any]:
+        """Attach a volume by the attachments API; what POST, PUT and GET of it answer, as it came.
+
+        POST makes it for no host yet, PUT for this one.
+        """
+        given = {"volume_uuid": volume, "instance_uuid": volume}
+        made = self._call("POST", "/attachments", attachment=given)
+        path = f"/attachments/{made['attachment']['id']}"
+        updated = self._call("PUT", path, attachment={"connector": self._connector})
+        self._call("POST", f"{path}/action", **{"os-complete": None})
+        self._wait_volume(volume, "in-use")
+        return made, updated, self._call("GET", path)
+
+    def delete_attachment(self, volume: str, answer: Mapping[str, Any]) -> None:
+        """Delete the attachment that Cinder answered about, and with it the connection."""
+        self._call("DELETE", f"/attachments/{answer['attachment']['id']}")
+        self._wait_volume(volume, "available")
+
     def extend(self, volume: str, size_gib: int) -> None:
         """Make a volume in use larger."""
         self._act(volume, "os-extend", new_size=size_gib)

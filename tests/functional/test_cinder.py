@@ -21,6 +21,7 @@ from lab.guest.image import pattern_checksum
 from lab.steps import Step
 from tests.functional.guests import Guest
 from tests.functional.helpers import engine_on, eventually, refused, session_fixture
+from vdsmcinder.ceph.connection_info import image_path
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -49,7 +50,7 @@ async def booted_from(engine, answer, **changes):
     await engine.run(engine.flat(vm_id, disk))
     try:
         with pty_console(host, host.virsh("ttyconsole", vm_id)) as console:
-            guest = Guest(vm_id, answer["connection_info"]["data"]["name"], console, engine)
+            guest = Guest(vm_id, image_path(answer) or "", console, engine)
             await asyncio.to_thread(console.wait_ready, BOOT_S)
             await eventually(guest.has_agent, "libvirt to find the guest's agent")
             yield guest
@@ -163,6 +164,27 @@ async def _snapshot_while_frozen(guest, volumes, both, disk):
     assert await guest.shell("cat /mnt/log") == "after"
     await guest.after("umount /mnt; say let go", "^let go$")
     return snapshots
+
+
+async def test_attachments(tenant, lab, volumes):
+    """A VM boots from PUT's answer; a disk is plugged by GET's, and unplugged by PUT's."""
+    lab.ceph.create_image("golden", 1024, lab.guest.boot_image)
+    system = await do(volumes.manage, "golden")
+    data = await do(volumes.create, 1)
+    made, system_answer, _ = await do(volumes.attachment, system)
+    _, plugged, shown = await do(volumes.attachment, data)
+    with refused(11, system, "connection_info is empty"):
+        disk = {"type": "disk", "device": "disk", "connectionInfo": made}
+        await tenant.create(tenant.flat(new_id(), disk))
+    async with booted_from(tenant, system_answer) as guest:
+        await _runs_from_it(guest, system)
+        disk = await plug(guest, shown)
+        written = await asyncio.to_thread(guest.console.write, disk, 0, 2, "attachment")
+        assert lab.ceph.checksum(f"volume-{data}", 0, 2) == written
+        await unplug(guest, plugged["attachment"]["connection_info"])
+    for volume, answer in ((system, made), (data, shown)):
+        await do(volumes.delete_attachment, volume, answer)
+        await do(volumes.delete, volume)
 
 
 async def test_an_answer_without_a_secret(lab, host, volumes):

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Cinder's os-initialize_connection answers for a volume on RBD, checked and typed.
+"""What Cinder answers for a volume on RBD, checked and typed.
 
-Follows the RBD driver's connection properties in the Cinder documentation and contract/wire.md.
+It does so to os-initialize_connection, where the image is described in `data`, and about
+attachments (microversion 3.27 and later), where that stands beside driver_volume_type. Follows the
+RBD driver's connection properties and the attachments in the Cinder documentation, and
+contract/wire.md.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any
 
 from vdsmcinder.ceph.image import IMAGE, ImageName
 from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
-from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
+from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, matching
 
 # Part of the path of a configuration file, hence the narrow choice of characters.
@@ -51,14 +54,17 @@ class ConnectionInfo:
     def from_dict(
         cls, info: Mapping[str, Any], default_secret: str | None = None
     ) -> ConnectionInfo:
-        """Check and convert an answer of os-initialize_connection, whole or its `connection_info`.
+        """Check and convert an answer of Cinder's, whole or what stands in its `attachment` or its
+        `connection_info`.
 
         default_secret: UUID of the secret that is meant where the answer names none, as it does
         while Cinder's configuration has no rbd_secret_uuid.
         Raises UnsupportedDrive for a driver_volume_type other than rbd, MissingParameter and
         InvalidParameter for fields that are absent or do not fit.
         """
-        fields = Fields(unwrapped(info), _thing(info))
+        attachment, inner = _unwrapped(info)
+        fields = Fields(inner, _thing(attachment, inner))
+        _refuse_unconnected(attachment, fields)
         kind = fields.need("driver_volume_type", TEXT)
         if kind != "rbd":
             raise UnsupportedDrive(
@@ -67,7 +73,7 @@ class ConnectionInfo:
                 field="driver_volume_type",
                 value=kind,
             )
-        data = fields.section("data")
+        data = _image_data(fields)
         auth = data.get("auth_enabled", BOOLEAN)
         if auth is None:
             auth = "auth_username" in data
@@ -77,26 +83,74 @@ class ConnectionInfo:
             cluster_name=data.get("cluster_name", CLUSTER) or "ceph",
             username=data.need("auth_username", TEXT) if auth else None,
             secret_uuid=_secret_uuid(data, default_secret) if auth else None,
-            volume_id=data.get("volume_id", TEXT),
+            volume_id=data.get("volume_id", TEXT) or _text(attachment.get("volume_id")),
             discard=data.get("discard", BOOLEAN) or False,
-            readonly=data.get("access_mode", choice("rw", "ro")) == "ro",
+            readonly="ro" in (data.get("access_mode", _MODE), attachment.get("attach_mode")),
             encrypted=data.get("encrypted", BOOLEAN) or False,
             qos=data.section("qos_specs").values,
         )
 
 
-def unwrapped(info: Mapping[str, Any]) -> Any:
-    """What stands in `connection_info`, in which Cinder's API wraps its answer; or info itself."""
-    return info.get("connection_info", info)
+def image_path(answer: Mapping[str, Any]) -> str | None:
+    """The path of the image that an answer of Cinder's is about, with @snapshot if it is one.
+
+    None if it names none. The rest of the answer may be stale, and is not looked at.
+    """
+    _, inner = _unwrapped(answer)
+    return _image_data(Fields(inner, "Cinder connection info")).get("name", TEXT)
 
 
-def _thing(info: Mapping[str, Any]) -> str:
+def is_answer(description: Mapping[str, Any]) -> bool:
+    """Whether an object is an answer of Cinder's, in whatever it comes wrapped."""
+    return not description.keys().isdisjoint({"driver_volume_type", *_WRAPPERS})
+
+
+# In what Cinder's API wraps its answers, from the outside to the inside.
+_WRAPPERS = ("attachment", "connection_info")
+_MODE = choice("rw", "ro")
+
+
+def _unwrapped(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """What holds the connection info, perhaps an attachment, and the connection info itself."""
+    holder: Mapping[str, Any] = {}
+    inner: Any = answer
+    for name in _WRAPPERS:
+        if isinstance(inner, Mapping) and name in inner:
+            holder, inner = inner, inner[name]
+    return holder, inner
+
+
+def _image_data(info: Fields) -> Fields:
+    """What describes the image: flat in an attachment, in `data` else."""
+    beside = info.values.keys() - {"driver_volume_type"}
+    return info if beside and "data" not in beside else info.section("data")
+
+
+def _refuse_unconnected(attachment: Mapping[str, Any], info: Fields) -> None:
+    """An attachment that was made for no host yet has a connection info of {}."""
+    if "volume_id" in attachment and not info.values:
+        raise MissingParameter(
+            f"Cinder attachment of volume {_text(attachment['volume_id'])}: connection_info is "
+            "empty, as no host is known of it; expected an answer of Cinder's after the attachment "
+            "was updated with this host's connector",
+            field="connection_info",
+        )
+
+
+def _thing(attachment: Mapping[str, Any], inner: Any) -> str:
     """What errors call it: by the volume, as soon as it names one."""
-    inner = unwrapped(info)
-    data = inner.get("data") if isinstance(inner, Mapping) else None
-    name = data.get("name") if isinstance(data, Mapping) else None
-    named = f" of {name[:100]!r}" if isinstance(name, str) and name else ""
+    data = inner.get("data", inner) if isinstance(inner, Mapping) else None
+    names = (
+        data.get("name") if isinstance(data, Mapping) else None,
+        attachment.get("volume_id"),
+    )
+    name = next((name for name in names if isinstance(name, str) and name), "")
+    named = f" of {name[:100]!r}" if name else ""
     return f"Cinder connection info{named}"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _secret_uuid(data: Fields, default: str | None) -> str:

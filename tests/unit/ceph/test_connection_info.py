@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vdsmcinder.ceph.connection_info import ConnectionInfo
+from vdsmcinder.ceph.connection_info import ConnectionInfo, image_path, is_answer
 from vdsmcinder.ceph.image import ImageName
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.errors import (
@@ -46,6 +46,70 @@ def info(**changes: Any) -> dict[str, Any]:
             **changes,
         },
     }
+
+
+def attachment(connection: Any = None, **changes: Any) -> dict[str, Any]:
+    """The same volume as an attachment, as POST, PUT and GET of /attachments answer."""
+    flat = {"driver_volume_type": "rbd", **info()["data"], "attachment_id": OTHER, **changes}
+    return {
+        "attachment": {
+            "id": OTHER,
+            "status": "attaching",
+            "instance": OTHER,
+            "volume_id": VOLUME,
+            "attached_at": "2026-01-05T10:11:12.000000",
+            "detached_at": "",
+            "attach_mode": "rw",
+            "connection_info": flat if connection is None else connection,
+        }
+    }
+
+
+@pytest.mark.parametrize("form", ["whole", "inner", "flat", "nested"])
+def test_an_attachment_is_the_same_disk(form: str) -> None:
+    whole = attachment()
+    inner = whole["attachment"]
+    nested = attachment(info())
+    answers = {"whole": whole, "inner": inner, "flat": inner["connection_info"], "nested": nested}
+    answer = answers[form]
+    assert ConnectionInfo.from_dict(answer) == ConnectionInfo.from_dict(info())
+    assert image_path(answer) == image_path(info()) == f"volumes/volume-{VOLUME}"
+    assert is_answer(answer)
+
+
+def test_an_attachment_for_reading_is_read_only() -> None:
+    answer = attachment()
+    answer["attachment"]["attach_mode"] = "ro"
+    assert ConnectionInfo.from_dict(answer).readonly
+    assert ConnectionInfo.from_dict(attachment(access_mode="ro")).readonly
+
+
+def test_an_attachment_knows_its_volume_where_its_connection_does_not() -> None:
+    assert ConnectionInfo.from_dict(attachment(volume_id=None)).volume_id == VOLUME
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (
+            attachment({}),
+            MissingParameter,
+            f"Cinder attachment of volume {VOLUME}: connection_info is empty",
+        ),
+        (attachment(name=None), MissingParameter, f"of '{VOLUME}': name is missing"),
+        (attachment(hosts=["a b"]), InvalidParameter, "hosts[0] is 'a b'"),
+        (attachment(secret_uuid=None), MissingParameter, "': secret_uuid is missing; expected the"),
+        (attachment(driver_volume_type="iscsi"), UnsupportedDrive, "expected rbd"),
+        ({"attachment": 5}, InvalidParameter, "the description is 5; expected an object"),
+        ({"attachment": None}, InvalidParameter, "the description is None; expected an object"),
+    ],
+)
+def test_attachment_refused(
+    given: dict[str, Any], error: type[VdsmCinderError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        Drive.from_connection_info(given)
+    assert words in caught.value.message
 
 
 def test_all_fields() -> None:

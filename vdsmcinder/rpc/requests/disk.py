@@ -12,6 +12,7 @@ from typing import Any
 
 from lxml import etree
 
+from vdsmcinder.ceph import connection_info
 from vdsmcinder.fields import TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
@@ -92,16 +93,11 @@ def _query_of_params(drive: Fields) -> DriveQuery:
     index = drive.get("index", disk_params.INDEX)
     return DriveQuery(
         alias=disk_params.alias(drive),
-        path=drive.get("path", TEXT) or _path_of_volume(drive.section("connectionInfo")),
+        path=drive.get("path", TEXT)
+        or connection_info.image_path(drive.section("connectionInfo").values),
         serial=disk_params.serial(drive),
         target=None if index is None else targets.name(disk_params.bus(drive), index),
     )
-
-
-def _path_of_volume(info: Fields) -> str | None:
-    """Cinder's name of a volume is the path of its image; the rest of its answer may be stale."""
-    answer = info.section("connection_info") if "connection_info" in info else info
-    return answer.section("data").get("name", TEXT)
 
 
 def _query_of_xml(disk: etree._Element) -> DriveQuery:

@@ -263,7 +263,7 @@ class Drive:
         default_secret: str | None = None,
         **device: Any,
     ) -> Drive:
-        """Read what Cinder's os-initialize_connection returned for a volume on RBD.
+        """Read what Cinder answered for a volume on RBD, as ConnectionInfo.from_dict takes it.
 
         device: fields of the device description that Cinder does not know (iface, index,
         bootOrder, alias, ...), and encryption for an encrypted volume. The rest, and errors: as

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vdsmcinder.ceph import connection_info
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.hypervisor.xmldoc import to_text
 from vdsmcinder.virt.disk.drive import Drive
@@ -24,7 +25,7 @@ def drive_xml(description: Any, default_secret: str | None = None) -> str:
 
 def described(description: Any) -> Mapping[str, Any]:
     """The device description that parsed JSON holds: one of an engine's, or a connection info of
-    Cinder's, bare or in the `connection_info` that its API wraps it in.
+    Cinder's, bare or in the `connection_info` and the `attachment` that its API wraps it in.
 
     Raises InvalidParameter for what is no object.
     """
@@ -33,6 +34,6 @@ def described(description: Any) -> Mapping[str, Any]:
             f"disk description: it is {description!r:.80}; expected a JSON object",
             field="description",
         )
-    if "driver_volume_type" in description or "connection_info" in description:
+    if connection_info.is_answer(description):
         return {"connectionInfo": description}
     return description

@@ -135,7 +135,8 @@ UNDECLARED: Mapping[str, set[str]] = {
     "DriveDescription": {"name"},
     "VmDiskDeviceSpecParams": {"vmPayload"},
     "vmUpdateInterfaceDeviceParams": {"xml"},
-    "CinderConnectionInfo": {"connection_info"},
+    # In what Cinder's API wraps it, and what an attachment holds beside it.
+    "CinderConnectionInfo": {"attachment", "connection_info", "attach_mode", "volume_id"},
     "DriveSpec": {"baseGUID", "baseUUID", "baseVolumeID"},
     "SnapshotDriveInfo": {"deviceId", "serial"},
 }

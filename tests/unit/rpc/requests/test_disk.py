@@ -94,6 +94,9 @@ def test_meant_by_cinders_answer() -> None:
     assert unplugged(connectionInfo=info, deviceId=UNKNOWN_ID) == "sda"
     assert unplugged(connectionInfo={"connection_info": info}) == "sda"
     assert unplugged(connectionInfo={"data": {"name": "volumes/other"}}, index=0) is None
+    flat = {"driver_volume_type": "rbd", "name": "volumes/volume-2"}
+    for answer in (flat, {"connection_info": flat}, {"attachment": {"connection_info": flat}}):
+        assert unplugged(connectionInfo=answer) == "sda"
 
 
 def test_cinders_answer_without_a_secret() -> None:

@@ -14,6 +14,7 @@ import pytest
 from lxml import etree
 
 from tests.unit.virt.disk.test_drive import KEY, network
+from vdsmcinder.ceph.connection_info import is_answer
 from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.virt.domain.create_request import DomainRequest, make_domain
@@ -62,7 +63,7 @@ def test_libvirt_takes_the_document(schema: etree.RelaxNG, name: str, emulate: b
 @pytest.mark.parametrize("path", sorted(DRIVES.glob("*.json")), ids=lambda p: p.stem)
 def test_libvirt_takes_each_disk(schema: etree.RelaxNG, path: Path) -> None:
     described = json.loads(path.read_text())
-    if not described.keys().isdisjoint({"driver_volume_type", "connection_info"}):
+    if is_answer(described):
         described = {"connectionInfo": described}
     described["type"] = "disk"
     document = etree.fromstring(request(flat(described, emulatedMachine="pc")).xml)
