@@ -19,3 +19,8 @@ def parse(value: Any) -> str:
     if not is_uuid(value):
         raise ValueError
     return str(value).lower()
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two ids are the same: UUIDs in any case, whatever else as it is written."""
+    return one == other or (is_uuid(one) and one.lower() == other.lower())

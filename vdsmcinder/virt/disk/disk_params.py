@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vdsmcinder import uuids
 from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, matching, number
@@ -199,6 +200,14 @@ def alias(fields: Fields) -> str | None:
     if device_id is not None and not (given and given.startswith(USER_ALIAS)):
         return USER_ALIAS + device_id
     return given
+
+
+def same_alias(one: str | None, other: str | None) -> bool:
+    """Whether two aliases are one device's: as written, or a deviceId's UUID in any case."""
+    if one is None or other is None:
+        return False
+    ids = [text[len(USER_ALIAS) :] for text in (one, other) if text.startswith(USER_ALIAS)]
+    return one == other or (len(ids) == 2 and uuids.same(*ids))
 
 
 def serial(fields: Fields) -> str | None:

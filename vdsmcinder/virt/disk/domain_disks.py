@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from vdsmcinder import uuids
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import child_attribute
+from vdsmcinder.virt.disk.disk_params import same_alias
 from vdsmcinder.virt.disk.drive import Drive
 
 
@@ -60,14 +62,14 @@ class DriveQuery:
         there is no path, the target where there is nothing else: targets are given out anew.
         """
         plugged = tuple(drives)
-        by_alias = (d for d in plugged if self.alias is not None and d.alias == self.alias)
+        by_alias = (d for d in plugged if same_alias(self.alias, d.alias))
         return next(by_alias, None) or next(filter(self._fits, plugged), None)
 
     def _fits(self, drive: Drive) -> bool:
         if self.path is not None:
             return drive.source.location == self.path
         if self.serial is not None:
-            return drive.serial == self.serial
+            return drive.serial is not None and uuids.same(self.serial, drive.serial)
         return self.alias is None and drive.target == self.target
 
     def __str__(self) -> str:

@@ -134,7 +134,7 @@ class Drive:
 
     def same_as(self, other: Drive) -> bool:
         """Whether both mean the same disk of one VM: by the engine's alias, or by the data."""
-        if self.has_user_alias and self.alias == other.alias:
+        if self.has_user_alias and disk_params.same_alias(self.alias, other.alias):
             return True
         return bool(self.source.path) and (
             (self.source.type, self.source.location) == (other.source.type, other.source.location)

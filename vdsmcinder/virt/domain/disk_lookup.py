@@ -10,7 +10,9 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vdsmcinder import uuids
 from vdsmcinder.errors import SnapshotFailed
+from vdsmcinder.virt.disk.disk_params import same_alias
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
@@ -48,7 +50,7 @@ def find(domain: Domain, wanted: DiskNames) -> Drive | None:
     """The disk that is meant, or None.
 
     An id is the engine's for the disk (deviceId, also as serial), or Cinder's for the volume, which
-    is part of the image's name.
+    is part of the image's name. Names are compared as they are written, UUIDs in any case.
     """
     for name in wanted.names:
         found = next((d for d in domain.drives if _is(d, name)), None)
@@ -76,11 +78,11 @@ def check_drives(vm_id: str, domain: Domain, drives: Sequence[DiskNames]) -> Non
 
 def _is(drive: Drive, name: Name) -> bool:
     if name.by is By.ALIAS:
-        return drive.alias == name.text
+        return same_alias(drive.alias, name.text)
     if name.by is By.TARGET:
         return drive.target == name.text
     if name.by is By.PATH:
         return drive.source.location == name.text
-    wanted = name.text.lower()
     image = drive.source.image if isinstance(drive.source, NetworkSource) else ""
-    return wanted in (drive.device_id, drive.serial, image, image.rpartition("volume-")[2])
+    ids = (drive.device_id, drive.serial, image, image.rpartition("volume-")[2])
+    return any(uuids.same(name.text, known) for known in ids if known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsmcinder.hypervisor.xmldoc import child_attribute
+from vdsmcinder.virt.disk.disk_params import same_alias
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class NicQuery:
         return next(meant, None)
 
     def _by_alias(self, interface: etree._Element) -> bool:
-        return self.alias is not None and child_attribute(interface, "alias", "name") == self.alias
+        return same_alias(self.alias, child_attribute(interface, "alias", "name"))
 
     def _by_mac(self, interface: etree._Element) -> bool:
         mac = child_attribute(interface, "mac", "address")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_meant_by_description() -> None:
     assert unplugged(path="volumes/volume-2", deviceId=UNKNOWN_ID) == "sda"
     assert unplugged(serial="volume-1") == "vda"
     assert unplugged(iface="scsi", index=0) == "sda"
+
+
+def test_ids_are_compared_as_they_are_written_and_uuids_in_any_case() -> None:
+    written = VDA_ALIAS[:3] + VDA_ALIAS[3:].upper()
+    assert unplugged(alias=written) == "vda"
+    assert unplugged(serial="VOLUME-1") is None
+    assert unplugged(alias=VDA_ALIAS.upper()) is None
+    upper = UNKNOWN_ID.replace("4000", "400A")
+    wd = LIVE.drives[0]
+    one, other = (replace(wd, serial=text) for text in ("WD-WMAP9A966149", upper))
+    assert read_unplug({"drive": {"serial": "WD-WMAP9A966149"}}).find([other, one]) is one
+    assert read_unplug({"drive": {"serial": upper.lower()}}).find([other, one]) is other
 
 
 def test_meant_by_cinders_answer() -> None:

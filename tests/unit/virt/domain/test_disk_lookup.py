@@ -40,6 +40,17 @@ def test_which_disk_is_meant(params, target):
     assert (found.target if found else None) == target
 
 
+@pytest.mark.parametrize("serial", ["WD-WMAP9A966149", "A b.c+D_e-F", VOLUME.upper()])
+def test_serials_are_compared_as_they_are_written(serial):
+    written = XML.replace("<boot order='1'/>", f"<boot order='1'/><serial>{serial}</serial>")
+    domain = Domain.from_xml(written)
+    for field in ("serial", "imageID", "volumeID", "GUID", "UUID", "deviceId"):
+        found = find(domain, read_names({field: serial}))
+        assert found is not None and found.target == "vda"
+    other_case = find(domain, read_names({"serial": serial.lower()}))
+    assert (other_case is not None) == (serial == VOLUME.upper())
+
+
 def test_disks_that_can_be_part_of_a_snapshot():
     check_drives("x", NAMED, [])
     check_drives("x", NAMED, read_all_names([{"name": "vda"}]))
