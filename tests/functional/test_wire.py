@@ -25,6 +25,7 @@ from lab.base import run
 from lab.engine import Engine, client_context, new_id
 from lab.pki import Identity
 from tests.functional.helpers import destroyed_at_last, refused, session_fixture, status, stray
+from tests.unit import engine_parsing
 from vdsmcinder.stomp.client import REQUESTS, SessionLost, connect
 from vdsmcinder.stomp.frames import Frame
 
@@ -83,6 +84,21 @@ async def test_a_batch_is_answered_in_one_message(engine, vm):
     assert by_id["a"] == "a"
     assert by_id[7][0]["status"] == "Up"
     assert len(replies) == 2
+
+
+async def test_ovirts_engine_can_read_every_answer(engine, vm):
+    """What it casts to which type, from a real host and VM; tests/unit/engine_parsing.py."""
+    engine_parsing.read_capabilities(await engine.call("Host.getCapabilities"))
+    stats = await engine.call("Host.getStats")
+    engine_parsing.read(stats, engine_parsing.HOST_STATISTICS, "stats")
+    (of_one,) = await engine.call("VM.getStats", vmID=vm.id)
+    for told in (of_one, *await engine.call("Host.getAllVmStats")):
+        engine_parsing.read_vm_stats(told)
+    for full in (False, True):
+        for told in await engine.call("Host.getVMList", fullStatus=full):
+            engine_parsing.read(told, engine_parsing.VM_DYNAMIC, "list")
+    for told in await engine.call("Host.getVMFullList"):
+        engine_parsing.read(told, engine_parsing.VM_DEFINITION, "definition")
 
 
 async def test_a_notification_acts_and_is_not_answered(engine, vm):

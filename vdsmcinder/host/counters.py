@@ -65,6 +65,14 @@ class NodeMemory:
 
 
 @dataclass(frozen=True)
+class HugePages:
+    """The machine's pool of huge pages of one size: how many there are, and what is free."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
 class Nic:
     """One network interface: its state, and totals since it appeared."""
 
@@ -105,6 +113,7 @@ class Counters:
     memory: Memory
     ksm: Ksm
     thp: str
+    huge_pages: Mapping[int, HugePages]  # by their size in KiB
     nodes: Mapping[int, NodeMemory]
     nics: Mapping[str, Nic]
     free_mib: Mapping[str, int] = field(default_factory=dict)
@@ -131,6 +140,10 @@ def read(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Counters:
         memory=parse_meminfo(text(proc / "meminfo")),
         ksm=_ksm(proc, sys),
         thp=choice(sys / "kernel/mm/transparent_hugepage/enabled", "never"),
+        huge_pages={
+            size: HugePages(number(pool / "nr_hugepages"), number(pool / "free_hugepages"))
+            for size, pool in huge_page_pools(sys / "kernel/mm")
+        },
         nodes={n: _node(path) for n, path in numbered(sys / "devices/system/node", "node")},
         nics=_nics(proc, sys),
         free_mib={p: free for p in WATCHED_PATHS if (free := _free_mib(p)) is not None},

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vdsmcinder.host import counters
-from vdsmcinder.host.counters import Counters, Ksm, Memory, Nic, NodeMemory, Ticks
+from vdsmcinder.host.counters import Counters, HugePages, Ksm, Memory, Nic, NodeMemory, Ticks
 from vdsmcinder.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class HostSample:
     ksm: Ksm
     ksm_cpu_pct: float  # of one processor
     thp: str  # transparent huge pages: always, madvise or never
+    huge_pages: Mapping[int, HugePages]  # by their size in KiB
     nodes: Mapping[int, NodeMemory]
     nics: Mapping[str, Nic]
     free_mib: Mapping[str, int]  # free space by path, in MiB
@@ -124,6 +125,7 @@ def between(first: Counters, last: Counters, started: float) -> HostSample:
         ksm=last.ksm,
         ksm_cpu_pct=_pct(last.ksm.cpu_s - first.ksm.cpu_s, interval_s),
         thp=last.thp,
+        huge_pages=last.huge_pages,
         nodes=last.nodes,
         nics=last.nics,
         free_mib=last.free_mib,

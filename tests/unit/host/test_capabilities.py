@@ -15,6 +15,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from tests.unit import engine_parsing
 from vdsmcinder.config import Libvirt
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.host import (
@@ -175,6 +176,21 @@ LINKS = {
 
 
 @pytest.fixture
+async def conn() -> AsyncIterator[Connection]:
+    """A connection to libvirt's test driver, up."""
+    connection = Connection(Libvirt(uri="test:///default"), Tasks("libvirt"))
+    up = asyncio.Event()
+
+    async def on_up() -> None:
+        up.set()
+
+    connection.start(on_up, {})
+    await asyncio.wait_for(up.wait(), 30)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 def net(tmp_path: Path) -> Network:
     """A host as engines set it up: a NIC in a bond, a VLAN on it, a bridge on that."""
     sys = tree(tmp_path / "sys", LINKS)
@@ -214,6 +230,11 @@ def test_links_in_the_words_of_the_engine(net: Network) -> None:
     bridge = told["bridges"]["ovirtmgmt"]
     assert (bridge["ports"], bridge["stp"]) == (["bond0.7", "vnet0"], "on")
     assert told["networks"]["ovirtmgmt"]["iface"] == "ovirtmgmt"
+
+
+async def test_ovirts_engine_can_read_every_kind_of_link(net: Network, conn: Connection) -> None:
+    found = await Capabilities(conn, Tasks("capabilities")).get()
+    engine_parsing.read_capabilities({**found, **netinfo.as_dict(net)})
 
 
 def test_addresses_in_the_words_of_the_engine(net: Network) -> None:
@@ -359,26 +380,12 @@ def test_what_a_kernel_has_is_read(tmp_path: Path) -> None:
     assert machine.iscsi_initiator(root) == "iqn.2005-03.org.open-iscsi:1a2b"
 
 
-@pytest.fixture
-async def conn() -> AsyncIterator[Connection]:
-    """A connection to libvirt's test driver, up."""
-    connection = Connection(Libvirt(uri="test:///default"), Tasks("libvirt"))
-    up = asyncio.Event()
-
-    async def on_up() -> None:
-        up.set()
-
-    connection.start(on_up, {})
-    await asyncio.wait_for(up.wait(), 30)
-    yield connection
-    await connection.close()
-
-
 async def test_capabilities_have_the_shape_that_engines_read(conn: Connection) -> None:
     contract = schema.load()
     capabilities = Capabilities(conn, Tasks("capabilities"))
     found = await capabilities.get()
     contract.type("VdsmCapabilities").check(found, "capabilities")
+    engine_parsing.read_capabilities(found)
     contract.type("HardwareInformation").check(await capabilities.hardware(), "hardware")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vdsmcinder.host import counters, stats
-from vdsmcinder.host.counters import Counters, Ticks
+from vdsmcinder.host.counters import Counters, HugePages, Ticks
 from vdsmcinder.host.stats import CpuShare, HostSampler
 from vdsmcinder.tasks import Tasks
 
@@ -58,6 +58,8 @@ def machine(tmp_path: Path) -> tuple[Path, Path]:
         "sys/devices/system/node/node0/cpulist": "0,2",
         "sys/devices/system/node/node0/meminfo": "Node 0 MemTotal: 100 kB\nNode 0 MemFree: 25 kB",
         "sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages": "7",
+        "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "9",
+        "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "8",
         "sys/kernel/mm/ksm/run": "1",
         "sys/kernel/mm/ksm/pages_sharing": "321",
         "sys/kernel/mm/ksm/merge_across_nodes": "0",
@@ -111,6 +113,7 @@ def test_page_merging_and_huge_pages(machine: tuple[Path, Path]) -> None:
     assert found.ksm.merge_across_nodes is False
     assert found.ksm.cpu_s == 400 / os.sysconf("SC_CLK_TCK")
     assert found.thp == "madvise"
+    assert found.huge_pages == {2048: HugePages(total=9, free=8)}
 
 
 def test_a_machine_that_tells_nothing_reads_as_zero(tmp_path: Path) -> None:

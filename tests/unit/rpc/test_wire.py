@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.unit import engine_parsing
+from vdsmcinder.ceph.cluster_monitor import ClusterState
+from vdsmcinder.ceph.workers import Account
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.wire import common, host
@@ -75,6 +78,7 @@ XML = f"""
     </interface>
     <graphics type='vnc' port='5900' listen='192.0.2.9'/>
     <graphics type='egl-headless'/>
+    <memballoon model='virtio'/>
   </devices>
 </domain>
 """
@@ -160,6 +164,22 @@ def test_everything_fits_the_contract(xml, changes):
     CONTRACT.type("VmShortStatus").check(common.short_status(this), "short")
     CONTRACT.type("VmStats").check(wire_stats.vm_stats(this), "stats")
     CONTRACT.type("VmStatusNotice").check(common.state(this), "state")
+
+
+@pytest.mark.parametrize("xml", [XML, BARE])
+@pytest.mark.parametrize("changes", [{}, DOWN, PAUSED, LEAVING, STARTING])
+def test_ovirts_engine_can_read_everything(xml, changes):
+    this = vm(xml, **changes)
+    engine_parsing.read_vm_stats(wire_stats.vm_stats(this))
+    engine_parsing.read(common.definition(this), engine_parsing.VM_DEFINITION, "definition")
+    engine_parsing.read(common.short_status(this), engine_parsing.VM_DYNAMIC, "short")
+
+
+def test_a_vm_without_a_balloon_is_not_taken_for_one_with_it():
+    assert "balloonInfo" in wire_stats.vm_stats(vm())
+    for without in ("", "<memballoon model='none'/>"):
+        xml = XML.replace("<memballoon model='virtio'/>", without)
+        assert "balloonInfo" not in wire_stats.vm_stats(vm(xml))
 
 
 def test_how_far_it_is_on_its_way_is_for_its_source_alone():
@@ -329,8 +349,10 @@ def test_host_statistics_of_this_machine():
 
     statuses = [Status.UP, Status.UP, Status.MIGRATION_SOURCE, Status.DOWN]
     vms = [vm(status=status) for status in statuses]
-    found = host.host_stats(asyncio.run(sampled()), vms, ())
+    hung = ClusterState(Account(()), "no answer", 0.0, fsid=UUID)
+    found = host.host_stats(asyncio.run(sampled()), vms, (hung,))
     CONTRACT.type("HostStats").check(found, "stats")
+    engine_parsing.read(found, engine_parsing.HOST_STATISTICS, "stats")
     counts = ("vmCount", "vmActive", "vmMigrating", "outgoingVmMigrations", "incomingVmMigrations")
     assert [found[name] for name in counts] == [4, 2, 1, 1, 0]
     assert found["cpuStatistics"].keys() >= {"0"}

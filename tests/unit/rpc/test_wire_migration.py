@@ -7,6 +7,7 @@ import base64
 
 import pytest
 
+from tests.unit import engine_parsing
 from vdsmcinder.errors import (
     ImageNotFound,
     InvalidParameter,
@@ -89,9 +90,13 @@ def test_status_and_notice_fit_the_contract() -> None:
     stats = CONTRACT.verbs["VM.getMigrationStatus"].result
     for done in (True, False):
         stats.check(migration.stats(VM, Progress(42, downtime_ms=90), done=done), "result")
+        table = engine_parsing.MIGRATED_STATUS if done else engine_parsing.MIGRATION_STATUS
+        told = migration.stats(VM, Progress(42, downtime_ms=90), done=done)
+        engine_parsing.read(told, table, "status")
     name, told = migration.notice(VM, Progress(100, post_copy=True, downtime_ms=90))
     assert name == f"|virt|VM_migration_status|{VM}"
     assert told == {VM: {"progress": 100, "postcopy": True, "downtime": 90}}
+    engine_parsing.read(told[VM], engine_parsing.MIGRATION_EVENT, "event")
 
 
 def test_the_other_host_s_code_is_the_answer_s() -> None:

@@ -75,6 +75,15 @@ def _memory(sample: HostSample) -> dict[str, Any]:
         "ksmPages": ksm.pages_sharing,
         "ksmMergeAcrossNodes": ksm.merge_across_nodes,
         "ksmCpu": round(sample.ksm_cpu_pct),
+        # Without it oVirt's engine does not reckon how much of the memory is taken.
+        "hugepages": {
+            str(size): {
+                "nr_hugepages": pages.total,
+                "free_hugepages": pages.free,
+                "vm.free_hugepages": pages.free,
+            }
+            for size, pages in sample.huge_pages.items()
+        },
         "numaNodeMemFree": {str(n): _node(node) for n, node in sample.nodes.items()},
     }
 

@@ -150,7 +150,8 @@ def _figures(domain: Domain, sample: VmSample | None) -> dict[str, Any]:
 
 
 def _balloon(vm: VM, sample: VmSample | None) -> dict[str, Any]:
-    if sample is None:
+    # oVirt's engine takes a VM of which this is told for one with a balloon.
+    if sample is None or not vm.domain.balloon:
         return {}
     return {
         "balloonInfo": {

@@ -48,8 +48,8 @@ class Domain:
     cpu: a model with its features (Haswell,+aes), or host-model, host-passthrough, maximum; None
     for QEMU's default. serial: of its SMBIOS. time_offset_s: its clock against UTC. boot: devices
     (hd, cdrom, network, fd) where disks have no order of their own. agent_connected: whether the
-    guest agent has opened its channel. io_tune_policy: what an engine's metadata say of its disks.
-    opaque_drives: disks that a Drive cannot express.
+    guest agent has opened its channel. balloon: whether it has one. io_tune_policy: what an
+    engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express.
     devices_hash: differs when the devices do, and only then.
     """
 
@@ -71,6 +71,7 @@ class Domain:
     opaque_drives: tuple[OpaqueDrive, ...]
     interfaces: tuple[Interface, ...]
     graphics: tuple[Graphics, ...]
+    balloon: bool
     agent_connected: bool
     devices_hash: str
     io_tune_policy: tuple[DevicePolicy, ...]
@@ -126,6 +127,7 @@ class Domain:
             opaque_drives=opaque,
             interfaces=tuple(map(Interface.read, devices.iterfind("interface"))),
             graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
+            balloon=child_attribute(devices, "memballoon", "model") not in (None, "none"),
             agent_connected=_agent_connected(devices),
             devices_hash=_hash(devices),
             io_tune_policy=iotune_policy.read(root),
