@@ -166,7 +166,7 @@ class HotunplugDiskFailed(VdsmCinderError):
 
 
 class MigrationNotCancelled(VdsmCinderError):
-    """The migration has come too far to be ended."""
+    """There is no migration that can still be ended."""
 
     code = 47
 

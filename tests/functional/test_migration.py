@@ -210,7 +210,7 @@ async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(travell
             await call(traveller, verb, **params)
     with refused(51, "comes from host1"):
         await traveller.there.call("VM.pause", vmID=traveller.id)
-    with refused(81, "only the host that it leaves"):
+    with refused(47, "only the host that it leaves"):
         await traveller.there.call("VM.migrateCancel", vmID=traveller.id)
     assert (await call(traveller, "getMigrationStatus"))["status"]["message"] == (
         "Migration in progress"
@@ -219,7 +219,7 @@ async def test_what_would_disturb_is_refused_and_a_cancel_leaves_it_here(travell
     assert await status(traveller.here, traveller.id) == "Up"
     with refused(12, "the migration was cancelled"):
         await call(traveller, "getMigrationStatus")
-    with refused(81, "does not migrate"):
+    with refused(47, "does not migrate"):
         await call(traveller, "migrateCancel")
     await is_home(traveller)
 

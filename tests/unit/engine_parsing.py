@@ -13,6 +13,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable
 
+# Codes that it has a name for (EngineError), of those below 1000 that a daemon may have use for.
+KNOWN_CODES = {
+    *(1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 40, 41, 42, 43, 44, 45, 46, 47),
+    *(48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 70, 75, 76, 77, 91, 99, 100, 1100, -32601),
+}
+
 Kind = Callable[[Any, str], None]
 Table = Mapping[str, Kind]
 

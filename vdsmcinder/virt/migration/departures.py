@@ -12,6 +12,7 @@ import libvirt
 
 from vdsmcinder.errors import (
     MigrationFailed,
+    MigrationNotCancelled,
     NoMigration,
     TooManyMigrations,
     UnsupportedOperation,
@@ -122,9 +123,14 @@ class Departures:
     async def cancel(self, vm_id: str) -> None:
         """End a VM's migration; returns when it is known to stay.
 
-        Raises NoSuchVM (1), NoMigration (81), MigrationNotCancelled (47).
+        Raises NoSuchVM (1), MigrationNotCancelled (47), also where it does not leave this host:
+        oVirt's engine knows that code, and goes on with the next VM.
         """
-        await self._going(vm_id).cancel()
+        try:
+            going = self._going(vm_id)
+        except NoMigration as e:
+            raise MigrationNotCancelled(e.message) from None
+        await going.cancel()
 
     async def change(self, vm_id: str, bandwidth_mib_s: int | None) -> None:
         """Change the limit of a migration: 0 for none, None leaves it. Raises NoMigration (81)."""
