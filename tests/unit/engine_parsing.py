@@ -343,6 +343,10 @@ def read_capabilities(found: Any) -> None:
     """Read Host.getCapabilities whole."""
     read(found, HOST_CAPABILITIES, "capabilities")
     assert "vdsm" in found["packages2"]
+    # A VLAN has the speed of what it is on, which has to be there.
+    interfaces = found["nics"].keys() | found["vlans"].keys() | found["bondings"].keys()
+    for name, vlan in found["vlans"].items():
+        assert vlan["iface"] in interfaces, f"{name} is on {vlan['iface']}, which is not told"
 
 
 def read_vm_stats(found: Any) -> None:

@@ -17,13 +17,14 @@ def as_dict(net: Network) -> dict[str, Any]:
     """The part of VdsmCapabilities that describes the network.
 
     Each bridge is reported as the network of its name: that is how engines build networks that VMs
-    are plugged into. Nobody reconfigures the network through us, so it is never 'dirty'.
+    are plugged into. A VLAN is left out if what it is on is no interface of an engine's, such as a
+    bridge: oVirt's engine would refuse all that is told here. Nobody reconfigures the network through us, so it is never 'dirty'.
     """
     bridges = {link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE)}
     return {
         "nics": {link.name: _nic(link, net) for link in net.of(Kind.NIC)},
         "bondings": {link.name: _bond(link, net) for link in net.of(Kind.BOND)},
-        "vlans": {link.name: _vlan(link, net) for link in net.of(Kind.VLAN)},
+        "vlans": {link.name: _vlan(link, net) for link in _told_vlans(net)},
         "bridges": bridges,
         "networks": {name: {**bridge, "iface": name} for name, bridge in bridges.items()},
         "nameservers": list(net.nameservers),
@@ -55,6 +56,15 @@ def _bond(link: Link, net: Network) -> dict[str, Any]:
         "opts": dict(link.options or {}),
         "switch": "legacy",
     }
+
+
+def _told_vlans(net: Network) -> list[Link]:
+    """Those on NICs and bonds, and those on such VLANs in turn."""
+    vlans = net.of(Kind.VLAN)
+    told = {link.name for link in (*net.of(Kind.NIC), *net.of(Kind.BOND))}
+    while more := {link.name for link in vlans if link.parent in told} - told:
+        told |= more
+    return [link for link in vlans if link.name in told]
 
 
 def _vlan(link: Link, net: Network) -> dict[str, Any]:

@@ -175,6 +175,18 @@ LINKS = {
 }
 
 
+# VLANs on what engines are not told of, on one of those, on one that they are, and in a namespace
+# whose parent link is in another.
+STACKED = {
+    "class/net/ovirtmgmt.9/lower_ovirtmgmt/": "",
+    "class/net/vnet0.3/lower_vnet0/": "",
+    "class/net/vnet0.3.4/lower_vnet0.3/": "",
+    "class/net/bond0.7.8/lower_bond0.7/": "",
+    "class/net/moved/": "",
+    "class/net/bond0.7/lower_bond0/": "",
+}
+
+
 @pytest.fixture
 async def conn() -> AsyncIterator[Connection]:
     """A connection to libvirt's test driver, up."""
@@ -235,6 +247,18 @@ def test_links_in_the_words_of_the_engine(net: Network) -> None:
 async def test_ovirts_engine_can_read_every_kind_of_link(net: Network, conn: Connection) -> None:
     found = await Capabilities(conn, Tasks("capabilities")).get()
     engine_parsing.read_capabilities({**found, **netinfo.as_dict(net)})
+
+
+async def test_a_vlan_on_what_is_not_told_is_not_told(tmp_path: Path, conn: Connection) -> None:
+    vlans = {Path(path).parts[2] for path in STACKED}
+    uevents = {f"class/net/{name}/uevent": "DEVTYPE=vlan" for name in vlans}
+    sys = tree(tmp_path, {**LINKS, **STACKED, **uevents})
+    names = sorted({Path(path).parts[2] for path in {**LINKS, **STACKED}})
+    links = {name: network.link(name, (), None, None, proc=tmp_path, sys=sys) for name in names}
+    told = netinfo.as_dict(Network(links, "", (), ipv6=True))
+    assert told["vlans"].keys() == {"bond0.7", "bond0.7.8"}
+    found = await Capabilities(conn, Tasks("capabilities")).get()
+    engine_parsing.read_capabilities({**found, **told})
 
 
 def test_addresses_in_the_words_of_the_engine(net: Network) -> None:
