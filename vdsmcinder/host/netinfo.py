@@ -18,7 +18,8 @@ def as_dict(net: Network) -> dict[str, Any]:
 
     Each bridge is reported as the network of its name: that is how engines build networks that VMs
     are plugged into. A VLAN is left out if what it is on is no interface of an engine's, such as a
-    bridge: oVirt's engine would refuse all that is told here. Nobody reconfigures the network through us, so it is never 'dirty'.
+    bridge: oVirt's engine would refuse all that is told here. Nobody reconfigures the network
+    through us, so it is never 'dirty'.
     """
     bridges = {link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE)}
     return {
