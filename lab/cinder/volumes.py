@@ -74,10 +74,10 @@ class Volumes:
     def attachment(self, volume: str) -> tuple[Any, Any, Any]:
         """Attach a volume by the attachments API; what POST, PUT and GET of it answer, as it came.
 
-        POST makes it for no host yet, PUT for this one.
+        POST makes it for no host yet, PUT for this one. No instance is named: before it deletes an
+        attachment of one, Cinder asks Nova, which there is none of.
         """
-        given = {"volume_uuid": volume, "instance_uuid": volume}
-        made = self._call("POST", "/attachments", attachment=given)
+        made = self._call("POST", "/attachments", attachment={"volume_uuid": volume})
         path = f"/attachments/{made['attachment']['id']}"
         updated = self._call("PUT", path, attachment={"connector": self._connector})
         self._call("POST", f"{path}/action", **{"os-complete": None})

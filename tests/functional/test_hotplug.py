@@ -184,13 +184,6 @@ class TestRefused:
         with refused(45, f"volumes/{vm.image}", "already", "nothing was changed"):
             await plug(engine, vm, drive=engine.disk(vm.image))
 
-    async def test_a_target_that_is_taken(self, engine, vm, image, unchanged):
-        name = image()
-        with refused(45, vm.id, "vda"):
-            xml = disk_xml(engine.lab.ceph, name, "vda", engine.secret_id)
-            await plug(engine, vm, xml=xml)
-        assert engine.lab.ceph.watchers(name) == []
-
     async def test_an_unplug_of_what_is_not_plugged(self, engine, vm, unchanged):
         with refused(46, "volumes/other", vm.id, "not plugged", f"volumes/{vm.image}"):
             await unplug(engine, vm, drive={"path": "volumes/other"})

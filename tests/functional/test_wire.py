@@ -91,7 +91,7 @@ async def test_ovirts_engine_can_read_every_answer(engine, vm):
     engine_parsing.read_capabilities(await engine.call("Host.getCapabilities"))
     stats = await engine.call("Host.getStats")
     engine_parsing.read(stats, engine_parsing.HOST_STATISTICS, "stats")
-    (of_one,) = await engine.call("VM.getStats", vmID=vm.id)
+    (of_one,) = await engine.call("VM.getStats", vmID=vm)
     for told in (of_one, *await engine.call("Host.getAllVmStats")):
         engine_parsing.read_vm_stats(told)
     for full in (False, True):
