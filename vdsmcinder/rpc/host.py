@@ -80,10 +80,10 @@ class HostVerbs:
         vms = self._chosen(vm_ids)
         if only_ids:
             return [vm.id for vm in vms]
-        return [common.definition(vm) if full else common.short_status(vm) for vm in vms]
+        return [_definition(vm) if full else common.short_status(vm) for vm in vms]
 
     def getVMFullList(self, vm_ids: Sequence[str]) -> list[dict[str, Any]]:
-        return [common.definition(vm) for vm in self._chosen(vm_ids)]
+        return [_definition(vm) for vm in self._chosen(vm_ids)]
 
     async def getAllVmStats(self) -> Written:
         return await self._stats.of(self._registry.vms())
@@ -128,3 +128,12 @@ class HostVerbs:
         if not vm_ids:
             return self._registry.vms()
         return [vm for vm_id in vm_ids if (vm := self._registry.find(vm_id)) is not None]
+
+
+def _definition(vm: VM) -> dict[str, Any]:
+    """One VM among others as VmDefinition; that it cannot be told keeps nobody from the others."""
+    try:
+        return common.definition(vm)
+    except Exception:
+        log.exception("%s cannot be described", vm.name)
+        return {"vmName": vm.name, **common.short_status(vm)}

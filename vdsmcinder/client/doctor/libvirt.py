@@ -7,16 +7,18 @@ root do.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.client import system
 from vdsmcinder.client.doctor.host import Host
+from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
 
@@ -133,7 +135,7 @@ async def secrets(host: Host) -> list[Finding]:
     registered, vms = told.get("secrets"), told.get("domains")
     if not isinstance(registered, list) or not isinstance(vms, list):
         return [SECRETS.unknown("libvirt does not tell which there are")]
-    domains = [Domain.from_xml(vm["xml"]) for vm in vms]
+    domains = [domain for domain, _ in _readable(vms)]
     needed = {uuid: _needy(domains, uuid) for vm in domains for uuid in vm.secret_uuids}
     missing = {uuid: names for uuid, names in needed.items() if uuid not in registered}
     if not missing:
@@ -160,11 +162,17 @@ def _register(domains: list[Domain], uuid: str) -> str:
 def domain_of(told: Mapping[str, Any], wanted: str) -> tuple[Domain, bool] | None:
     """The VM of that id, beginning of an id or name, and whether it runs; None if there is none."""
     vms = told.get("domains")
-    for vm in vms if isinstance(vms, list) else ():
-        domain = Domain.from_xml(vm["xml"])
+    for domain, running in _readable(vms if isinstance(vms, list) else []):
         if domain.name == wanted or domain.uuid.startswith(wanted.lower()):
-            return domain, vm["running"]
+            return domain, running
     return None
+
+
+def _readable(vms: list[Any]) -> Iterator[tuple[Domain, bool]]:
+    """The VMs whose documents make sense, and whether they run; /health tells of the others."""
+    for vm in vms:
+        with contextlib.suppress(VdsmCinderError):
+            yield Domain.from_xml(vm["xml"]), vm["running"]
 
 
 def _version(number: int) -> str:

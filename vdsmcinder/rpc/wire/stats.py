@@ -6,6 +6,7 @@ All figures are from the VM's last sample.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from vdsmcinder.virt.domain.domain_devices import Interface
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.vm.status import PauseCode, Status
 from vdsmcinder.virt.vm.vm import VM
+
+log = logging.getLogger(__name__)
 
 # A virtual NIC has no speed of its own; engines reckon its load by this one.
 _NIC_SPEED_MBPS = "1000"
@@ -59,13 +62,20 @@ class EncodedStats:
         parts = []
         for vm in vms:
             await pace.step()
-            if vm.status is Status.DOWN:
+            try:
+                parts.append(self._encoded(vm))
+            except Exception:
+                # What cannot be told of one keeps nobody from the others.
+                log.exception("statistics of %s cannot be told", vm.name)
                 parts.append(envelope.encode(_exited(vm)))
-            else:
-                parts.append(b'{"statusTime":"%d",%b' % (monotonic_ms(), self._lasting(vm)[1:]))
         for vm_id in self._written.keys() - {vm.id for vm in vms}:
             del self._written[vm_id]
         return envelope.Written(b"[%b]" % b",".join(parts))
+
+    def _encoded(self, vm: VM) -> bytes:
+        if vm.status is Status.DOWN:
+            return envelope.encode(_exited(vm))
+        return b'{"statusTime":"%d",%b' % (monotonic_ms(), self._lasting(vm)[1:])
 
     def _lasting(self, vm: VM) -> bytes:
         """All but statusTime."""

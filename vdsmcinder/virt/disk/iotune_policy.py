@@ -9,6 +9,7 @@ each <guaranteed> and <maximum>.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from lxml import etree
 
 from vdsmcinder.virt.disk.tuning import LIMITS
 
+_NUMBER = re.compile("[0-9]{1,18}")
 NAMESPACE = "http://ovirt.org/vm/tune/1.0"
 
 
@@ -49,6 +51,6 @@ def _limits(device: etree._Element, kind: str) -> dict[str, int]:
     limits = {}
     for limit in device.iterfind(f"{{*}}{kind}/*"):
         name, text = etree.QName(limit).localname, (limit.text or "").strip()
-        if name in LIMITS and text.isdigit():
+        if name in LIMITS and _NUMBER.fullmatch(text):
             limits[name] = int(text)
     return limits

@@ -6,11 +6,14 @@ Follows https://libvirt.org/formatdomain.html, network interfaces and graphics.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lxml import etree
 
 from vdsmcinder.hypervisor.xmldoc import child_attribute
+
+_PORT = re.compile("[1-9][0-9]{0,4}")
 
 
 @dataclass(frozen=True)
@@ -63,4 +66,4 @@ class Graphics:
 
 def _port(text: str | None) -> int | None:
     # libvirt writes -1 for a port that is still to be chosen.
-    return int(text) if text is not None and text.isdigit() and int(text) > 0 else None
+    return int(text) if text is not None and _PORT.fullmatch(text) else None

@@ -15,7 +15,7 @@ from typing import Callable
 import libvirt
 
 from vdsmcinder import logs
-from vdsmcinder.errors import ResourceUnavailable, VdsmCinderError
+from vdsmcinder.errors import ResourceUnavailable, Unexpected, VdsmCinderError
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.domain import Document, is_ours
@@ -181,7 +181,7 @@ class DomainWatch:
     async def _stranger(self, uuid: str) -> None:
         try:
             document = await self._connection.on_domain(uuid, _ours)
-        except (libvirt.libvirtError, ResourceUnavailable) as e:
+        except (libvirt.libvirtError, VdsmCinderError) as e:
             log.warning("a domain that comes from another host cannot be read: %s", e)
             return
         if self._registry.find(uuid) is None and document is not None:
@@ -272,16 +272,22 @@ def _list_domains(handle: libvirt.virConnect) -> list[Found]:
             if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 continue
             raise
-        if is_ours(xml):
-            found.append(Found(domain.UUIDString(), _readable(xml), state, reason))
+        document = _readable(xml)
+        if document is not None:
+            found.append(Found(domain.UUIDString(), document, state, reason))
     return found
 
 
-def _readable(xml: str) -> Document | VdsmCinderError:
+def _readable(xml: str) -> Document | VdsmCinderError | None:
+    """A domain's document, or why it cannot be read; None if the domain is not ours."""
     try:
-        return Document.read(xml)
+        return Document.read(xml) if is_ours(xml) else None
     except VdsmCinderError as e:
         return e
+    except Exception as e:
+        # A fault of the daemon's own must not keep it from all the other VMs.
+        log.exception("a domain's document cannot be read")
+        return Unexpected(f"its document cannot be read: {type(e).__name__}: {e}")
 
 
 def _ours(domain: libvirt.virDomain) -> Document | None:

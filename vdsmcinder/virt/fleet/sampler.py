@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import libvirt
@@ -140,9 +140,16 @@ class Sampler:
             await pace.step()
             vm = self._registry.find(uuid)
             if vm is not None and vm.running:
-                vm.take_sample(fields, taken_ms, silent_ms < stats.SILENT_MS)
-                self._on_sample(vm)
+                self._hand(vm, fields, taken_ms, silent_ms < stats.SILENT_MS)
         return max((silent_ms for _, _, silent_ms in found), default=0)
+
+    def _hand(self, vm: VM, fields: Mapping[str, Any], taken_ms: int, answers: bool) -> None:
+        try:
+            vm.take_sample(fields, taken_ms, answers)
+            self._on_sample(vm)
+        except Exception:
+            # What is odd about one keeps nobody from the samples of the others.
+            log.exception("no statistics of %s this time", vm.name)
 
     def _new_collector(self) -> stats.Collector:
         return stats.Collector(self._connection.open_another)

@@ -21,7 +21,6 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Vms as VmOptions
 from vdsmcinder.errors import (
     DuringMigration,
-    ResourceUnavailable,
     VdsmCinderError,
     VMIsDown,
 )
@@ -371,7 +370,7 @@ class VM:
         """Read the domain's document anew."""
         try:
             self.take(await self.call(described))
-        except (libvirt.libvirtError, ResourceUnavailable) as e:
+        except (libvirt.libvirtError, VdsmCinderError) as e:
             log.warning("the devices of %s could not be read: %s", self.name, e)
 
     async def wait_while(self, status: Status) -> None:
