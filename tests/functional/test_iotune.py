@@ -86,8 +86,8 @@ async def test_what_is_refused(guest, host):
             64,
             "nothing was changed",
         ),
-        # libvirt's own rule: a burst needs the limit that it goes beyond.
-        ([{"name": "vda", "ioTune": {"total_iops_sec_max": 7}}], 64, "disk vda"),
+        # QEMU's own rule: a burst needs the limit that it goes beyond.
+        ([{"name": "vda", "ioTune": {"total_iops_sec_max": 7}}], 91, "ioTune.total_iops_sec_max"),
     ):
         with refused(number, words):
             await guest.call("setIoTune", tunables=tunables)

@@ -18,6 +18,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.virt.disk.disk_auth import Encryption
 from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.tuning import IoTune
 
 SECRET = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
 OTHER = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"
@@ -258,10 +259,25 @@ def test_encrypted_with_its_secret() -> None:
 
 
 def test_limits_for_the_storage_are_left_to_it(caplog: pytest.LogCaptureFixture) -> None:
-    specs = {"read_iops_sec": "100", "write_bytes_sec_max": 5, "vendor:tier": "gold"}
+    specs = {"read_iops_sec": "100", "write_bytes_sec": 5, "vendor:tier": "gold"}
     drive = Drive.from_connection_info(info(qos_specs=specs))
-    assert drive.io_tune.limits == (("read_iops_sec", 100), ("write_bytes_sec_max", 5))
+    assert drive.io_tune.limits == (("read_iops_sec", 100), ("write_bytes_sec", 5))
     assert "vendor:tier" in caplog.text
+
+
+def test_a_group_in_qos_specs_is_shared_and_not_called_foreign(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    specs = {"read_iops_sec": "100", "group_name": "gold"}
+    assert Drive.from_connection_info(info(qos_specs=specs)).io_tune == IoTune(
+        (("read_iops_sec", 100),), "gold"
+    )
+    assert caplog.text == ""
+    # A group without limits has nothing to share.
+    assert Drive.from_connection_info(info(qos_specs={"group_name": "gold"})).io_tune is None
+    assert "group_name" in caplog.text
+    with pytest.raises(InvalidParameter, match=r"data\.qos_specs\.total_iops_sec_max is '7'"):
+        Drive.from_connection_info(info(qos_specs={"total_iops_sec_max": "7"}))
 
 
 def test_engine_adds_what_cinder_does_not_know() -> None:

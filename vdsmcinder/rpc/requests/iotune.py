@@ -21,7 +21,7 @@ def _read_tunable(params: Mapping[str, Any], position: int) -> Tunable:
     name, path = fields.get("name", TEXT), fields.get("path", TEXT)
     if name is None and path is None:
         raise fields.missing("name", "the disk's name, such as vda, or else its path")
-    limits = IoTune.from_params(fields.section("ioTune"))
+    limits = IoTune.changes(fields.section("ioTune"))
     if limits is None:
         raise fields.missing("ioTune", "the limits, 0 for none")
     return Tunable(name, path, limits)

@@ -31,7 +31,7 @@ def _values(drive: Drive) -> dict[str, Any]:
     limits = {} if drive.io_tune is None else disk.io_tune(drive.io_tune)
     return {
         "name": drive.target,
-        "path": drive.source.path,
+        "path": drive.source.location,
         "ioTune": {**_UNLIMITED, **limits},
     }
 

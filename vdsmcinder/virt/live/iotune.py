@@ -13,6 +13,7 @@ from typing import Any
 import libvirt
 
 from vdsmcinder.errors import IoTuneFailed
+from vdsmcinder.fields import Fields
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.tuning import IoTune
 from vdsmcinder.virt.vm import libvirt_errors
@@ -37,16 +38,30 @@ class Tunable:
 async def set_limits(vm: VM, wanted: Sequence[Tunable]) -> None:
     """Limit the I/O of disks while the VM runs; what is not named stays as it is.
 
-    All disks are found before the first is limited. Raises VMIsDown (6), IoTuneFailed (64).
+    All disks are found, and all limits looked at, before the first is limited. Raises VMIsDown (6),
+    IoTuneFailed (64), InvalidParameter (91) for limits that do not go with those in force.
     """
     async with vm.lock:
         vm.require_running("limited in its I/O")
         found = [(_drive(vm, tunable), tunable.limits) for tunable in wanted]
+        _check(vm, found)
         try:
             for drive, limits in found:
                 await _set(vm, drive, limits)
         finally:
             await vm.refresh()
+
+
+def _check(vm: VM, wanted: Sequence[tuple[Drive, IoTune]]) -> None:
+    """Look at what becomes of each disk's limits; a disk may be named several times."""
+    limits = {drive.target: drive.io_tune or IoTune(()) for drive, _ in wanted}
+    for drive, change in wanted:
+        limits[drive.target] = becomes = limits[drive.target].changed_by(change)
+        refusal = becomes.refusal()
+        if refusal is not None:
+            thing = f"disk {drive.name} ({drive.source.path}) of VM {vm.id}, which is as it was"
+            fields = Fields(dict(becomes.limits), thing, "ioTune")
+            raise fields.invalid(refusal.limit, f"{refusal.expected}, with the limits in force")
 
 
 async def _set(vm: VM, drive: Drive, limits: IoTune) -> None:

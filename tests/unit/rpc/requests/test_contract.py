@@ -25,7 +25,7 @@ from vdsmcinder.virt.disk.tuning import LIMITS
 ID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 CONTRACT = schema.load()
 
-ALL_LIMITS = {**dict.fromkeys(LIMITS, 0), "group_name": "g"}
+ALL_LIMITS = {**dict.fromkeys(LIMITS, 0), "total_iops_sec": 5, "group_name": "g"}
 INFO = {
     "driver_volume_type": "rbd",
     "data": {
