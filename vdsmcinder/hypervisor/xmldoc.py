@@ -112,6 +112,21 @@ def refuse_children(element: etree._Element, known: Container[str], thing: str) 
             raise _unknown(thing, element, f"child {child.tag!s}")
 
 
+def refuse_repeated(element: etree._Element, thing: str, but: Container[str] = ()) -> None:
+    """Raise InvalidParameter for a second child of one tag, of which only the first would be read.
+
+    but: tags of which there may be several.
+    """
+    seen: set[object] = set()
+    for child in element:
+        if child.tag in seen and child.tag not in but:
+            raise InvalidParameter(
+                f"{thing}: <{element.tag!s}> has {child.tag!s} twice; expected it once",
+                field=f"{element.tag!s}.{child.tag!s}",
+            )
+        seen.add(child.tag)
+
+
 def _unknown(thing: str, element: etree._Element, what: str) -> UnsupportedDrive:
     return UnsupportedDrive(
         f"{thing}: <{element.tag!s}> has {what}, which is not supported; leave it out",

@@ -47,13 +47,13 @@ def read_drive(params: Mapping[str, Any], default_secret: str | None) -> DrivePa
 def read_plug(params: Mapping[str, Any], default_secret: str | None) -> DriveParams | Drive:
     """Read the disk that is to be plugged; one in xml says itself which target it is.
 
-    Raises as read_drive and Drive.from_xml do, and InvalidParameter for XML that does not hold
+    Raises as read_drive and Drive.wanted do, and InvalidParameter for XML that does not hold
     exactly one disk.
     """
     fields = Fields(params, "hot-plug")
     if "drive" in fields:
         return disk_params.read(fields.section("drive").values, default_secret)
-    return Drive.from_xml(_only_disk(fields.need("xml", _XML)))
+    return Drive.wanted(_only_disk(fields.need("xml", _XML)))
 
 
 def read_unplug(params: Mapping[str, Any]) -> DriveQuery:

@@ -18,6 +18,7 @@ from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind, choice, matching
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.drive_rules import ALIAS
 from vdsmcinder.virt.domain.devices import Nic
 from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
 
@@ -51,7 +52,10 @@ def read_plug(params: Mapping[str, Any]) -> etree._Element:
     """
     fields = Fields(params, "hot-plug")
     if "nic" not in fields:
-        return _only_nic(fields)
+        interface = _only_nic(fields)
+        alias = Fields({"name": child_attribute(interface, "alias", "name")}, fields.thing, "alias")
+        alias.get("name", ALIAS)
+        return interface
     nic = fields.section("nic")
     devices = etree.Element("devices")
     thing = f"NIC {nic.values.get('macAddr') or 'without address'}"

@@ -109,7 +109,5 @@ def _optional(drive: Drive) -> dict[str, Any]:
 
 
 def _address(address: Address) -> dict[str, Any]:
-    parts = dict(address.parts)
-    # libvirt writes PCI's numbers in hexadecimal with 0x, others in decimal.
-    numbers = {name: int(parts.get(name, "0"), 0) for name in _ADDRESSES[address.type]}
+    numbers = {name: address.number(name) for name in _ADDRESSES[address.type]}
     return {"addressType": address.type, **numbers}

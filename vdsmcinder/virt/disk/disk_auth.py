@@ -17,6 +17,7 @@ from vdsmcinder.hypervisor.xmldoc import (
     need_attribute,
     refuse_attributes,
     refuse_children,
+    refuse_repeated,
 )
 
 _SECRET_TYPE = choice("ceph", "iscsi", "passphrase")
@@ -42,10 +43,9 @@ class Auth:
     def read(cls, auth: etree._Element, thing: str) -> Auth:
         """Read <auth>. Raises UnsupportedDrive for a secret that is named by its usage."""
         secret = _secret(auth, thing)
-        _check_secret(secret, thing)
         return cls(
             username=need_attribute(auth, "username", thing),
-            secret_uuid=need_attribute(secret, "uuid", thing),
+            secret_uuid=need_attribute(secret, "uuid", thing).lower(),
             secret_type=secret.get("type", "ceph"),
         )
 
@@ -92,12 +92,10 @@ class Encryption:
         given = device.section("encryption")
         format = given.get("format", choice("luks", "luks2")) or "luks"
         engine = given.get("engine", choice("qemu", "librbd"))
-        if format == "luks2" and engine == "qemu":
-            raise given.invalid("engine", "librbd for luks2, which QEMU itself does not read")
         return cls(
             format=format,
             secret_uuid=given.need("uuid", UUID),
-            engine="librbd" if format == "luks2" else engine,
+            engine=engine or ("librbd" if format == "luks2" else None),
         )
 
     @classmethod
@@ -107,7 +105,7 @@ class Encryption:
         refuse_children(element, ("secret",), thing)
         return cls(
             format=need_attribute(element, "format", thing),
-            secret_uuid=need_attribute(_secret(element, thing), "uuid", thing),
+            secret_uuid=need_attribute(_secret(element, thing), "uuid", thing).lower(),
             engine=element.get("engine"),
         )
 
@@ -128,10 +126,12 @@ def _check_secret(secret: etree._Element, thing: str) -> None:
 
 
 def _secret(parent: etree._Element, thing: str) -> etree._Element:
+    refuse_repeated(parent, thing)
     secret = parent.find("secret")
     if secret is None:
         raise UnsupportedDrive(
             f"{thing}: <{parent.tag}> names no secret; give it one by uuid",
             field=f"{parent.tag}.secret",
         )
+    _check_secret(secret, thing)
     return secret

@@ -15,10 +15,12 @@ from typing import Any
 from vdsmcinder import uuids
 from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, matching, number
+from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, number
+from vdsmcinder.virt.disk import drive_rules
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
 from vdsmcinder.virt.disk.disk_auth import Encryption
+from vdsmcinder.virt.disk.drive_rules import ALIAS, SERIAL, USER_ALIAS
 from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import (
     ABSOLUTE_PATH,
@@ -41,16 +43,11 @@ class Device(str, Enum):
 
 REMOVABLE = (Device.CDROM, Device.FLOPPY)
 
-# libvirt keeps aliases with this prefix and replaces all others by its own.
-USER_ALIAS = "ua-"
-
 DEVICE = Kind(Device, f"one of {', '.join(Device)}")
 BUS = choice(*targets.PREFIXES)
 BOOT_ORDER = number(1, 2**31 - 1)
-SERIAL = matching(r"(?=.*\S)[A-Za-z0-9_.+ -]+", "letters, digits, spaces, '_', '.', '+' and '-'")
 SGIO = choice("filtered", "unfiltered")
 
-_ALIAS = matching(r"[A-Za-z0-9_.-]+", "letters, digits, '_', '-' and '.'")
 INDEX = number(0, 2**31 - 1)
 _DISK_TYPE = choice("file", "block", "network")
 
@@ -133,28 +130,23 @@ def _read_cinders(device: Fields, default_secret: str | None) -> DriveParams:
 def _assemble(fields: Fields, source: Source, io_tune: IoTune | None) -> DriveParams:
     kind = device(fields)
     read_driver = Driver.for_removable if kind in REMOVABLE else Driver.for_disk
-    readonly = fields.get("readonly", BOOLEAN) or False
-    if isinstance(source, NetworkSource) and source.snapshot is not None and not readonly:
-        raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
-    driver, is_shared = read_driver(fields, source), shared(fields)
-    if is_shared and not readonly and driver.caches:
-        # Nobody tells a cache on this host of what another host wrote.
-        raise fields.invalid("cache", "none or directsync, as the disk is shared")
-    return DriveParams(
+    params = DriveParams(
         device=kind,
         source=source,
         bus=bus(fields),
         index=fields.get("index", INDEX),
-        driver=driver,
+        driver=read_driver(fields, source),
         serial=serial(fields),
-        readonly=readonly,
-        shared=is_shared,
+        readonly=fields.get("readonly", BOOLEAN) or False,
+        shared=shared(fields),
         boot_order=fields.get("bootOrder", BOOT_ORDER),
         io_tune=io_tune,
         alias=alias(fields),
         address=Address.from_fields(fields.section("address")) if "address" in fields else None,
         sgio=fields.get("sgio", SGIO),
     )
+    drive_rules.check(params, fields.thing)
+    return params
 
 
 def _encryption(connection: ConnectionInfo, fields: Fields) -> Encryption | None:
@@ -195,7 +187,7 @@ def bus(fields: Fields) -> str:
 
 def alias(fields: Fields) -> str | None:
     """alias; or one that carries deviceId, where libvirt would not keep what is given."""
-    given = fields.get("alias", _ALIAS)
+    given = fields.get("alias", ALIAS)
     device_id = fields.get("deviceId", UUID)
     if device_id is not None and not (given and given.startswith(USER_ALIAS)):
         return USER_ALIAS + device_id
@@ -235,9 +227,10 @@ def source(fields: Fields) -> Source:
         _refuse_network_removable(fields)
         return NetworkSource.from_fields(fields)
     if kind == "block":
-        return BlockSource(fields.need("path", ABSOLUTE_PATH))
+        return BlockSource(fields.need("path", ABSOLUTE_PATH), Encryption.from_fields(fields))
     if device(fields) not in REMOVABLE:
-        return FileSource(fields.need("path", ABSOLUTE_PATH))
+        path = fields.need("path", ABSOLUTE_PATH)
+        return FileSource(path, encryption=Encryption.from_fields(fields))
     path = fields.get("path", ABSOLUTE_PATH) or ""
     # A VM must start without the ISO image that it was installed from.
     optional = bool(path) and device(fields) is Device.CDROM

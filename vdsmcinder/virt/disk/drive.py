@@ -16,8 +16,13 @@ from lxml import etree
 
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import Fields
-from vdsmcinder.hypervisor.xmldoc import check_text, child_attribute, refuse_attributes
-from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.hypervisor.xmldoc import (
+    check_text,
+    child_attribute,
+    refuse_attributes,
+    refuse_repeated,
+)
+from vdsmcinder.virt.disk import disk_params, drive_rules
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
 from vdsmcinder.virt.disk.disk_params import (
@@ -25,10 +30,10 @@ from vdsmcinder.virt.disk.disk_params import (
     BUS,
     DEVICE,
     REMOVABLE,
-    USER_ALIAS,
     Device,
     DriveParams,
 )
+from vdsmcinder.virt.disk.drive_rules import USER_ALIAS
 from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource, Source
 from vdsmcinder.virt.disk.tuning import IoTune
@@ -189,6 +194,7 @@ class Drive:
         target = child_attribute(disk, "target", "dev") or ""
         thing = f"disk {target or 'without target'}"
         refuse_attributes(disk, _ATTRIBUTES, thing)
+        refuse_repeated(disk, thing)
         for where in disk.iterfind("target"):
             refuse_attributes(where, ("dev", "bus", "tray"), thing)
         fields = Fields(dict(disk.attrib), thing)
@@ -206,12 +212,19 @@ class Drive:
             boot_order=boot.get("order", BOOT_ORDER),
             io_tune=None if io_tune is None else IoTune.read(io_tune, thing),
             alias=child_attribute(disk, "alias", "name"),
-            address=None if address is None else Address.read(address),
+            address=None if address is None else Address.read(address, thing),
             sgio=disk.get("sgio"),
             model=disk.get("model"),
             rawio=disk.get("rawio"),
             extras=_read_extras(disk),
         )
+
+    @classmethod
+    def wanted(cls, disk: etree._Element) -> Drive:
+        """Read a <disk> that a request asks for; raises as from_xml and drive_rules.check do."""
+        drive = cls.from_xml(disk)
+        drive_rules.check(drive, drive._thing)
+        return drive
 
     @classmethod
     def of(cls, params: DriveParams, taken: Container[str]) -> Drive:

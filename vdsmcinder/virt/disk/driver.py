@@ -11,6 +11,7 @@ from typing import Any
 
 from lxml import etree
 
+from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number
 from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
 from vdsmcinder.virt.disk.source import BlockSource, NetworkSource, Source
@@ -23,7 +24,10 @@ _IOTHREAD = number(1, 2**31 - 1)
 # virtio's own limits; libvirt and QEMU know the narrower ones of each bus.
 _QUEUES = number(1, 1024)
 _QUEUE_SIZE = number(2, 1024)
-_DETECT_ZEROES = choice("off", "on", "unmap")
+DETECT_ZEROES = choice("off", "on", "unmap")
+IO = choice("native", "threads", "io_uring")
+ERROR_POLICY = choice("stop", "report", "ignore", "enospace")
+DISCARD = choice("unmap", "ignore")
 # Asynchronous I/O needs the host's page cache out of the way: libvirt refuses it otherwise.
 _DIRECT = ("none", "directsync")
 
@@ -72,18 +76,31 @@ class Driver:
 
     @classmethod
     def read(cls, driver: etree._Element, thing: str) -> Driver:
-        """Read <driver>. Raises UnsupportedDrive for children, which are not known here."""
+        """Read <driver>.
+
+        Raises UnsupportedDrive for a format and for children that are not known here,
+        InvalidParameter for an iothread that is no number.
+        """
         refuse_children(driver, (), thing)
         attributes = {str(name): str(value) for name, value in driver.attrib.items()}
         attributes.pop("name", None)
-        iothread = attributes.pop("iothread", None)
+        iothread = Fields({"iothread": attributes.pop("iothread", None)}, thing, "driver")
+        format = attributes.pop("type", "raw")
+        if format not in FORMATS.values():
+            expected = f"one of {', '.join(FORMATS.values())}"
+            raise UnsupportedDrive(
+                f"{thing}: driver.type is {format[:40]!r}; expected {expected}",
+                field="driver.type",
+                value=format[:40],
+                expected=expected,
+            )
         return cls(
-            format=attributes.pop("type", "raw"),
+            format=format,
             cache=attributes.pop("cache", None),
             io=attributes.pop("io", None),
             error_policy=attributes.pop("error_policy", None),
             discard=attributes.pop("discard", None),
-            iothread=None if iothread is None else int(iothread),
+            iothread=iothread.get("iothread", _IOTHREAD),
             options=tuple(attributes.items()),
         )
 
@@ -105,7 +122,7 @@ class Driver:
             discard=_discard(fields),
             iothread=tuning.get("pinToIoThread", _IOTHREAD),
             options=_options(
-                detect_zeroes=_detect_zeroes(fields),
+                detect_zeroes=fields.get("detectZeroes", DETECT_ZEROES),
                 queues=tuning.get("queues", _QUEUES),
                 queue_size=tuning.get("queueSize", _QUEUE_SIZE),
             ),
@@ -136,13 +153,6 @@ def _error_policy(fields: Fields, source: Source) -> str:
 
 def _options(**values: str | int | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(value)) for name, value in values.items() if value is not None)
-
-
-def _detect_zeroes(fields: Fields) -> str | None:
-    wanted = fields.get("detectZeroes", _DETECT_ZEROES)
-    if wanted == "unmap" and not fields.get("discard", BOOLEAN):
-        raise fields.invalid("detectZeroes", "on or off, or discard to be true as well")
-    return wanted
 
 
 def _discard(fields: Fields) -> str | None:

@@ -23,6 +23,7 @@ from vdsmcinder.hypervisor.xmldoc import (
     need_attribute,
     refuse_attributes,
     refuse_children,
+    refuse_repeated,
 )
 from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
 
@@ -80,6 +81,7 @@ class FileSource:
             return cls("")
         refuse_attributes(source, ("file", "startupPolicy", *_LIVE_ATTRIBUTES), thing)
         refuse_children(source, _LOCAL_CHILDREN, thing)
+        refuse_repeated(source, thing, but=("seclabel",))
         return cls(source.get("file", ""), source.get("startupPolicy"), _encryption(disk, thing))
 
 
@@ -116,6 +118,7 @@ class BlockSource:
         source = _source(disk, thing)
         refuse_attributes(source, ("dev", *_LIVE_ATTRIBUTES), thing)
         refuse_children(source, _LOCAL_CHILDREN, thing)
+        refuse_repeated(source, thing, but=("seclabel",))
         return cls(need_attribute(source, "dev", thing), _encryption(disk, thing))
 
 
@@ -188,7 +191,8 @@ class NetworkSource:
             raise _foreign_protocol(thing, protocol)
         refuse_attributes(source, ("protocol", "name", *_LIVE_ATTRIBUTES), thing)
         refuse_children(source, _NETWORK_CHILDREN, thing)
-        auth = _child_of_either(disk, "auth")
+        refuse_repeated(source, thing, but=("host",))
+        auth = _child_of_either(disk, "auth", thing)
         return cls(
             path=need_attribute(source, "name", thing),
             hosts=tuple(_host(host, thing) for host in source.iterfind("host")),
@@ -256,14 +260,19 @@ def _host(host: etree._Element, thing: str) -> MonitorHost:
 
 
 def _encryption(disk: etree._Element, thing: str) -> Encryption | None:
-    element = _child_of_either(disk, "encryption")
+    element = _child_of_either(disk, "encryption", thing)
     return None if element is None else Encryption.read(element, thing)
 
 
-def _child_of_either(disk: etree._Element, name: str) -> etree._Element | None:
+def _child_of_either(disk: etree._Element, name: str, thing: str) -> etree._Element | None:
     """auth and encryption stand in <disk> in older documents, in <source> in newer ones."""
-    inner = disk.find(f"source/{name}")
-    return disk.find(name) if inner is None else inner
+    inner, outer = disk.find(f"source/{name}"), disk.find(name)
+    if inner is not None and outer is not None:
+        raise InvalidParameter(
+            f"{thing}: {name} stands in <disk> and in <source>; expected it once, in <source>",
+            field=name,
+        )
+    return outer if inner is None else inner
 
 
 def _write_seclabel(source: etree._Element) -> None:

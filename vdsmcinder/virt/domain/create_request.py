@@ -7,14 +7,16 @@ document is written here.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from lxml import etree
 
-from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import UUID, Fields
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt.disk import disk_auth
+from vdsmcinder.virt.disk import disk_auth, drive_rules
+from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain import domain_writer, metadata
 from vdsmcinder.virt.domain.emulation import emulate
 from vdsmcinder.virt.domain.vm_description import NAME, VmDescription
@@ -89,9 +91,20 @@ def _read_document(vm_id: str, request: VmDocument) -> etree._Element:
     if given.get("uuid", UUID) not in (None, vm_id):
         raise given.invalid("uuid", f"the request's vmID, {vm_id}")
     disk_auth.check_secrets(domain, thing)
+    _check_devices(domain, thing)
     _set_text(domain, "uuid", vm_id)
     _set_text(domain, "name", given.get("name", NAME) or request.name or vm_id)
     return domain
+
+
+def _check_devices(domain: etree._Element, thing: str) -> None:
+    """Raise InvalidParameter for what no VM is given, and for aliases that libvirt would drop."""
+    for disk in domain.iterfind("devices/disk"):
+        # Kinds of disks that are not known here are for libvirt to judge, and told as they are.
+        with contextlib.suppress(UnsupportedDrive):
+            Drive.wanted(disk)
+    for alias in domain.iterfind("devices/*/alias"):
+        Fields({"name": alias.get("name")}, thing, "alias").get("name", drive_rules.ALIAS)
 
 
 def _write_document(uuid: str, described: VmDescription, spare_pcie_ports: int) -> etree._Element:

@@ -15,7 +15,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.long_xml import aside
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt.disk.disk_params import USER_ALIAS
+from vdsmcinder.virt.disk.drive_rules import USER_ALIAS
 from vdsmcinder.virt.live import device_ops
 from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
 from vdsmcinder.virt.vm import libvirt_errors

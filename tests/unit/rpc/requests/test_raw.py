@@ -27,13 +27,14 @@ NAMED: Mapping[str, Mapping[str, set[str]]] = {
             *("_refuse_network_removable", "_convert_shared"),
         },
         "disk/driver.py": {
-            *("for_disk", "for_removable", "_error_policy", "_detect_zeroes", "_discard"),
-            "_propagate_errors",
+            *("for_disk", "for_removable", "_error_policy", "_discard", "_propagate_errors"),
         },
         "disk/source.py": {"from_fields"},
         "disk/disk_auth.py": {"from_fields"},
         "disk/address.py": {"from_fields"},
-        "disk/tuning.py": {"from_params", "from_qos_specs", "_from_known"},
+        "disk/tuning.py": {
+            *("from_params", "changes", "from_qos_specs", "_from_known", "_checked"),
+        },
         "disk/drive_json.py": {"drive_xml", "described"},
     },
     "a secret, which the keyring keeps as it was sent": {
@@ -57,6 +58,7 @@ NAMED: Mapping[str, Mapping[str, set[str]]] = {
             "_disks",
         },
         "vm/vm.py": {"take_sample"},
+        "fleet/sampler.py": {"_hand"},
     },
     "what another host says in an error": {
         "vm/migration.py": {"__init__"},

@@ -106,7 +106,14 @@ RBD = '<source protocol="rbd" name="p/i"><host name="m"/>{}</source><target dev=
         (RBD.format("") + "<driver><metadata_cache/></driver>", "child metadata_cache"),
         (RBD.format("") + "<iotune><moon>1</moon></iotune>", "child moon"),
         (RBD.format("") + '<boot order="first"/>', "boot.order is 'first'"),
-        (RBD.format("") + '<driver type=" "/>', "blank"),
+        (RBD.format("") + '<driver type=" "/>', "driver.type is ' '; expected one of raw, qcow2"),
+        (RBD.format("") + '<driver type="vmdk"/>', "driver.type is 'vmdk'; expected one of raw"),
+        (RBD.format("") + '<driver iothread="x"/>', "driver.iothread is 'x'; expected a whole"),
+        (RBD.format("") + '<driver iothread="0"/>', "driver.iothread is '0'; expected a whole"),
+        (RBD.format("") + '<driver cache=" "/>', "blank"),
+        (RBD.format("") + '<address type="pci" slot="08"/>', "address.slot is '08'; expected a"),
+        (RBD.format("") + '<address type="drive" unit="0x1"/>', "address.unit is '0x1'; expected"),
+        (RBD.format("") + '<address type="pci"><zpci uid="1"/></address>', "child zpci"),
     ],
 )
 def test_nothing_is_lost_unnoticed(inner: str, words: str) -> None:
@@ -125,3 +132,23 @@ def test_without_hosts_as_with_a_configuration_file_on_this_host() -> None:
     drive = Drive.from_xml(etree.fromstring(disk))
     assert drive.source == NetworkSource("p/i")
     assert drive.bus == "scsi"
+
+
+@pytest.mark.parametrize(
+    ("address", "number"),
+    [
+        ('type="pci" slot="07"', 7),
+        ('type="pci" slot="010"', 8),
+        ('type="pci" slot="0x1f"', 31),
+        ('type="pci" slot="0X1F"', 31),
+        ('type="pci" slot="10"', 10),
+        ('type="pci"', 0),
+        ('type="drive" slot="0" unit="08"', 8),
+        ('type="drive" unit="010"', 10),
+    ],
+)
+def test_parts_of_an_address_are_read_as_libvirt_reads_them(address: str, number: int) -> None:
+    disk = etree.fromstring(f'<disk type="network">{RBD.format("")}<address {address}/></disk>')
+    found = Drive.from_xml(disk).address
+    assert found is not None
+    assert found.number("unit" if found.type == "drive" else "slot") == number

@@ -70,11 +70,11 @@ DRIVER = st.builds(
     maybe(TEXT),
     maybe(TEXT),
     maybe(TEXT),
-    maybe(st.integers(1)),
+    maybe(st.integers(1, 2**31 - 1)),
     OPTIONS.map(lambda options: tuple(options.items())),
 )
 PARTS = [name for name in sorted(LIMITS) if not name.startswith("total_")]
-LIMIT = st.integers(0, 2**63 - 1)
+LIMIT = st.integers(0, 2**32 - 1)
 IO_TUNE = st.builds(
     IoTune,
     st.dictionaries(st.sampled_from(PARTS), LIMIT).map(lambda d: tuple(sorted(d.items()))),
@@ -82,8 +82,10 @@ IO_TUNE = st.builds(
 )
 ADDRESS = st.builds(
     Address,
-    st.sampled_from(["pci", "drive", "usb"]),
-    st.dictionaries(st.sampled_from(["bus", "slot", "unit"]), TEXT).map(lambda d: tuple(d.items())),
+    st.sampled_from(["pci", "drive", "usb", "ccw"]),
+    st.dictionaries(
+        st.sampled_from(["bus", "slot", "unit", "cssid"]), st.integers(0, 255).map(str)
+    ).map(lambda d: tuple(d.items())),
 )
 SOURCES = {
     Device.DISK: NETWORK | FILE | BLOCK,
