@@ -37,6 +37,8 @@ EXITS = {
     "0": "It was told to end.",
     "2": "The command line or the configuration cannot be used; systemd closes "
     "its sockets and does not try again.",
+    "75": "The certificates cannot be used as they are, perhaps because they are being renewed; "
+    "systemd tries again, at pauses that grow to 30 s, while clients wait.",
 }
 FILES = {
     str(config.DEFAULT_PATH): "Its configuration.",

@@ -30,6 +30,13 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names the option, its value and what fits."""
 
 
+class CertificatesUnusable(ConfigError):
+    """The options are well, but not the files that they name as they are now.
+
+    Whoever renews certificates writes one file after the other, so another try may find them whole.
+    """
+
+
 def option(default: Any, doc: str, **limits: Any) -> Any:
     """A field with its documentation; limits are `minimum`, `maximum`, `choices`, `uuid`."""
     return field(default=default, metadata={"doc": " ".join(doc.split()), **limits})

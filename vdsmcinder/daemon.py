@@ -25,7 +25,7 @@ import vdsmcinder
 from vdsmcinder import config, logs, peer_client
 from vdsmcinder.ceph.cluster_monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
-from vdsmcinder.config import Config, ConfigError
+from vdsmcinder.config import CertificatesUnusable, Config, ConfigError
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
@@ -65,6 +65,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Exit codes: systemd does not try a wrong configuration again (RestartPreventExitStatus=), but
+# certificates that may be in the middle of their renewal (sysexits.h, EX_TEMPFAIL).
+WRONG_CONFIGURATION = 2
+CERTIFICATES_UNUSABLE = 75
 # What has not come to its end by then is left to the kernel.
 STOP_TIMEOUT_S = 4.5
 # How long a thread of libvirt calls or of file reads may keep the event loop waiting, in seconds;
@@ -73,7 +77,7 @@ SWITCH_INTERVAL_S = 0.0001
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of vdsm-cinderd; returns the exit code: 2 for a configuration that is wrong."""
+    """Entry point of vdsm-cinderd; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
         read = functools.partial(_read_config, args.config)
@@ -134,7 +138,8 @@ async def _closed(daemon: Daemon, threads: Threads) -> bool:
 def _refusal(error: ConfigError) -> int:
     """Tell the operator what is wrong with the configuration; the exit code for it."""
     print(f"vdsm-cinderd: {error}", file=sys.stderr)
-    return 2
+    unusable = isinstance(error, CertificatesUnusable)
+    return CERTIFICATES_UNUSABLE if unusable else WRONG_CONFIGURATION
 
 
 def _leave(exit_code: int) -> NoReturn:

@@ -577,6 +577,26 @@ async def test_certificates_of_its_own_are_served_with_and_renewed(active, certi
     assert shown[1]["names"] == [host.name, host.address]
 
 
+async def test_a_restart_in_the_middle_of_a_renewal_does_not_end_the_unit(active, certified):
+    host, key = active.host, "/etc/pki/vdsm/keys/vdsmkey.pem"
+    address, context = (host.address, active.port), trusting(certified)
+    host.run(["cp", "--archive", key, f"{key}.old"])
+    active.command("pki", "renew")
+    host.run(["mv", key, f"{key}.new"])
+    host.run(["cp", "--archive", f"{key}.old", key])
+    with pytest.raises(LabError):
+        await asyncio.to_thread(host.systemctl, "restart", SERVICE)
+    tries = int(host.show(SERVICE, "NRestarts"))
+    wait_until(lambda: int(host.show(SERVICE, "NRestarts")) > tries, "another try", 60)
+    assert active.state == "activating"
+    host.run(["mv", f"{key}.new", key])
+    # Nobody has to start it, and who comes meanwhile waits.
+    session = await stomp.connect(*address, context, 0)
+    assert await session.call("Host.ping2") is True
+    await session.close()
+    assert active.state == "active"
+
+
 STORY = """\
 VM.create: VM.create of VM ID called by CLIENT
 VM.create: NAME is defined: 1 CPU, 256 MiB, disk vda (volumes/BOOT on Ceph)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.base import REPOSITORY
+from lab.pki import make_pki
 from tests.unit.transport.serving import until
 from tests.unit.whole import get, running
 from vdsmcinder import daemon
-from vdsmcinder.daemon import Daemon
+from vdsmcinder.daemon import CERTIFICATES_UNUSABLE, WRONG_CONFIGURATION, Daemon
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.transport.certificates import Owner
 
@@ -275,6 +278,43 @@ async def test_certificates_are_read_again_without_dropping_anyone(tmp_path: Pat
 # --- the end -----------------------------------------------------------------------------------
 
 
+def test_a_renewal_that_is_not_complete_is_no_wrong_configuration(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """systemd tries the one again and not the other; a renewal writes one file after the other."""
+    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    host, unit = pki.identity("host"), (REPOSITORY / "systemd/vdsm-cinderd.service").read_text()
+    listen = {
+        "certificate": str(host.cert),
+        "key": str(host.key),
+        "ca": str(pki.ca),
+        "unix_socket": str(tmp_path / "socket"),
+        "port": 0,
+    }
+    old_key, half = host.key.read_bytes(), host.cert.read_bytes()[:100]
+
+    def started(**sections: object) -> int:
+        content = {"libvirt": {"uri": "test:///default"}, "listen": listen, **sections}
+        (tmp_path / "config").write_text(json.dumps(content))
+        return daemon.main(["--config", str(tmp_path / "config")])
+
+    pki.renew_host("host", "127.0.0.1", 60)
+    host.key.write_bytes(old_key)
+    assert started() == CERTIFICATES_UNUSABLE
+    assert "listen.certificate and listen.key" in capfd.readouterr().err
+    for path, content in ((host.cert, half), (host.key, b""), (pki.ca, b"")):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        assert started() == CERTIFICATES_UNUSABLE
+        path.unlink()
+        assert started() == CERTIFICATES_UNUSABLE
+        path.write_bytes(whole)
+    assert started(log={"level": "LOUD"}) == WRONG_CONFIGURATION
+    assert started(listen={**listen, "tls": False, "address": "192.0.2.1"}) == WRONG_CONFIGURATION
+    assert re.findall(r"^RestartPreventExitStatus=(.*)", unit, re.M) == [str(WRONG_CONFIGURATION)]
+    assert f'"$$EXIT_STATUS" = {WRONG_CONFIGURATION} ' in unit
+
+
 def test_a_start_that_fails_is_told_even_when_closing_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,7 +330,7 @@ def test_a_start_that_fails_is_told_even_when_closing_hangs(
     file, missing = tmp_path / "config", str(tmp_path / "cert.pem")
     listen = {"certificate": missing, "unix_socket": str(tmp_path / "socket"), "port": 0}
     file.write_text(json.dumps({"libvirt": {"uri": "test:///default"}, "listen": listen}))
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match=str(CERTIFICATES_UNUSABLE)):
         daemon.main(["--config", str(file)])
     assert missing in capfd.readouterr().err
 

@@ -2,7 +2,7 @@
 """The certificates in force: read at start, again when their files change, and how long they hold.
 
 Each new TLS connection takes its context from here, so that those which stand are not touched.
-ConfigError names the option and the file that is of no use.
+CertificatesUnusable names the option and the file that is of no use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from vdsmcinder.config import ConfigError, Listen
+from vdsmcinder.config import CertificatesUnusable, Listen
 from vdsmcinder.transport import peer, tls
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Certificates:
     """
 
     def __init__(self, listen: Listen) -> None:
-        """Read the files. Raises ConfigError naming the option and the file that is of no use."""
+        """Read the files. Raises CertificatesUnusable, with the option and the file that it is."""
         self._listen = listen
         self._reading = asyncio.Lock()
         self.trouble = ""
@@ -86,7 +86,7 @@ class Certificates:
             self._stamps = await asyncio.to_thread(_look, self._listen)
             try:
                 self.context, self.held = await asyncio.to_thread(_read, self._listen)
-            except (ConfigError, OSError) as e:
+            except CertificatesUnusable as e:
                 self.trouble = str(e)
                 log.error("the certificates read before stay in force: %s", e)
                 return
@@ -110,9 +110,15 @@ class Certificates:
 
 
 def _read(listen: Listen) -> tuple[ssl.SSLContext, tuple[Held, ...]]:
-    """The context that the files make, and what it holds. Raises ConfigError, OSError."""
-    context = tls.server_context(listen)
-    ends = not_after(Path(listen.certificate).read_bytes())
+    """The context that the files make, and what it holds. Raises CertificatesUnusable."""
+    try:
+        context = tls.server_context(listen)
+        ends = not_after(Path(listen.certificate).read_bytes())
+    except OSError as e:
+        raise CertificatesUnusable(
+            f"listen.certificate, listen.key and listen.ca: a file of theirs was replaced while it "
+            f"was read ({e}); they are read again"
+        ) from e
     own = Held(Owner.HOST, listen.certificate, "", ends)
     return context, (own, *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()))
 

@@ -7,14 +7,14 @@ import asyncio
 import ssl
 from pathlib import Path
 
-from vdsmcinder.config import ConfigError, Listen
+from vdsmcinder.config import CertificatesUnusable, Listen
 from vdsmcinder.tls_errors import reason
 
 
 def server_context(listen: Listen) -> ssl.SSLContext:
     """A context for TLS 1.2 and later that refuses clients without a certificate of our CA.
 
-    Raises ConfigError naming the option and the file that cannot be used.
+    Raises CertificatesUnusable naming the option and the file that cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -24,7 +24,7 @@ def server_context(listen: Listen) -> ssl.SSLContext:
     try:
         context.load_verify_locations(listen.ca)
     except ssl.SSLError as e:
-        raise ConfigError(
+        raise CertificatesUnusable(
             f"listen.ca: {listen.ca} holds no usable CA certificate ({reason(e)}); set it to the "
             "PEM file of the CA that signs clients' certificates"
         ) from e
@@ -32,7 +32,7 @@ def server_context(listen: Listen) -> ssl.SSLContext:
         # An empty password makes an encrypted key an error; the default asks on the terminal.
         context.load_cert_chain(listen.certificate, listen.key, password="")
     except ssl.SSLError as e:
-        raise ConfigError(
+        raise CertificatesUnusable(
             f"listen.certificate and listen.key: {listen.certificate} and {listen.key} are not a "
             f"certificate and its unencrypted private key ({reason(e)}); set them to PEM files "
             "that belong together"
@@ -57,7 +57,7 @@ def _check_readable(option: str, path: str) -> None:
         with Path(path).open("rb"):
             return
     except OSError as e:
-        raise ConfigError(
+        raise CertificatesUnusable(
             f"listen.{option}: {path} cannot be read: {e.strerror}; create it, or set "
             f"listen.{option} to the PEM file to use"
         ) from e
