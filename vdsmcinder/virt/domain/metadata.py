@@ -27,7 +27,7 @@ T = TypeVar("T")
 # what they know of it and leave the rest.
 VERSION = 1
 
-# Our child that holds thaw_by_s.
+# Our child that holds thaw_by.
 THAW_BY = "thawBy"
 
 # Our child that says that an operator wants the VM to stay paused.
@@ -79,8 +79,8 @@ class VmMetadata:
 
     version: of the layout, None when the VM is not ours. min_guaranteed_mib: memory that the
     engine promised. custom: the engine's custom properties. exit_code, exit_reason: numbers of
-    contract/errors.md, once the VM has ended. thaw_by_s: when a frozen guest is to be
-    thawed, in seconds since 1970; None for one that is not frozen for a time.
+    contract/errors.md, once the VM has ended. thaw_by: when a frozen guest is to be thawed, as
+    virt/vm/parts/freeze_state.py writes it; None for one that is not frozen for a time.
     held: paused by an operator, after QEMU had paused it for an I/O error. running_since_s: when it
     was started, on whichever host, in seconds since 1970; only for one that has migrated.
     migration: the one that is under way.
@@ -95,7 +95,7 @@ class VmMetadata:
     exit_code: int | None = None
     exit_reason: int | None = None
     exit_message: str | None = None
-    thaw_by_s: int | None = None
+    thaw_by: str | None = None
     held: bool = False
     running_since_s: int | None = None
     migration: MigrationMark | None = None
@@ -135,7 +135,7 @@ class VmMetadata:
             exit_code=get(values, "exitCode", number(0)),
             exit_reason=get(values, "exitReason", number(0)),
             exit_message=get(values, "exitMessage", TEXT),
-            thaw_by_s=get(values, THAW_BY, number(0)),
+            thaw_by=get(values, THAW_BY, TEXT),
             held=get(values, HELD, BOOLEAN) or False,
             running_since_s=get(values, RUNNING_SINCE, number(0)),
             migration=_read_migration(values),

@@ -2,7 +2,7 @@
 """Freezing and thawing a guest's file systems through QEMU's guest agent.
 
 A guest that is frozen for a snapshot is thawed when its time is up, also if the daemon was
-restarted meanwhile: the time stands in the domain's metadata.
+restarted meanwhile: the time stands in the domain's metadata, by a clock that nobody steps.
 https://wiki.qemu.org/Features/GuestAgent
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from typing import Callable
 
@@ -28,7 +27,7 @@ from vdsmcinder.errors import (
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.disk_lookup import DiskNames, check_drives
 from vdsmcinder.virt.vm import libvirt_errors
-from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
+from vdsmcinder.virt.vm.parts.freeze_state import LateThaw, left_to_thaw_s, thaw_mark
 from vdsmcinder.virt.vm.status import Status
 from vdsmcinder.virt.vm.vm import VM
 
@@ -101,7 +100,7 @@ async def prepare_snapshot(
             )
         check_drives(vm.id, vm.domain, drives)
         seconds = vm.services.options.snapshot_freeze_s if limit_s is None else limit_s
-        await _mark(vm, str(int(time.time() + seconds)))
+        await _mark(vm, thaw_mark(seconds))
         if not frozen:
             try:
                 await _freeze(vm)
@@ -114,11 +113,11 @@ async def prepare_snapshot(
 
 def recover(vm: VM) -> None:
     """Take care of a guest that was frozen for a time when the daemon ended."""
-    thaw_by_s = vm.domain.metadata.thaw_by_s
-    if thaw_by_s is not None and vm.running and not vm.freezing.limited:
-        left_s = max(thaw_by_s - time.time(), 0.0)
-        log.warning("the guest of %s was left frozen; %g s are left to thaw it", vm.name, left_s)
-        _limit(vm, left_s, vm.services.options.snapshot_freeze_s)
+    thaw_by, most_s = vm.domain.metadata.thaw_by, vm.services.options.snapshot_freeze_s
+    if thaw_by is not None and vm.running and not vm.freezing.limited:
+        left_s = left_to_thaw_s(thaw_by, most_s)
+        log.warning("the guest of %s was left frozen; it is thawed in %.1f s", vm.name, left_s)
+        _limit(vm, left_s, most_s)
 
 
 def _limit(vm: VM, left_s: float, frozen_s: float) -> None:
@@ -197,9 +196,9 @@ async def _ask(
         ) from e
 
 
-async def _mark(vm: VM, thaw_by_s: str) -> None:
+async def _mark(vm: VM, thaw_by: str) -> None:
     """Write into the domain's metadata until when the guest is frozen, or that it is not."""
-    await vm.command(_set_thaw_by, thaw_by_s, doing="marked as frozen", failure=SnapshotFailed)
+    await vm.command(_set_thaw_by, thaw_by, doing="marked as frozen", failure=SnapshotFailed)
 
 
 # What follows runs in the connection's thread pool.
@@ -216,5 +215,5 @@ def _fs_thaw(domain: libvirt.virDomain, timeout_s: int) -> None:
     _set_thaw_by(domain, "")
 
 
-def _set_thaw_by(domain: libvirt.virDomain, thaw_by_s: str) -> None:
-    metadata.set_live(domain, {metadata.THAW_BY: thaw_by_s})
+def _set_thaw_by(domain: libvirt.virDomain, thaw_by: str) -> None:
+    metadata.set_live(domain, {metadata.THAW_BY: thaw_by})

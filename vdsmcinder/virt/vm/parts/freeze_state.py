@@ -7,7 +7,13 @@ virt/vm/guest_agent.py alone changes it.
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from dataclasses import dataclass
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MARK = re.compile(r"(\S+) ([0-9]{1,12}(?:\.[0-9]{1,9})?)")
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,35 @@ class LateThaw:
 
     frozen_s: float
     failure: str | None = None
+
+
+def thaw_mark(left_s: float) -> str:
+    """How a domain's metadata say that its guest is to be thawed in so many seconds.
+
+    By the time since this host booted, and which boot that was: the clock may be stepped meanwhile,
+    and a guest must not stay frozen for as long. A QEMU process does not outlive its host's boot.
+    """
+    return f"{_boot_id()} {_since_boot_s() + left_s:.3f}"
+
+
+def left_to_thaw_s(mark: str, most_s: float) -> float:
+    """In how many seconds a guest is to be thawed that has this mark.
+
+    most_s: for a mark that says nothing here, such as one of another host's.
+    """
+    match = _MARK.fullmatch(mark)
+    if match is None or match[1] != _boot_id():
+        return most_s
+    return max(float(match[2]) - _since_boot_s(), 0.0)
+
+
+def _boot_id() -> str:
+    return BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def _since_boot_s() -> float:
+    # It goes on while the host is suspended, unlike the monotonic clock.
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Freezing:
