@@ -38,6 +38,7 @@ from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
 from vdsmcinder.rpc.wire import ceph, migration
+from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.system.socket_activation import receive
@@ -209,7 +210,8 @@ class Daemon:
             in_use=lambda: clusters.in_use(self._registry.vms(), self._secrets),
             on_change=self._cluster_changed,
         )
-        self._stats = EncodedStats()
+        self._listings = Listings()
+        self._stats = EncodedStats(self._listings)
         self._sampler = Sampler(
             self._connection,
             self._registry,
@@ -249,6 +251,7 @@ class Daemon:
             capabilities,
             self._host,
             self._clusters,
+            self._listings,
             self._stats,
             checks,
             settings,

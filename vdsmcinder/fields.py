@@ -23,6 +23,10 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 # least 16 bytes, and no path.
 _KEY = re.compile(r"(?<![\w+/=.-])[A-Za-z0-9+][A-Za-z0-9+/]{21,}={0,2}(?![\w+/=.-])")
 
+# Elements that a list in a description may have, such as its devices: more than a VM can, and few
+# enough that reading them keeps nobody waiting.
+MOST_ELEMENTS = 1000
+
 _TRUE = frozenset({"true", "on", "yes", "1"})
 _FALSE = frozenset({"false", "off", "no", "0"})
 
@@ -175,6 +179,13 @@ class Fields:
             return ()
         if not isinstance(value, (list, tuple)):
             raise self.invalid(name, "a list")
+        if len(value) > MOST_ELEMENTS:
+            where = self._where(name)
+            raise InvalidParameter(
+                f"{self.thing}: {where} is a list of {len(value)}; expected at most "
+                f"{MOST_ELEMENTS}",
+                field=where,
+            )
         return value
 
     def _where(self, name: str) -> str:

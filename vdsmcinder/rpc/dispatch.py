@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Union
+from weakref import WeakValueDictionary
 
 from jsonrpcserver import async_dispatch_to_response
 from jsonrpcserver.codes import ERROR_SERVER_ERROR
@@ -52,9 +53,13 @@ Later = Coroutine[Any, Any, Reply]
 
 # Requests of one batch that take time and are under way together.
 _SLOW_AT_ONCE = 10
+# Batches of one client, on all its connections, that are worked off together; others of it wait.
+_BATCHES_OF_CLIENT = 2
 # Once the replies to a batch are as large, the rest of its requests is refused: a batch is a small
 # thing to send, and what it asks for may be large.
 _MAX_BATCH_REPLY_BYTES = 16 * 1024 * 1024
+# The same for all batches under way together, whoever sent them.
+_MAX_BATCH_REPLIES_BYTES = 64 * 1024 * 1024
 # A name is looked at for its likeness to verbs only up to this length: it costs time.
 _LONGEST_VERB = 64
 _LONGEST_FLOW_ID = 128
@@ -92,6 +97,7 @@ class Dispatcher:
         self.tallies: Mapping[str, Tally] = {name: m.tally for name, m in every.items()}
         self.refused: Counter[int] = Counter()
         self.turns = Turns()
+        self._batches = _Batches()
         self._slow: dict[str, Any] = {**slow}
         self._at_once = _Methods(at_once, schema, self.refused)
 
@@ -135,7 +141,8 @@ class Dispatcher:
         if refusals:
             self.refused[InvalidRequest.code] += len(refusals)
             log.warning("refused %d of %d in a batch from %s", len(refusals), len(batch), caller)
-        return self._work_off(requests, _Replies(refusals), caller, logs.flow_id.get())
+        replies = _Replies(refusals, self._batches)
+        return self._work_off(requests, replies, caller, logs.flow_id.get())
 
     async def _work_off(
         self, requests: Sequence[Any], replies: _Replies, caller: Caller, flow_id: str | None
@@ -145,7 +152,7 @@ class Dispatcher:
         slow: list[asyncio.Task[Reply]] = []
         pace = Pace(self.turns)
         try:
-            async with Tasks("batch") as tasks:
+            async with self._batches.turn_of(caller.client), Tasks("batch") as tasks, replies:
                 for request in requests:
                     await pace.step()
                     may = replies.may_grow
@@ -196,23 +203,50 @@ class Dispatcher:
         return envelope.encode_reply(reply)
 
 
-class _Replies:
-    """The replies to a batch, encoded as they come in; refusals are the first."""
+class _Batches:
+    """All batches under way. replies_bytes: what the replies to them come to, so far."""
 
-    def __init__(self, refusals: Sequence[dict[str, Any]]) -> None:
+    def __init__(self) -> None:
+        self.replies_bytes = 0
+        self._of_client: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def turn_of(self, client: str) -> asyncio.Semaphore:
+        """What lets few batches of a client in at the same time, `async with` it."""
+        return self._of_client.setdefault(client, asyncio.Semaphore(_BATCHES_OF_CLIENT))
+
+
+class _Replies:
+    """The replies to a batch, encoded as they come in; refusals are the first.
+
+    They count among those of all batches while it is worked off, `async with` them.
+    """
+
+    def __init__(self, refusals: Sequence[dict[str, Any]], all_batches: _Batches) -> None:
         self._parts = [envelope.encode_reply(r) for r in refusals]
         self._size = sum(map(len, self._parts))
+        self._all = all_batches
+
+    async def __aenter__(self) -> None:
+        self._all.replies_bytes += self._size
+
+    async def __aexit__(self, *_: object) -> None:
+        self._all.replies_bytes -= self._size
 
     @property
     def may_grow(self) -> bool:
         """Whether there is room for more than errors."""
-        return self._size < _MAX_BATCH_REPLY_BYTES
+        return (
+            self._size < _MAX_BATCH_REPLY_BYTES
+            and self._all.replies_bytes < _MAX_BATCH_REPLIES_BYTES
+        )
 
     def add(self, *replies: Reply) -> None:
         """Take more; None, for a notification, is nothing."""
         parts = [reply for reply in replies if reply is not None]
         self._parts += parts
-        self._size += sum(map(len, parts))
+        size = sum(map(len, parts))
+        self._size += size
+        self._all.replies_bytes += size
 
     def encoded(self) -> Reply:
         """The list that is sent; None if all were notifications."""
@@ -289,8 +323,8 @@ def _too_much(request: Any) -> Reply:
     if "id" not in request:
         return None
     error = OutOfResources(
-        f"The replies to this batch are larger than {_MAX_BATCH_REPLY_BYTES} bytes; send this "
-        "request again, in a smaller batch"
+        f"The replies to this batch are larger than {_MAX_BATCH_REPLY_BYTES} bytes, or those to "
+        f"all batches than {_MAX_BATCH_REPLIES_BYTES}; send this request again, in a smaller batch"
     )
     return envelope.encode_reply(envelope.refusal(error, request))
 

@@ -71,6 +71,11 @@ def encode(content: Any) -> bytes:
     return _encode(content).encode()
 
 
+def member(name: str, content: Any) -> bytes:
+    """One member of an object as sent; raises as encode() does."""
+    return b"%b:%b" % (encode(name), encode(content))
+
+
 def check(request: Any) -> None:
     """Raise InvalidRequest, which says what is wrong, unless this is one well-formed request."""
     if not isinstance(request, dict):

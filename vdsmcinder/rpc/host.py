@@ -16,11 +16,13 @@ from vdsmcinder.config import Config
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.stats import HostSampler
+from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.requests.disk import read_drive
 from vdsmcinder.rpc.requests.secrets import read_secrets, read_uuids
 from vdsmcinder.rpc.wire import ceph as wire_ceph
 from vdsmcinder.rpc.wire import common, host, iotune
+from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
@@ -32,7 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class HostVerbs:
-    """What concerns the host, or all of its VMs."""
+    """What concerns the host, or all of its VMs.
+
+    What tells of many VMs raises OutOfResources (1100) where it would be too long.
+    """
 
     def __init__(  # noqa: PLR0917 - one for each thing that a host has
         self,
@@ -42,6 +47,7 @@ class HostVerbs:
         capabilities: Capabilities,
         sampler: HostSampler,
         ceph: ClusterMonitor,
+        listings: Listings,
         stats: EncodedStats,
         checks: DiskChecks,
         settings: Config,
@@ -52,6 +58,7 @@ class HostVerbs:
         self._capabilities = capabilities
         self._sampler = sampler
         self._ceph = ceph
+        self._listings = listings
         self._stats = stats
         self._checks = checks
         self._default_secret = settings.vms.cinder_secret_uuid or None
@@ -76,27 +83,22 @@ class HostVerbs:
     def getStats(self) -> dict[str, Any]:
         return host.host_stats(self._sampler.snapshot(), self._registry.vms(), self._ceph.clusters)
 
-    def getVMList(self, full: bool, vm_ids: Sequence[str], only_ids: bool) -> list[Any]:
-        vms = self._chosen(vm_ids)
-        if only_ids:
-            return [vm.id for vm in vms]
-        return [_definition(vm) if full else common.short_status(vm) for vm in vms]
+    async def getVMList(self, full: bool, vm_ids: Sequence[str], only_ids: bool) -> Written:
+        write = _id if only_ids else _definition if full else _short_status
+        return await self._listings.array(self._chosen(vm_ids), write)
 
-    def getVMFullList(self, vm_ids: Sequence[str]) -> list[dict[str, Any]]:
-        return [_definition(vm) for vm in self._chosen(vm_ids)]
+    async def getVMFullList(self, vm_ids: Sequence[str]) -> Written:
+        return await self._listings.array(self._chosen(vm_ids), _definition)
 
     async def getAllVmStats(self) -> Written:
         return await self._stats.of(self._registry.vms())
 
-    def getAllVmIoTunePolicies(self) -> dict[str, Any]:
-        return {
-            vm.id: {"policy": iotune.policy(vm), "current_values": iotune.values(vm)}
-            for vm in self._registry.vms()
-            if vm.domain.io_tune_policy
-        }
+    async def getAllVmIoTunePolicies(self) -> Written:
+        limited = [vm for vm in self._registry.vms() if vm.domain.io_tune_policy]
+        return await self._listings.object(limited, _io_tune)
 
-    def dumpxmls(self, vm_ids: Sequence[str]) -> dict[str, str]:
-        return {vm.id: vm.xml for vm in self._chosen(vm_ids)}
+    async def dumpxmls(self, vm_ids: Sequence[str]) -> Written:
+        return await self._listings.object(self._chosen(vm_ids), _document)
 
     def setLogLevel(self, level: str, name: str) -> None:
         if name and name not in logging.getLogger().manager.loggerDict:
@@ -124,16 +126,34 @@ class HostVerbs:
         return wire_ceph.disk_check(await self._checks.of_description(described))
 
     def _chosen(self, vm_ids: Sequence[str]) -> list[VM]:
-        """The VMs of those ids, or all for none; ids of no VM are passed over."""
+        """The VMs of those ids, each once, or all for none; ids of no VM are passed over."""
         if not vm_ids:
             return self._registry.vms()
-        return [vm for vm_id in vm_ids if (vm := self._registry.find(vm_id)) is not None]
+        ids = dict.fromkeys(vm_ids)
+        return [vm for vm_id in ids if (vm := self._registry.find(vm_id)) is not None]
 
 
-def _definition(vm: VM) -> dict[str, Any]:
+def _id(vm: VM) -> bytes:
+    return envelope.encode(vm.id)
+
+
+def _short_status(vm: VM) -> bytes:
+    return envelope.encode(common.short_status(vm))
+
+
+def _definition(vm: VM) -> bytes:
     """One VM among others as VmDefinition; that it cannot be told keeps nobody from the others."""
     try:
-        return common.definition(vm)
+        return envelope.encode(common.definition(vm))
     except Exception:
         log.exception("%s cannot be described", vm.name)
-        return {"vmName": vm.name, **common.short_status(vm)}
+        return envelope.encode({"vmName": vm.name, **common.short_status(vm)})
+
+
+def _document(vm: VM) -> bytes:
+    return envelope.member(vm.id, vm.xml)
+
+
+def _io_tune(vm: VM) -> bytes:
+    policy = {"policy": iotune.policy(vm), "current_values": iotune.values(vm)}
+    return envelope.member(vm.id, policy)

@@ -64,6 +64,11 @@ class Caller:
     transport: str
     names: tuple[str, ...] = ()
 
+    @property
+    def client(self) -> str:
+        """Who has a share of its own: the certificate's subject or the user, else the host."""
+        return self.subject or self.address.rpartition(":")[0]
+
     def __str__(self) -> str:
         return f"{self.subject or 'an unnamed client'} at {self.address} ({self.transport})"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.transport.serving import until
 from vdsmcinder import fair_scheduling
 from vdsmcinder.rpc import dispatch
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
@@ -30,16 +31,21 @@ class Host:
 
 
 class Vm:
-    """A slow one; counts how often it runs at the same time."""
+    """A slow one; counts how often it runs at the same time. If it has a gate, it ends once that
+    is open.
+    """
 
     def __init__(self) -> None:
         self.running = self.most = 0
+        self.gate: asyncio.Event | None = None
 
     async def pause(self, vm_id: str) -> dict[str, Any]:
         self.running += 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
         self.running -= 1
         return {}
 
@@ -111,6 +117,44 @@ async def test_what_comes_back_is_bounded(
     assert [r["id"] for r in replies] == list(range(19))
     assert [r["error"]["code"] for r in replies if "error" in r] == [1100] * 14
     assert "in a smaller batch" in replies[-1]["error"]["message"]
+
+
+async def test_what_comes_back_to_all_batches_is_bounded(
+    dispatcher: Dispatcher, vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches under way together those that come late are told to come again."""
+    monkeypatch.setattr(dispatch, "_MAX_BATCH_REPLIES_BYTES", 5000)
+    echo = call("Host.echo", 1, "x" * 1000)
+    vm.gate = asyncio.Event()
+    first = asyncio.ensure_future(send(dispatcher, [call("VM.pause", 2, UUID), *[echo] * 5]))
+    await until(lambda: dispatcher._batches.replies_bytes > 5000, "five echoes were not answered")
+    assert [r["error"]["code"] for r in await send(dispatcher, [echo] * 4)] == [1100] * 4
+    vm.gate.set()
+    assert [r["result"] for r in (await first) if r["id"] == 1] == ["x" * 1000] * 5
+    # What was answered counts no more.
+    assert ["result" in r for r in await send(dispatcher, [echo] * 4)] == [True] * 4
+
+
+async def test_few_batches_of_one_client_are_worked_off_together(
+    dispatcher: Dispatcher, vm: Vm
+) -> None:
+    batch = json.dumps([call("VM.pause", n, UUID) for n in range(10)]).encode()
+    another = Caller("192.0.2.8", "CN=another", "stomp")
+
+    async def sent(caller: Caller) -> None:
+        reply = dispatcher.handle(batch, caller)
+        assert not isinstance(reply, bytes) and reply is not None
+        await reply
+
+    vm.gate = asyncio.Event()
+    of_one = dispatch._BATCHES_OF_CLIENT * dispatch._SLOW_AT_ONCE
+    mine = [asyncio.ensure_future(sent(CALLER)) for _ in range(10)]
+    await until(lambda: vm.running >= of_one, "they did not begin")
+    others = [asyncio.ensure_future(sent(another)) for _ in range(10)]
+    await until(lambda: vm.running >= 2 * of_one, "another client's had to wait")
+    vm.gate.set()
+    await asyncio.gather(*mine, *others)
+    assert vm.most == 2 * of_one
 
 
 async def test_a_batch_of_notifications_is_not_answered(dispatcher: Dispatcher) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 
 from tests.unit.rpc.test_wire import UUID, XML, vm
+from vdsmcinder import fair_scheduling, logs
 from vdsmcinder.config import Config
 from vdsmcinder.errors import NoSuchVM, VMIsDown
 from vdsmcinder.rpc.dispatch import Caller, Dispatcher, Rules, handlers
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
+from vdsmcinder.rpc.wire import listing
+from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.virt.migration.departures import Departures
 from vdsmcinder.virt.secrets.secret import RegisteredSecret, UsageType
@@ -86,7 +90,9 @@ def call(registry, secrets, caplog):
     """Calls a verb; the result has to fit the schema."""
     nothing: Any = SimpleNamespace()
     none_of_these = (nothing, nothing, nothing, nothing)
-    host = HostVerbs(registry, secrets, *none_of_these, EncodedStats(), nothing, Config())
+    listings = Listings()
+    stats = EncodedStats(listings)
+    host = HostVerbs(registry, secrets, *none_of_these, listings, stats, nothing, Config())
     migrations: Any = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
     verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing, Config()))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
@@ -120,6 +126,78 @@ async def test_vm_list_in_its_three_forms(call):
     assert await call("Host.getVMList", True, [], True) == [UUID, OTHER]
     (full,) = await call("Host.getVMList", "true", [OTHER.upper()])
     assert (full["vmName"], full["memSize"]) == ("db", 1024)
+
+
+LISTS: dict[str, list[Any] | None] = {
+    "Host.getVMList": [True],
+    "Host.getVMFullList": [],
+    "Host.dumpxmls": [],
+    "Host.getAllVmStats": None,
+    "Host.getAllVmIoTunePolicies": None,
+}
+
+
+@pytest.mark.parametrize("verb", [verb for verb, before in LISTS.items() if before is not None])
+async def test_a_vm_is_told_of_once_however_often_it_is_asked_for(call, monkeypatch, verb):
+    monkeypatch.setattr(listing, "MOST_BYTES", 100_000)
+    before = LISTS[verb] or []
+    assert await call(verb, *before, [UUID] * 4000) == await call(verb, *before, [UUID])
+    assert len(await call(verb, *before, [UUID, OTHER, UUID.upper()])) == 2
+
+
+@pytest.mark.parametrize("verb", LISTS)
+async def test_what_tells_of_many_vms_is_made_in_turns_and_bounded(
+    call, registry, monkeypatch, verb
+):
+    xml = XML.replace("</domain>", f"<!-- {'x' * 100} --></domain>")
+    registry.known = {f"{UUID[:-3]}{n}": vm(xml, id=f"{UUID[:-3]}{n}") for n in range(100, 200)}
+    monkeypatch.setattr(fair_scheduling, "turn_end", lambda: 0.0)  # every turn is over at once
+    passes = 0
+
+    async def count():
+        nonlocal passes
+        while True:
+            passes += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    limited = sum(bool(v.domain.io_tune_policy) for v in registry.known.values())
+    expected = limited if verb.endswith("Policies") else 100
+    assert len(await call(verb, *(LISTS[verb] or []))) == expected
+    assert passes >= expected
+    monkeypatch.setattr(listing, "MOST_BYTES", 1000)
+    assert await call(verb, *(LISTS[verb] or [])) == (1100 if expected else {})
+    counting.cancel()
+
+
+async def test_a_client_has_one_list_written_at_a_time_and_holds_up_no_other(call):
+    listings, mine, other = Listings(), Caller("", "CN=a", "stomp"), Caller("", "CN=b", "stomp")
+    begun: list[str] = []
+
+    def of(caller: Caller, name: str) -> asyncio.Future[Any]:
+        def write(number: int) -> bytes:
+            begun.append(f"{name}{number}")
+            return b"1"
+
+        mark = logs.call.set(logs.Call("Host.getVMFullList", caller))
+        try:
+            return asyncio.ensure_future(listings.array(range(3), write))
+        finally:
+            logs.call.reset(mark)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fair_scheduling, "turn_end", lambda: 0.0)
+        done = await asyncio.gather(of(mine, "a"), of(mine, "A"), of(other, "b"))
+    assert [written.read() for written in done] == [[1, 1, 1]] * 3
+    assert begun.index("a2") < begun.index("A0")
+    assert begun.index("b0") < begun.index("a2")
+
+
+async def test_a_list_of_many_elements_is_refused_before_it_is_read(call):
+    assert await call("Host.getVMFullList", [UUID] * 26_000) == -32602
+    assert await call("Host.unregisterSecrets", [UUID] * 26_000) == -32602
+    many = [{"type": "disk", "index": str(n)} for n in range(1001)]
+    assert await call("VM.create", OTHER[:-1] + "6", {"memSize": 1, "devices": many}) == 91
 
 
 async def test_ids_of_no_vm_are_passed_over(call):

@@ -16,6 +16,7 @@ from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.wire import common, host
 from vdsmcinder.rpc.wire import stats as wire_stats
+from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
@@ -375,7 +376,7 @@ async def told(stats, *vms):
 
 @pytest.mark.parametrize("changes", [{}, DOWN, PAUSED, STARTING])
 async def test_what_is_written_once_is_what_is_told_of_one_vm(changes):
-    stats = wire_stats.EncodedStats()
+    stats = wire_stats.EncodedStats(Listings())
     await told(stats, vm(**changes), vm(BARE, **changes, id="another"))
 
 
@@ -393,7 +394,7 @@ async def test_what_is_written_once_is_what_is_told_of_one_vm(changes):
     ],
 )
 async def test_what_changes_is_told_at_once(changes):
-    stats, this = wire_stats.EncodedStats(), vm()
+    stats, this = wire_stats.EncodedStats(Listings()), vm()
     stats.prepare(this)
     before = await told(stats, this)
     vars(this).update(changes)
@@ -403,7 +404,7 @@ async def test_what_changes_is_told_at_once(changes):
 
 
 async def test_what_was_written_of_a_vm_goes_with_it():
-    stats = wire_stats.EncodedStats()
+    stats = wire_stats.EncodedStats(Listings())
     await told(stats, vm(), vm(id="another"))
     await told(stats, vm())
     assert stats._written.keys() == {UUID}

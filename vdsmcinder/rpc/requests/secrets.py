@@ -17,11 +17,13 @@ def read_secrets(params: Sequence[Any]) -> tuple[SecretSpec, ...]:
         ("uuid", [s.uuid for s in specs]),
         ("usageID", [f"{s.usage_type.wire_name} {s.usage_id}" for s in specs]),
     ):
+        first: dict[str, int] = {}
         for position, value in enumerate(values):
-            if value in values[:position]:
+            before = first.setdefault(value, position)
+            if before != position:
                 raise SecretMalformed(
-                    f"secrets[{position}].{field} repeats that of secrets[{values.index(value)}]; "
-                    "send each secret once",
+                    f"secrets[{position}].{field} repeats that of secrets[{before}]; send each "
+                    "secret once",
                     field=field,
                 )
     return specs

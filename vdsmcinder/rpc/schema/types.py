@@ -15,6 +15,9 @@ from vdsmcinder.uuids import is_uuid
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+# Elements that a list in a parameter may have: more than a host has VMs, disks or keys, and few
+# enough that reading them keeps nobody waiting.
+MOST_ELEMENTS = 4096
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -124,6 +127,9 @@ class ListOf:
 
     def read(self, value: Any, where: str) -> list[Any]:
         self._check_kind(value, where)
+        if len(value) > MOST_ELEMENTS:
+            expected = f"at most {MOST_ELEMENTS}; ask for the rest in another request"
+            raise Mismatch(where, expected, kind_of(value))
         return [self.element.read(v, f"{where}[{i}]") for i, v in enumerate(value)]
 
     def check(self, value: Any, where: str) -> None:

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vdsmcinder.fair_scheduling import Pace, Turns
 from vdsmcinder.rpc import envelope
 from vdsmcinder.rpc.wire import common, iotune
 from vdsmcinder.rpc.wire.clock import monotonic_ms
+from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Interface
@@ -42,13 +42,10 @@ def vm_stats(vm: VM) -> dict[str, Any]:
 
 
 class EncodedStats:
-    """Statistics of all VMs as JSON; what has not changed since the last time is not written anew.
+    """Statistics of all VMs as JSON; what has not changed since they were asked for is kept."""
 
-    Made in turns, so that those of many VMs keep nobody waiting.
-    """
-
-    def __init__(self) -> None:
-        self._turns = Turns()
+    def __init__(self, listings: Listings) -> None:
+        self._listings = listings
         self._written: dict[str, _Written] = {}
 
     def prepare(self, vm: VM) -> None:
@@ -57,20 +54,19 @@ class EncodedStats:
             self._lasting(vm)
 
     async def of(self, vms: Sequence[VM]) -> envelope.Written:
-        """The list of vm_stats() of each; vms are all that there are."""
-        pace = Pace(self._turns)
-        parts = []
-        for vm in vms:
-            await pace.step()
-            try:
-                parts.append(self._encoded(vm))
-            except Exception:
-                # What cannot be told of one keeps nobody from the others.
-                log.exception("statistics of %s cannot be told", vm.name)
-                parts.append(envelope.encode(_exited(vm)))
+        """The list of vm_stats() of each; vms are all that there are. Raises OutOfResources."""
+        written = await self._listings.array(vms, self._one)
         for vm_id in self._written.keys() - {vm.id for vm in vms}:
             del self._written[vm_id]
-        return envelope.Written(b"[%b]" % b",".join(parts))
+        return written
+
+    def _one(self, vm: VM) -> bytes:
+        try:
+            return self._encoded(vm)
+        except Exception:
+            # What cannot be told of one keeps nobody from the others.
+            log.exception("statistics of %s cannot be told", vm.name)
+            return envelope.encode(_exited(vm))
 
     def _encoded(self, vm: VM) -> bytes:
         if vm.status is Status.DOWN:

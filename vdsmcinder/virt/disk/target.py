@@ -6,6 +6,7 @@ They follow from bus and index (contract/wire.md).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Container, Mapping
 
@@ -22,6 +23,8 @@ PREFIXES: Mapping[str, str] = {
 _BUSES: Mapping[str, str] = {"vd": "virtio", "sd": "scsi", "hd": "ide", "fd": "fdc"}
 
 
+# Kept, for free() asks for the same ones over and over again.
+@functools.lru_cache(maxsize=4096)
 def name(bus: str, index: int) -> str:
     """The name of the disk with this index (from 0) on its bus: a to z, then aa."""
     letters = ""
