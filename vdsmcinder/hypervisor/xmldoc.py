@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading and writing XML documents, safely: what comes in may have been written by anyone.
 
-No document type, no entities, no network. InvalidParameter says what a document was to be and what
-is wrong with it.
+No document type, no entities, no network, and nothing that takes a parser longer than its length
+suggests. InvalidParameter says what a document was to be and what is wrong with it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 
 from lxml import etree
@@ -14,14 +15,22 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
 from vdsmcinder.fields import is_xml_text
 
+# libvirt's own documents have a fraction of that. libxml2 compares each attribute of an element
+# with each other one, and looks for a prefix among all namespaces.
+MOST_CHARACTERS = 8 * 1024 * 1024
+MOST_ATTRIBUTES = 256
+MOST_NAMESPACES = 1024
+_QUOTED = re.compile("\"[^\"]*\"|'[^']*'")
+
 
 def parse(text: str, what: str) -> etree._Element:
     """Parse a document and return its root element, without comments and processing instructions.
 
     what: names the document in errors. Raises InvalidParameter for text that is not XML and for
     any document with a DTD: entities could read this host's files or grow without bound, and
-    libvirt would expand those that we pass on.
+    libvirt would expand those that we pass on. So it does for one that would take long to parse.
     """
+    _refuse_excess(text, what)
     if "<!DOCTYPE" in text:
         raise InvalidParameter(
             f"{what}: it holds a document type declaration, which is not allowed; "
@@ -46,6 +55,29 @@ def parse(text: str, what: str) -> etree._Element:
     except etree.XMLSyntaxError as e:
         reason = e.msg or "it is empty"
     raise InvalidParameter(f"{what}: not well-formed XML: {reason}; correct it", field="xml")
+
+
+def _refuse_excess(text: str, what: str) -> None:
+    """Raise InvalidParameter for a document of more than a parser should be given."""
+    if len(text) > MOST_CHARACTERS:
+        excess = f"it has {len(text)} characters; expected at most {MOST_CHARACTERS}"
+    elif (namespaces := text.count("xmlns")) > MOST_NAMESPACES:
+        excess = f"it declares {namespaces} namespaces; expected at most {MOST_NAMESPACES}"
+    elif (attributes := _most_attributes(text)) > MOST_ATTRIBUTES:
+        excess = f"an element has {attributes} attributes; expected at most {MOST_ATTRIBUTES}"
+    else:
+        return
+    raise InvalidParameter(f"{what}: {excess}", field="xml")
+
+
+def _most_attributes(text: str) -> int:
+    """How many attributes an element has at most, if they are many; 0 if none has many.
+
+    In well-formed XML each of these signs begins a tag or the like (XML 1.0, section 2.4).
+    """
+    suspects = (part for part in text.split("<") if part.count("=") > MOST_ATTRIBUTES)
+    tags = (_QUOTED.sub("", part).partition(">")[0] for part in suspects if part[:1] not in "!?/")
+    return max((tag.count("=") for tag in tags), default=0)
 
 
 def only(text: str, tag: str, what: str) -> etree._Element:

@@ -14,6 +14,7 @@ from vdsmcinder.config import Config
 from vdsmcinder.rpc.requests import devices, nic
 from vdsmcinder.rpc.requests import disk as disk_request
 from vdsmcinder.rpc.requests.iotune import read_tunables
+from vdsmcinder.rpc.requests.long import read_aside
 from vdsmcinder.rpc.requests.migration import read_bandwidth, read_migration
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
@@ -42,7 +43,7 @@ class VmVerbs:
         self._migration = settings.migration
 
     async def create(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        request = read_vm(vm_id, params, self._default_secret)
+        request = await read_aside(params, read_vm, vm_id, params, self._default_secret)
         return common.definition(await self._registry.create(vm_id, request))
 
     async def destroy(self, vm_id: str, graceful_attempts: int) -> None:
@@ -91,27 +92,28 @@ class VmVerbs:
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "given a disk")
-        await disks.plug(vm, disk_request.read_plug(params, self._default_secret))
+        disk = await read_aside(params, disk_request.read_plug, params, self._default_secret)
+        await disks.plug(vm, disk)
         return common.definition(vm)
 
     async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "unplugged from")
-        await disks.unplug(vm, disk_request.read_unplug(params))
+        await disks.unplug(vm, await read_aside(params, disk_request.read_unplug, params))
         return common.definition(vm)
 
     async def hotplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "given a NIC")
-        await nics.plug(vm, nic.read_plug(params))
+        await nics.plug(vm, await read_aside(params, nic.read_plug, params))
         return common.definition(vm)
 
     async def hotunplugNic(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "unplugged from")
-        await nics.unplug(vm, nic.read_unplug(params))
+        await nics.unplug(vm, await read_aside(params, nic.read_unplug, params))
         return common.definition(vm)
 
     async def updateDevice(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "changed")
-        change = devices.read_update(vm.id, params)
+        change = await read_aside(params, devices.read_update, vm.id, params)
         if isinstance(change, Ticket):
             await ticket.set_ticket(vm, change)
         else:

@@ -19,7 +19,7 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.hypervisor.long_xml import aside
+from vdsmcinder.hypervisor.long_xml import LONG, MANY_DEVICES, apart
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.create_request import DomainRequest, VmDocument, make_domain
 from vdsmcinder.virt.domain.domain import Document
@@ -111,8 +111,7 @@ class Registry:
         what make_domain and the preflight raise.
         """
         self._refuse_second(vm_id)
-        xml = request.xml if isinstance(request, VmDocument) else ""
-        domain, document = await aside(self._made, xml, vm_id, request)
+        domain, document = await apart(_takes_long(request), self._made, vm_id, request)
         # Another may have come while a long document was read.
         self._refuse_second(vm_id)
         vm = self._vms[vm_id] = VM(vm_id, document, self._services)
@@ -136,7 +135,7 @@ class Registry:
         return vm
 
     def _made(
-        self, _xml: str, vm_id: str, request: VmDocument | VmDescription
+        self, vm_id: str, request: VmDocument | VmDescription
     ) -> tuple[DomainRequest, Document]:
         domain = make_domain(
             vm_id,
@@ -220,6 +219,13 @@ class Registry:
         arrived = vm.exit is not None and vm.exit.reason is not ExitReason.MIGRATION_FAILED
         if vm.exit is not None and arrived and not vm.doomed:
             vm.spawn(exit_record.record(vm, vm.exit))
+
+
+def _takes_long(request: VmDocument | VmDescription) -> bool:
+    """Whether it takes long to make its domain."""
+    if isinstance(request, VmDocument):
+        return len(request.xml) >= LONG
+    return len(request.drives) + len(request.nics) > MANY_DEVICES
 
 
 async def _start(vm: VM, claims: Claims) -> None:
