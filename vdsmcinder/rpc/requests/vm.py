@@ -28,6 +28,9 @@ _CPU = matching(r"[A-Za-z0-9_.-]+(,[+-]?[A-Za-z0-9_.-]+)*", "a model and feature
 _BOOT = matching("[acdn]*", "letters of a (floppy), c (disk), d (cdrom), n (network)")
 _BOOT_DEVICES: Mapping[str, str] = {"a": "fd", "c": "hd", "d": "cdrom", "n": "network"}
 
+# Each takes one of a PCIe machine's ports, of which it cannot have more than 255.
+_SCSI_CONTROLLERS = 32
+
 # Devices that every domain written here has anyway, or that a VM runs well without.
 _OWN = ("controller", "channel", "console", "rng", "video")
 _DISPENSABLE = ("sound", "smartcard", "watchdog")
@@ -135,6 +138,11 @@ def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive,
         drive = Drive.of(params, taken if params.target_wish is None else ())
         taken.add(drive.target)
         drives.append(drive)
+    for disk, drive in zip(disks, drives):
+        if drive.bus == "scsi" and drive.controller >= _SCSI_CONTROLLERS:
+            name = "index" if drive.address is None else "address"
+            expected = f"one on the first {_SCSI_CONTROLLERS} SCSI controllers, each of 7 disks"
+            raise disk.invalid(name, expected)
     return tuple(drives)
 
 

@@ -121,6 +121,13 @@ class Drive:
         return targets.index(self.target)
 
     @property
+    def controller(self) -> int:
+        """The number of a SCSI disk's controller: as its address says, or else its index, to libvirt."""
+        if self.address is not None and self.address.type == "drive":
+            return self.address.number("controller")
+        return self.index // targets.DISKS_PER_SCSI_CONTROLLER
+
+    @property
     def format(self) -> str:
         """Format of the image: raw or qcow2."""
         return self.driver.format

@@ -20,6 +20,9 @@ PREFIXES: Mapping[str, str] = {
     "fdc": "fd",
 }
 
+# Of disks that say no address; it may have many more.
+DISKS_PER_SCSI_CONTROLLER = 7
+
 _BUSES: Mapping[str, str] = {"vd": "virtio", "sd": "scsi", "hd": "ide", "fd": "fdc"}
 
 

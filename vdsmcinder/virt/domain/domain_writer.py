@@ -135,10 +135,11 @@ def _write_devices(domain: etree._Element, vm: VmDescription, spare_pcie_ports: 
 
 
 def _write_controllers(devices: etree._Element, vm: VmDescription, spare_pcie_ports: int) -> None:
-    usb_model = "none" if vm.display is None else "qemu-xhci"
+    usb_model = "qemu-xhci" if _has_usb(vm) else "none"
     SubElement(devices, "controller", {"type": "usb", "index": "0", "model": usb_model})
-    if any(drive.bus == "scsi" for drive in vm.drives):
-        SubElement(devices, "controller", {"type": "scsi", "index": "0", "model": "virtio-scsi"})
+    for index in range(_scsi_controllers(vm)):
+        controller = {"type": "scsi", "index": str(index), "model": "virtio-scsi"}
+        SubElement(devices, "controller", controller)
     if "q35" not in vm.machine:
         return
     SubElement(devices, "controller", {"type": "pci", "index": "0", "model": "pcie-root"})
@@ -151,8 +152,18 @@ def _used_ports(vm: VmDescription) -> int:
     """Ports that the VM's own devices take; one each, for whatever is plugged is plugged whole."""
     always = 2  # the guest agent's virtio-serial controller and the random number generator
     disks = sum(drive.bus == "virtio" for drive in vm.drives)
-    scsi = any(drive.bus == "scsi" for drive in vm.drives)
-    return always + disks + len(vm.nics) + scsi + vm.balloon + (vm.display is not None)
+    controllers = _scsi_controllers(vm) + _has_usb(vm)
+    return always + disks + len(vm.nics) + controllers + vm.balloon
+
+
+def _has_usb(vm: VmDescription) -> bool:
+    """Whether it has USB: for the pointer of its display, or for disks."""
+    return vm.display is not None or any(drive.bus == "usb" for drive in vm.drives)
+
+
+def _scsi_controllers(vm: VmDescription) -> int:
+    """All that its disks are on, and those before: libvirt would add missing ones as lsilogic."""
+    return max((drive.controller + 1 for drive in vm.drives if drive.bus == "scsi"), default=0)
 
 
 def _write_console(devices: etree._Element) -> None:

@@ -3,15 +3,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
-from vdsmcinder.fields import matching
+from vdsmcinder.fields import TEXT, Kind
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.devices import Display, Nic
 from vdsmcinder.virt.domain.topology import Topology
 
-# libvirt makes file names of it.
-NAME = matching(r"[^/\n]{1,255}", "a name without '/'")
+# libvirt writes files of that name and ".xml.new", and file names have 255 bytes at most.
+LONGEST_NAME = 255 - len(".xml.new")
+
+
+def _name(value: Any) -> str:
+    name = TEXT.convert(value)
+    if not re.fullmatch(r"[^/\n]+", name) or len(name.encode()) > LONGEST_NAME:
+        raise ValueError
+    return name
+
+
+NAME = Kind(_name, f"a name without '/', of at most {LONGEST_NAME} bytes in UTF-8")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ NAMED: Mapping[str, Mapping[str, set[str]]] = {
     },
     "what one kind of value converts, to which all readers give anything": {
         "vm/migration_request.py": {"_read_host", "_read_address"},
+        "domain/vm_description.py": {"_name"},
     },
     "the text of a domain document's elements": {
         "domain/domain.py": {"_memory_mib"},

@@ -181,6 +181,15 @@ def test_display_is_closed_and_local_unless_told() -> None:
         ),
         (flat(vmName="a/b"), InvalidParameter, "vmName is 'a/b'; expected a name without '/'"),
         (flat(vmName="a\x00"), InvalidParameter, "vmName is"),
+        (flat(vmName="n" * 248), InvalidParameter, "of at most 247 bytes in UTF-8"),
+        (flat(vmName="é" * 124), InvalidParameter, "of at most 247 bytes in UTF-8"),
+        ({"xml": "<domain/>", "vmName": "n" * 248}, InvalidParameter, "vmName is '*"),
+        ({"xml": f"<domain><name>{'n' * 248}</name></domain>"}, InvalidParameter, "name is '*"),
+        (
+            flat(network(type="disk", iface="scsi", index=224)),
+            InvalidParameter,
+            "index is 224; expected one on the first 32 SCSI controllers",
+        ),
         (flat(smp=0), InvalidParameter, "smp is 0"),
         (flat(smp=4, maxVCpus=2), InvalidParameter, "smp is 4; expected at most maxVCpus, 2"),
         (flat(smp=3, smpCoresPerSocket=2), InvalidParameter, "smp is 3; expected a multiple"),
@@ -324,3 +333,67 @@ def test_a_key_in_place_of_its_secrets_name_does_not_reach_libvirt(attribute: st
     with pytest.raises(InvalidParameter, match=rf"secret\.{attribute} is") as caught:
         request({"xml": etree.tostring(root, encoding="unicode")})
     assert KEY[16:] not in f"{caught.value.message} {caught.value.data}"
+
+
+def test_the_longest_name() -> None:
+    for name in ("n" * 247, "é" * 123 + "n"):
+        assert request(flat(vmName=name)).name == name
+
+
+def buses(*names: str, **fields: Any) -> list[dict[str, Any]]:
+    """A disk on each bus."""
+    return [
+        network(type="disk", iface=bus, index=None, path=f"volumes/v{i}", **fields)
+        for i, bus in enumerate(names)
+    ]
+
+
+def controllers(params: dict[str, Any], kind: str) -> list[tuple[str, str]]:
+    """Index and model of the controllers of a kind."""
+    root = etree.fromstring(request(params).xml)
+    found = root.iterfind(f"devices/controller[@type='{kind}']")
+    return [(one.get("index", ""), one.get("model", "")) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("disks", "count"),
+    [
+        ([], 0),
+        (["scsi"], 1),
+        (["scsi"] * 7, 1),
+        (["scsi"] * 8, 2),
+        (["scsi"] * 9, 2),
+        (["scsi"] * 15, 3),
+        # They share their names with others, and libvirt goes by the names.
+        (["sata"] * 4 + ["scsi"] * 4, 2),
+    ],
+)
+def test_each_scsi_disk_has_a_virtio_controller_and_that_a_port(
+    disks: list[str], count: int
+) -> None:
+    found = controllers(flat(*buses(*disks)), "scsi")
+    assert found == [(str(index), "virtio-scsi") for index in range(count)]
+    bare = len(controllers(flat(), "pci"))
+    assert len(controllers(flat(*buses(*disks)), "pci")) == bare + count
+
+
+def test_a_scsi_disk_is_on_the_controller_of_its_address() -> None:
+    address = {"type": "drive", "controller": "2", "bus": "0", "target": "0", "unit": "9"}
+    found = controllers(flat(*buses("scsi", address=address)), "scsi")
+    assert [index for index, _ in found] == ["0", "1", "2"]
+
+
+def test_usb_is_there_for_disks_and_for_displays() -> None:
+    xhci, none = [("0", "qemu-xhci")], [("0", "none")]
+    bare = len(controllers(flat(), "pci"))
+    for params, found in (
+        (flat(), none),
+        (flat(*buses("virtio")), none),
+        (flat(*buses("usb")), xhci),
+        (flat(display="vnc"), xhci),
+        (flat(*buses("usb", "usb"), display="vnc"), xhci),
+    ):
+        assert controllers(params, "usb") == found
+        ports = len(controllers(params, "pci")) - bare
+        virtio = sum(disk.get("iface") == "virtio" for disk in params["devices"])
+        assert ports == virtio + (found is xhci)
