@@ -122,7 +122,7 @@ class Drive:
 
     @property
     def controller(self) -> int:
-        """The number of a SCSI disk's controller: as its address says, or else its index, to libvirt."""
+        """The number of a SCSI disk's controller: of its address, or libvirt's for its index."""
         if self.address is not None and self.address.type == "drive":
             return self.address.number("controller")
         return self.index // targets.DISKS_PER_SCSI_CONTROLLER

@@ -50,6 +50,7 @@ class Domain:
     (hd, cdrom, network, fd) where disks have no order of their own. agent_connected: whether the
     guest agent has opened its channel. balloon: whether it has one. io_tune_policy: what an
     engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express.
+    controllers: the types of those that it has (scsi, usb, ...); none where none is told.
     devices_hash: differs when the devices do, and only then.
     """
 
@@ -71,6 +72,7 @@ class Domain:
     opaque_drives: tuple[OpaqueDrive, ...]
     interfaces: tuple[Interface, ...]
     graphics: tuple[Graphics, ...]
+    controllers: frozenset[str]
     balloon: bool
     agent_connected: bool
     devices_hash: str
@@ -81,6 +83,10 @@ class Domain:
     def targets(self) -> frozenset[str]:
         """Target names of all disks: those that a new disk cannot have."""
         return frozenset(d.target for d in self.drives) | {d.target for d in self.opaque_drives}
+
+    def lacks(self, bus: str) -> bool:
+        """Whether it has no controller for disks of a bus, as far as its document tells."""
+        return bus in ("scsi", "usb") and bool(self.controllers) and bus not in self.controllers
 
     @property
     def secret_uuids(self) -> frozenset[str]:
@@ -127,6 +133,7 @@ class Domain:
             opaque_drives=opaque,
             interfaces=tuple(map(Interface.read, devices.iterfind("interface"))),
             graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
+            controllers=_controllers(devices),
             balloon=child_attribute(devices, "memballoon", "model") not in (None, "none"),
             agent_connected=_agent_connected(devices),
             devices_hash=_hash(devices),
@@ -213,6 +220,11 @@ def _cpu(root: etree._Element) -> str | None:
         for feature in cpu.iterfind("feature")
     )
     return ",".join((model, *features))
+
+
+def _controllers(devices: etree._Element) -> frozenset[str]:
+    found = devices.iterfind("controller")
+    return frozenset(one.get("type", "") for one in found if one.get("model") != "none")
 
 
 def _agent_connected(devices: etree._Element) -> bool:

@@ -39,6 +39,7 @@ async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
         taken = vm.domain.targets
         drive = wanted.beside(taken) if isinstance(wanted, Drive) else Drive.of(wanted, taken)
         _refuse_twice(vm, drive)
+        _refuse_without_controller(vm, drive)
         claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
         disk = f"disk {drive.name} ({drive.source.path})"
         try:
@@ -83,6 +84,17 @@ def _refuse_twice(vm: VM, drive: Drive) -> None:
                 "nothing was changed",
                 disk=plugged.name,
             )
+
+
+def _refuse_without_controller(vm: VM, drive: Drive) -> None:
+    # libvirt would plug a SCSI controller beside it, of a model that few guests know, lsilogic.
+    if vm.domain.lacks(drive.bus):
+        raise HotplugDiskFailed(
+            f"disk {drive.source.path} cannot be plugged into VM {vm.id}, which has no controller "
+            f"for {drive.bus} disks; plug it with iface virtio, or create the VM with a disk of "
+            f"iface {drive.bus}",
+            disk=drive.name,
+        )
 
 
 def _plugged(vm: VM, query: DriveQuery) -> Drive:

@@ -115,6 +115,41 @@ MEANINGS: Sequence[Meaning] = (
         "register it with Host.registerSecrets",
     ),
     Meaning(
+        re.compile(r"No more available PCI (slots|addresses)"),
+        "all PCIe ports that it has are taken",
+        "unplug a device, plug disks with iface scsi where it has such a controller, or create it "
+        "with more ports (vms.spare_pcie_ports in the daemon's configuration)",
+        of_disk=False,
+    ),
+    Meaning(
+        re.compile(
+            r"Attempted double use of PCI Address|Found duplicate drive address for disk"
+            r"|already contains a d(evice|isk) with (the same|that) address"
+            r"|SCSI host address .* in use by"
+        ),
+        "another of its devices has that address",
+        "give the device another address, or none: then libvirt finds one",
+        of_disk=False,
+    ),
+    Meaning(
+        re.compile(
+            r"burst length (cannot be 0|set without|too high)|iops size requires an iops value"
+            r"|bps/iops/max |bps_max/iops_max |block I/O throttle limit (value )?must be"
+            r"|total and read/write (of )?\w+_sec(_max)? cannot be set"
+            r"|cannot reset '\w+_sec\w*' when|value '\w+_sec\w*' cannot be smaller than"
+            r"|group_name can be configured only"
+        ),
+        "its limits do not go together",
+        "limit the total or its parts, give each burst (_max) a rate below it and each length "
+        "(_max_length) a burst",
+    ),
+    Meaning(
+        re.compile(r"USB is disabled for this domain|Domain has no USB bus support"),
+        "it has no USB controller",
+        "take iface virtio or sata, or describe a USB controller",
+        of_disk=False,
+    ),
+    Meaning(
         re.compile(r"Cannot allocate memory|cannot set up guest memory"),
         "the host has not enough memory",
         "stop other VMs or give this one less memory",

@@ -86,3 +86,31 @@ async def test_what_is_plugged_already_is_refused_whatever_target_it_wishes_for(
     with pytest.raises(HotplugDiskFailed, match=r"volumes/volume-1 is plugged .* as vda"):
         await disks.plug(vm, twice)
     assert vm.plugged == []
+
+
+CONTROLLERS = """<devices><controller type='pci' index='0' model='pcie-root'/>
+<controller type='usb' index='0' model='none'/>{}"""
+
+
+@pytest.mark.parametrize(
+    ("controllers", "taken", "refused"),
+    [
+        ("", ["virtio", "sata"], ["scsi", "usb"]),
+        ("<controller type='scsi' index='0' model='virtio-scsi'/>", ["scsi"], ["usb"]),
+        ("<controller type='usb' index='1' model='qemu-xhci'/>", ["usb"], ["scsi"]),
+    ],
+)
+async def test_a_disk_is_plugged_where_there_is_a_controller_for_it(
+    controllers: str, taken: list[str], refused: list[str]
+) -> None:
+    domain = Domain.from_xml(XML.replace("<devices>", CONTROLLERS.format(controllers), 1))
+    for bus in [*taken, *refused]:
+        vm: Any = Vm()
+        vm.domain = domain
+        wanted = read_plug(as_description(None, bus), None)
+        if bus in taken:
+            await disks.plug(vm, wanted)
+        else:
+            with pytest.raises(HotplugDiskFailed, match=rf"no controller for {bus} disks; plug it"):
+                await disks.plug(vm, wanted)
+        assert [plugged_bus for _, plugged_bus in vm.plugged] == [bus] * (bus in taken)
