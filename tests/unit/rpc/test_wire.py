@@ -112,9 +112,10 @@ SAMPLE = VmSample(
             read_latency_ns=1_500_000,
             write_latency_ns=2_500_000,
             flush_latency_ns=3_500_000,
+            taken_ms=123_456,
         )
     },
-    nics={"vnet0": NicSample(1, 2, 3, 4, 5, 6)},
+    nics={"vnet0": NicSample(1, 2, 3, 4, 5, 6, 123_456)},
 )
 
 
@@ -315,6 +316,7 @@ def test_disk_statistics():
         "readLatency": "1500000",
         "writeLatency": "2500000",
         "flushLatency": "3500000",
+        "sampleTime": 123.456,
     }
     assert disks["sdc"]["readRate"] == "0.00"
 

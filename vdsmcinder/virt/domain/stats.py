@@ -30,7 +30,11 @@ SILENT_MS = 500
 
 
 class DiskSample(NamedTuple):
-    """One disk: totals since the VM started, and rates and mean latencies of the last interval."""
+    """One disk: totals since the VM started, and rates and mean latencies of the last interval.
+
+    taken_ms: monotonic clock, 0 for never. While QEMU does not tell, the last totals stand, and no
+    rates: the next ones are of the whole time in between.
+    """
 
     read_bytes: int = 0
     write_bytes: int = 0
@@ -47,10 +51,11 @@ class DiskSample(NamedTuple):
     read_latency_ns: int = 0
     write_latency_ns: int = 0
     flush_latency_ns: int = 0
+    taken_ms: int = 0
 
 
 class NicSample(NamedTuple):
-    """One network interface: totals since the VM started, bytes and packets."""
+    """One network interface: totals since the VM started, bytes and packets, as of taken_ms."""
 
     rx_bytes: int
     tx_bytes: int
@@ -58,6 +63,7 @@ class NicSample(NamedTuple):
     tx_errors: int
     rx_dropped: int
     tx_dropped: int
+    taken_ms: int
 
 
 class MemorySample(NamedTuple):
@@ -92,7 +98,9 @@ _MEMORY = tuple(
 class VmSample:
     """One VM at one moment.
 
-    taken_ms: monotonic clock. interval_s: time since the sample before, 0 in the first.
+    taken_ms: monotonic clock. interval_s: time since the sample before, 0 in the first. What
+    libvirt did not tell this time is as it was in the sample before. cpu_taken_ms: when it told
+    the processors' times.
     cpu_time_ns, cpu_system_ns: totals since the VM started, the kernel's share included and alone.
     cpu_user_pct, cpu_sys_pct: in the interval, without and in the kernel, in % of one core.
     """
@@ -109,6 +117,10 @@ class VmSample:
     memory: MemorySample | None
     disks: Mapping[str, DiskSample]
     nics: Mapping[str, NicSample]
+    cpu_taken_ms: int = 0
+
+
+_NOTHING = VmSample(0, 0.0, 0, 0, 0.0, 0.0, 0, 0, 0, None, {}, {})
 
 
 class Collector:
@@ -195,26 +207,50 @@ def now_ms() -> int:
 
 
 def sample(fields: Mapping[str, Any], before: VmSample | None, taken_ms: int) -> VmSample:
-    """One VM's sample out of its bulk statistics; rates are against the sample before."""
-    interval_s = (taken_ms - before.taken_ms) / 1000 if before else 0.0
-    cpu_time = fields.get("cpu.time", 0)
-    system = fields.get("cpu.system", 0)
-    all_ns = _since(before.cpu_time_ns, cpu_time) if before else 0
-    system_ns = _since(before.cpu_system_ns, system) if before else 0
+    """One VM's sample out of its bulk statistics; rates are against the sample before.
+
+    While QEMU's monitor is busy libvirt leaves out what only QEMU knows: then the last figures
+    stand, with their times.
+    """
+    known = before or _NOTHING
+    cpu = _cpu(fields, known, taken_ms)
+    tells = monitor_answered(fields)
     return VmSample(
         taken_ms=taken_ms,
-        interval_s=interval_s,
-        cpu_time_ns=cpu_time,
-        cpu_system_ns=system,
-        cpu_user_pct=_percent(_since(system_ns, all_ns), interval_s),
-        cpu_sys_pct=_percent(system_ns, interval_s),
-        vcpu_count=fields.get("vcpu.current", 0),
-        balloon_current_kib=fields.get("balloon.current", 0),
-        balloon_max_kib=fields.get("balloon.maximum", 0),
-        memory=_memory(fields),
-        disks=_disks(fields, before.disks if before else {}, interval_s),
-        nics=_nics(fields),
+        interval_s=(taken_ms - before.taken_ms) / 1000 if before else 0.0,
+        cpu_time_ns=cpu.time_ns,
+        cpu_system_ns=cpu.system_ns,
+        cpu_user_pct=cpu.user_pct,
+        cpu_sys_pct=cpu.sys_pct,
+        vcpu_count=fields.get("vcpu.current", known.vcpu_count),
+        balloon_current_kib=fields.get("balloon.current", known.balloon_current_kib),
+        balloon_max_kib=fields.get("balloon.maximum", known.balloon_max_kib),
+        memory=_memory(fields) or (None if tells else known.memory),
+        disks=_disks(fields, known.disks, taken_ms, tells),
+        nics=_nics(fields, known.nics, taken_ms),
+        cpu_taken_ms=cpu.taken_ms,
     )
+
+
+class _Cpu(NamedTuple):
+    time_ns: int
+    system_ns: int
+    user_pct: float
+    sys_pct: float
+    taken_ms: int
+
+
+def _cpu(fields: Mapping[str, Any], before: VmSample, taken_ms: int) -> _Cpu:
+    if "cpu.time" not in fields:
+        return _Cpu(before.cpu_time_ns, before.cpu_system_ns, 0.0, 0.0, before.cpu_taken_ms)
+    time_ns, system_ns = fields["cpu.time"], fields.get("cpu.system", 0)
+    if not before.cpu_taken_ms:
+        return _Cpu(time_ns, system_ns, 0.0, 0.0, taken_ms)
+    interval_s = (taken_ms - before.cpu_taken_ms) / 1000
+    all_ns = _since(before.cpu_time_ns, time_ns)
+    in_kernel_ns = _since(before.cpu_system_ns, system_ns)
+    user_pct = _percent(_since(in_kernel_ns, all_ns), interval_s)
+    return _Cpu(time_ns, system_ns, user_pct, _percent(in_kernel_ns, interval_s), taken_ms)
 
 
 def _since(before: int, now: int) -> int:
@@ -231,25 +267,49 @@ def _memory(fields: Mapping[str, Any]) -> MemorySample | None:
     return MemorySample(*[fields.get(name, 0) for name in _MEMORY])
 
 
-def _nics(fields: Mapping[str, Any]) -> dict[str, NicSample]:
+def _nics(
+    fields: Mapping[str, Any], before: Mapping[str, NicSample], taken_ms: int
+) -> Mapping[str, NicSample]:
+    if "net.count" not in fields:
+        return before
     nics = {}
-    for i in range(fields.get("net.count", 0)):
-        totals = [fields.get(name, 0) for name in _names("net", i, _NIC)]
-        nics[fields.get(f"net.{i}.name", f"nic{i}")] = NicSample(*totals)
+    for i in range(fields["net.count"]):
+        name, names = fields.get(f"net.{i}.name", f"nic{i}"), _names("net", i, _NIC)
+        told = any(counter in fields for counter in names)
+        if told or name not in before:
+            nics[name] = NicSample._make([*(fields.get(n, 0) for n in names), taken_ms])
+        else:
+            nics[name] = before[name]
     return nics
 
 
 def _disks(
-    fields: Mapping[str, Any], before: Mapping[str, DiskSample], interval_s: float
-) -> dict[str, DiskSample]:
+    fields: Mapping[str, Any], before: Mapping[str, DiskSample], taken_ms: int, tells: bool
+) -> Mapping[str, DiskSample]:
+    """tells: whether QEMU did; a disk of which it says nothing then, such as an empty one, is 0."""
+    if "block.count" not in fields:
+        return before
     disks = {}
-    for i in range(fields.get("block.count", 0)):
+    for i in range(fields["block.count"]):
         target = fields.get(f"block.{i}.name")
-        if target is not None:
-            now = DiskSample(*[fields.get(name, 0) for name in _names("block", i, _DISK)])
-            then = before.get(target)
-            disks[target] = _with_rates(now, then, interval_s) if then and interval_s > 0 else now
+        if target is None:
+            continue
+        then = before.get(target, DiskSample())
+        if not tells:
+            disks[target] = _without_rates(then)
+            continue
+        figures = [fields.get(name, 0) for name in _names("block", i, _DISK)]
+        now = DiskSample(*figures)._replace(taken_ms=taken_ms)
+        interval_s = (taken_ms - then.taken_ms) / 1000
+        fits = 0 < then.taken_ms < taken_ms
+        disks[target] = _with_rates(now, then, interval_s) if fits else now
     return disks
+
+
+def _without_rates(disk: DiskSample) -> DiskSample:
+    return disk._replace(
+        read_rate=0.0, write_rate=0.0, read_latency_ns=0, write_latency_ns=0, flush_latency_ns=0
+    )
 
 
 def _with_rates(now: DiskSample, before: DiskSample, interval_s: float) -> DiskSample:

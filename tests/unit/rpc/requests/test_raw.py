@@ -54,6 +54,7 @@ NAMED: Mapping[str, Mapping[str, set[str]]] = {
             "_silent_ms",
             "monitor_answered",
             "sample",
+            "_cpu",
             "_memory",
             "_nics",
             "_disks",
