@@ -38,7 +38,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 # Tests that prove that a guest keeps a device need not wait for as long as an operator would.
 OPTIONS: dict[str, dict[str, Any]] = {
     "listen": {"max_frame_bytes": MAX_FRAME_BYTES},
-    "vms": {"hotunplug_timeout_s": 6},
+    # Each port takes the guest's firmware and kernel a while to look at.
+    "vms": {"hotunplug_timeout_s": 6, "spare_pcie_ports": 6},
     "rpc": {"validate_results": True},
 }
 
