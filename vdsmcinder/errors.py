@@ -213,10 +213,22 @@ class SetCpusFailed(VdsmCinderError):
     code = 60
 
 
+class PolicyFailed(VdsmCinderError):
+    """The VM's policy could not be changed."""
+
+    code = 63
+
+
 class IoTuneFailed(VdsmCinderError):
     """The limits of a disk's I/O could not be set."""
 
     code = 64
+
+
+class HotplugMemoryFailed(VdsmCinderError):
+    """Memory could not be plugged into the running VM."""
+
+    code = 70
 
 
 class SecretMalformed(VdsmCinderError):
@@ -265,6 +277,12 @@ class TooManyMigrations(VdsmCinderError):
     """As many VMs as may migrate at once do so, and as many as may wait are waiting."""
 
     code = 82
+
+
+class HotunplugMemoryFailed(VdsmCinderError):
+    """Memory could not be unplugged from the running VM."""
+
+    code = 85
 
 
 class ResetFailed(VdsmCinderError):

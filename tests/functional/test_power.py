@@ -78,6 +78,14 @@ async def test_reboot(engine, button):
         assert stats["status"] == "Up"
 
 
+async def test_a_guest_that_reboots_ends_if_it_was_asked_to(engine):
+    async with new_guest(engine) as guest:
+        assert await guest.call("setDestroyOnReboot")
+        await guest.call("shutdown", reboot="true", timeout=30)
+        down = await engine.wait_status(guest.id, "Down")
+        assert (down["exitCode"], down["exitReason"]) == (0, 13)
+
+
 async def test_a_guest_that_does_not_heed(engine):
     async with new_guest(engine) as guest:
         await guest.after(DEAF, "^deaf$")

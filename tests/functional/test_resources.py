@@ -7,8 +7,9 @@ import asyncio
 
 import pytest
 
+from lab.engine import new_id
 from tests.functional.guests import new_guest
-from tests.functional.helpers import refused
+from tests.functional.helpers import eventually, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -57,3 +58,50 @@ async def test_the_guest_gives_memory_back_and_takes_it(guest):
 async def test_more_memory_than_the_vm_has(guest):
     with refused(56, "the balloon of VM", "1048576 KiB"):
         await guest.call("setBalloonTarget", target=1024 * 1024)
+
+
+BLOCKS = "ls /sys/devices/system/memory | grep -c memory"
+
+
+async def test_memory_is_plugged_and_let_go_of(engine):
+    described = {"type": "memory", "device": "memory", "size": 256, "node": 0}
+    async with new_guest(engine, maxMemSize=1024, maxMemSlots=2) as guest:
+        before = int(await guest.shell(BLOCKS))
+        memory = {**described, "deviceId": new_id()}
+        info = await guest.call(
+            "hotplugMemory", params={"memory": memory, "memGuaranteedSize": 300}
+        )
+        told = [info[name] for name in ("memSize", "maxMemSize", "maxMemSlots")]
+        assert told == [512, 1024, 2]
+        assert info["memGuaranteedSize"] == 300
+        # The guest has it in blocks of 128 MiB.
+        await eventually(lambda: is_told(guest, BLOCKS, str(before + 2)), "no memory was added")
+        with refused(70, "memory could not be plugged", "which is as it was"):
+            await guest.call("hotplugMemory", params={"memory": {**described, "size": 4096}})
+        assert (await guest.call("getInfo"))["memSize"] == 512
+        assert await guest.call("hotunplugMemory", params={"memory": memory})
+        await eventually(lambda: is_told(guest, BLOCKS, str(before)), "the memory did not go")
+        assert (await guest.call("getInfo"))["memSize"] == 256
+
+
+async def test_a_vm_without_room_for_memory(guest):
+    with refused(70, "has no slots for memory; create it with <maxMemory"):
+        await guest.call("hotplugMemory", params={"memory": {"size": 128, "node": 0}})
+
+
+async def test_a_policy_limits_disks_and_is_kept(guest):
+    limits = {"total_iops_sec": 700}
+    tunables = [{"name": "vda", "maximum": limits, "guaranteed": limits}]
+    assert await guest.call("updateVmPolicy", params={"ioTune": tunables})
+    (policy,) = await guest.call("getIoTunePolicy")
+    assert (policy["name"], policy["maximum"]) == ("vda", limits)
+    (vda, *_) = await guest.call("getIoTune")
+    assert vda["ioTune"]["total_iops_sec"] == 700
+    no_limits = [{"name": "vda", "maximum": {"total_iops_sec": 0}}]
+    assert await guest.call("updateVmPolicy", params={"ioTune": no_limits})
+    with refused(63, "has no disk of name vdz"):
+        await guest.call("updateVmPolicy", params={"ioTune": [{**tunables[0], "name": "vdz"}]})
+
+
+async def is_told(guest, command, text):
+    return await guest.shell(command) == text

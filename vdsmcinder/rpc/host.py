@@ -109,6 +109,16 @@ class HostVerbs:
             )
         logging.getLogger(name).setLevel(level)
 
+    def setMOMPolicyParameters(self, _values: Mapping[str, Any]) -> None:
+        """No memory overcommit manager runs here, as momStatus in Host.getStats tells engines."""
+
+    def hostdevListByCaps(self, _capabilities: Sequence[str]) -> dict[str, Any]:
+        # No device of the host is given to VMs here.
+        return {}
+
+    def setSafeNetworkConfig(self) -> None:
+        """What the host's networks are is its administrator's: there is nothing to be kept."""
+
     async def registerSecrets(self, secrets: Sequence[Any], clear: bool) -> None:
         await self._secrets.register(read_secrets(secrets), clear=clear)
 

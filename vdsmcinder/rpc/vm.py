@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.config import Config
-from vdsmcinder.rpc.requests import devices, nic
+from vdsmcinder.errors import InvalidParameter, UnsupportedOperation
+from vdsmcinder.rpc.requests import devices, memory, nic
 from vdsmcinder.rpc.requests import disk as disk_request
 from vdsmcinder.rpc.requests.iotune import read_tunables
 from vdsmcinder.rpc.requests.long import read_aside
 from vdsmcinder.rpc.requests.migration import read_bandwidth, read_migration
+from vdsmcinder.rpc.requests.policy import read_policy
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.rpc.wire import ceph, common, migration, stats
 from vdsmcinder.rpc.wire import iotune as wire_iotune
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
 from vdsmcinder.virt.live import disks, iotune, media, nics, resize, resources, screenshot, ticket
+from vdsmcinder.virt.live import memory as live_memory
+from vdsmcinder.virt.live import policy as live_policy
 from vdsmcinder.virt.live.ticket import Ticket
 from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secret import Secret
@@ -168,6 +172,37 @@ class VmVerbs:
 
     async def setBalloonTarget(self, vm_id: str, target_kib: int) -> None:
         await resources.set_balloon_target(self._registry.get(vm_id), target_kib)
+
+    async def hotplugMemory(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        vm = self._running(vm_id, "given memory")
+        await live_memory.plug(vm, memory.read_plug(params))
+        return common.definition(vm)
+
+    async def hotunplugMemory(self, vm_id: str, params: Mapping[str, Any]) -> None:
+        vm = self._running(vm_id, "unplugged from")
+        await live_memory.unplug(vm, memory.read_unplug(params))
+
+    async def updateVmPolicy(self, vm_id: str, params: Mapping[str, Any]) -> None:
+        vm = self._running(vm_id, "given another policy")
+        await live_policy.change(vm, read_policy(params))
+
+    async def setDestroyOnReboot(self, vm_id: str) -> None:
+        await power.set_destroy_on_reboot(self._registry.get(vm_id))
+
+    def getExternalData(
+        self, vm_id: str, kind: str, _last_hash: str | None, _force: bool
+    ) -> dict[str, str]:
+        vm = self._registry.get(vm_id)
+        if kind not in ("tpm", "nvram"):
+            raise InvalidParameter(
+                f"VM {vm.id} has no data of kind {kind[:64]!r}; ask for tpm or nvram", field="kind"
+            )
+        if kind in vm.domain.kept_outside:
+            raise UnsupportedOperation(
+                f"the {kind} data of VM {vm.id} cannot be read by this daemon, libvirt keeps it on "
+                "this host; copy it from there before the VM is started elsewhere"
+            )
+        return {"hash": ""}
 
     async def setTicket(
         self,

@@ -264,6 +264,24 @@ async def test_one_vm(call):
     assert stats["vmName"] == "web"
 
 
+async def test_what_engines_ask_of_every_host(call):
+    policy = {"balloonEnabled": True, "ksmEnabled": False, "ksmMergeAcrossNodes": True}
+    assert await call("Host.setMOMPolicyParameters", policy) is True
+    assert await call("Host.hostdevListByCaps") == {}
+    assert await call("Host.hostdevListByCaps", ["pci"]) == {}
+    assert await call("Host.setSafeNetworkConfig") is True
+
+
+async def test_data_outside_a_vms_disks(call, registry):
+    for kind in ("tpm", "nvram"):
+        assert await call("VM.getExternalData", UUID, kind, None, False) == {"hash": ""}
+    assert await call("VM.getExternalData", UUID, "floppy") == 91
+    outside = XML.replace("<devices>", "<devices><tpm><backend type='emulator'/></tpm>", 1)
+    registry.known[UUID] = vm(outside)
+    assert await call("VM.getExternalData", UUID, "tpm") == 75
+    assert await call("VM.getExternalData", UUID, "nvram") == {"hash": ""}
+
+
 @pytest.mark.parametrize(
     ("verb", "more"),
     [
@@ -289,6 +307,11 @@ async def test_one_vm(call):
         ("VM.setNumberOfCpus", [1]),
         ("VM.setBalloonTarget", [1]),
         ("VM.setTicket", ["x", 1]),
+        ("VM.hotplugMemory", [{}]),
+        ("VM.hotunplugMemory", [{}]),
+        ("VM.updateVmPolicy", [{}]),
+        ("VM.setDestroyOnReboot", []),
+        ("VM.getExternalData", ["tpm"]),
         ("VM.screenshot", []),
         ("VM.migrate", [{}]),
         ("VM.migrateCancel", []),

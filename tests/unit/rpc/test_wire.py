@@ -301,6 +301,23 @@ def test_running_statistics():
     ]
 
 
+def test_a_limit_of_the_processors():
+    assert not [name for name in wire_stats.vm_stats(vm()) if name.startswith("vcpuU")]
+    tune = "<cputune><period>100000</period><quota>50000</quota></cputune>"
+    qos = "<t:qos xmlns:t='http://ovirt.org/vm/tune/1.0'><t:vcpuLimit>50</t:vcpuLimit></t:qos>"
+    found = wire_stats.vm_stats(vm(XML.replace("<metadata>", f"{tune}<metadata>{qos}", 1)))
+    CONTRACT.type("VmStats").check(found, "stats")
+    told = [found[name] for name in ("vcpuUserLimit", "vcpuPeriod", "vcpuQuota")]
+    assert told == [50, 100000, "50000"]
+
+
+def test_room_for_memory():
+    roomy = XML.replace("<vcpu", "<maxMemory slots='4' unit='GiB'>2</maxMemory><vcpu", 1)
+    found = common.definition(vm(roomy))
+    CONTRACT.type("VmDefinition").check(found, "definition")
+    assert (found["maxMemSize"], found["maxMemSlots"]) == (2048, 4)
+
+
 def test_disk_statistics():
     disks = wire_stats.vm_stats(vm())["disks"]
     assert disks["vda"] == {

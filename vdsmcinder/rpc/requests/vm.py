@@ -24,6 +24,9 @@ from vdsmcinder.virt.domain.vm_description import NAME, Kernel, VmDescription
 log = logging.getLogger(__name__)
 
 MEMORY_MIB = number(1, 2**34)
+# As many as QEMU has, and as oVirt's engine gives VMs.
+_MEMORY_SLOTS = number(1, 256)
+_USUAL_MEMORY_SLOTS = 16
 _CPU = matching(r"[A-Za-z0-9_.-]+(,[+-]?[A-Za-z0-9_.-]+)*", "a model and features: Haswell,+aes")
 _BOOT = matching("[acdn]*", "letters of a (floppy), c (disk), d (cdrom), n (network)")
 _BOOT_DEVICES: Mapping[str, str] = {"a": "fd", "c": "hd", "d": "cdrom", "n": "network"}
@@ -74,6 +77,8 @@ def _read_description(fields: Fields, default_secret: str | None) -> VmDescripti
         name=fields.get("vmName", NAME),
         memory_mib=fields.need("memSize", MEMORY_MIB),
         guaranteed_mib=fields.get("memGuaranteedSize", number(0)),
+        max_memory_mib=_max_memory_mib(fields),
+        memory_slots=fields.get("maxMemSlots", _MEMORY_SLOTS) or _USUAL_MEMORY_SLOTS,
         vcpus=vcpus,
         max_vcpus=max_vcpus,
         topology=_topology(fields, max_vcpus),
@@ -96,6 +101,14 @@ def _read_description(fields: Fields, default_secret: str | None) -> VmDescripti
         custom=_custom(fields.section("custom")),
         launch_paused=fields.get("launchPaused", BOOLEAN) or False,
     )
+
+
+def _max_memory_mib(fields: Fields) -> int | None:
+    """None where it is no more than what the VM has anyway: then it needs no slots."""
+    most, at_start = fields.get("maxMemSize", MEMORY_MIB), fields.need("memSize", MEMORY_MIB)
+    if most is not None and most < at_start:
+        raise fields.invalid("maxMemSize", f"at least memSize, {at_start}")
+    return most if most != at_start else None
 
 
 def _custom(given: Fields) -> tuple[tuple[str, str], ...]:

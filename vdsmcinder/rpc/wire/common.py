@@ -72,6 +72,8 @@ def known_graphics(domain: Domain) -> list[Graphics]:
 def _machine(domain: Domain) -> dict[str, Any]:
     fields = {
         "memSize": domain.memory_mib,
+        "maxMemSize": domain.max_memory_mib,
+        "maxMemSlots": domain.memory_slots or None,
         "memGuaranteedSize": domain.metadata.min_guaranteed_mib or 0,
         "smp": domain.vcpus,
         "maxVCpus": domain.max_vcpus,

@@ -17,6 +17,7 @@ from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.domain.domain_devices import Interface
+from vdsmcinder.virt.domain.policy import CpuLimit
 from vdsmcinder.virt.domain.stats import DiskSample, MemorySample, NicSample, VmSample
 from vdsmcinder.virt.vm.status import PauseCode, Status
 from vdsmcinder.virt.vm.vm import VM
@@ -150,6 +151,7 @@ def _figures(domain: Domain, sample: VmSample | None) -> dict[str, Any]:
     return {
         **_display(domain),
         **_usage(sample),
+        **_cpu_limit(domain.cpu_limit),
         "disks": _disks(domain, sample),
         "network": _network(domain, sample),
     }
@@ -183,6 +185,16 @@ def _usage(sample: VmSample | None) -> dict[str, Any]:
         fields["memUsage"] = str(_used_pct(sample.memory))
         fields["memoryStats"] = _memory(sample.memory)
     return fields
+
+
+def _cpu_limit(limit: CpuLimit) -> dict[str, Any]:
+    """What the policy allows, and the quota that is in force."""
+    fields = {
+        "vcpuUserLimit": limit.limit_pct,
+        "vcpuPeriod": limit.period_us,
+        "vcpuQuota": None if limit.quota_us is None else str(limit.quota_us),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _free_kib(memory: MemorySample) -> int:

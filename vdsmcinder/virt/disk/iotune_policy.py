@@ -33,6 +33,19 @@ class DevicePolicy:
     guaranteed: Mapping[str, int] = field(default_factory=dict, hash=False)
     maximum: Mapping[str, int] = field(default_factory=dict, hash=False)
 
+    def is_of(self, name: str | None, path: str | None) -> bool:
+        """Whether a policy with these names is for the same disk."""
+        return bool((name and name == self.name) or (path and path == self.path))
+
+    def write(self, io_tune: etree._Element) -> None:
+        """Append it as <device>, which read() reads."""
+        names = {"name": self.name, "path": self.path}
+        device = etree.SubElement(io_tune, "device", {k: v for k, v in names.items() if v})
+        for kind, limits in (("maximum", self.maximum), ("guaranteed", self.guaranteed)):
+            parent = etree.SubElement(device, kind)
+            for limit, value in sorted(limits.items()):
+                etree.SubElement(parent, limit).text = str(value)
+
 
 def read(domain: etree._Element) -> tuple[DevicePolicy, ...]:
     """The policies in a <domain>'s metadata; what is no number is passed over."""

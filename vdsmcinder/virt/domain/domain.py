@@ -24,6 +24,7 @@ from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain_devices import Graphics, Interface
 from vdsmcinder.virt.domain.metadata import VmMetadata
+from vdsmcinder.virt.domain.policy import CpuLimit
 from vdsmcinder.virt.domain.topology import COUNT, Topology
 
 # Units of <memory>, in bytes.
@@ -36,6 +37,9 @@ _UNITS: Mapping[str, int] = {
     **{prefix: 1024**power for power, prefix in enumerate("KMGT", start=1)},
 }
 
+# Where a document tells of a VM's data that libvirt keeps in files of this host.
+_OUTSIDE = {"tpm": "devices/tpm/backend[@type='emulator']", "nvram": "os/nvram"}
+
 # What changes in a running VM without a change of its devices.
 _VOLATILE = ("backingStore", "mirror")
 
@@ -44,12 +48,15 @@ _VOLATILE = ("backingStore", "mirror")
 class Domain:
     """What a domain document says.
 
-    hypervisor: kvm or qemu. memory_mib: at boot. vcpus: now; max_vcpus: what it can be given.
+    hypervisor: kvm or qemu. memory_mib: at boot, and what was plugged since; max_memory_mib: what
+    it can grow to by memory_slots devices, None without any. vcpus: now; max_vcpus: what it can be
+    given.
     cpu: a model with its features (Haswell,+aes), or host-model, host-passthrough, maximum; None
     for QEMU's default. serial: of its SMBIOS. time_offset_s: its clock against UTC. boot: devices
     (hd, cdrom, network, fd) where disks have no order of their own. agent_connected: whether the
-    guest agent has opened its channel. balloon: whether it has one. io_tune_policy: what an
-    engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express.
+    guest agent has opened its channel. balloon: whether it has one.
+    kept_outside: of tpm and nvram, what libvirt keeps in files of this host. io_tune_policy: what
+    an engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express.
     controllers: the types of those that it has (scsi, usb, ...); none where none is told.
     devices_hash: differs when the devices do, and only then.
     """
@@ -58,6 +65,8 @@ class Domain:
     name: str
     hypervisor: str
     memory_mib: int
+    max_memory_mib: int | None
+    memory_slots: int
     vcpus: int
     max_vcpus: int
     topology: Topology
@@ -74,8 +83,10 @@ class Domain:
     graphics: tuple[Graphics, ...]
     controllers: frozenset[str]
     balloon: bool
+    kept_outside: frozenset[str]
     agent_connected: bool
     devices_hash: str
+    cpu_limit: CpuLimit
     io_tune_policy: tuple[DevicePolicy, ...]
     metadata: VmMetadata
 
@@ -118,7 +129,11 @@ class Domain:
             uuid=values.need("uuid", UUID),
             name=root.findtext("name") or "",
             hypervisor=root.get("type", ""),
-            memory_mib=_memory_mib(root, values),
+            memory_mib=_memory_mib(root, "memory", values),
+            max_memory_mib=(
+                _memory_mib(root, "maxMemory", values) if "maxMemory" in values else None
+            ),
+            memory_slots=values.get("maxMemory.slots", number(0)) or 0,
             vcpus=values.get("vcpu.current", COUNT) or max_vcpus,
             max_vcpus=max_vcpus,
             topology=Topology.read(root, max_vcpus, thing),
@@ -135,8 +150,12 @@ class Domain:
             graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
             controllers=_controllers(devices),
             balloon=child_attribute(devices, "memballoon", "model") not in (None, "none"),
+            kept_outside=frozenset(
+                kind for kind, path in _OUTSIDE.items() if root.find(path) is not None
+            ),
             agent_connected=_agent_connected(devices),
             devices_hash=_hash(devices),
+            cpu_limit=CpuLimit.read(root),
             io_tune_policy=iotune_policy.read(root),
             metadata=VmMetadata.of_domain(root),
         )
@@ -182,6 +201,8 @@ def _values(root: etree._Element) -> dict[str, str | None]:
         "vcpu": root.findtext("vcpu"),
         "vcpu.current": child_attribute(root, "vcpu", "current"),
         "memory": root.findtext("memory"),
+        "maxMemory": root.findtext("maxMemory"),
+        "maxMemory.slots": child_attribute(root, "maxMemory", "slots"),
         "clock.adjustment": _adjustment(root),
         "iothreads": root.findtext("iothreads"),
     }
@@ -193,14 +214,14 @@ def _adjustment(root: etree._Element) -> str | None:
     return None if adjustment == "reset" else adjustment
 
 
-def _memory_mib(root: etree._Element, values: Fields) -> int:
-    unit = child_attribute(root, "memory", "unit") or "KiB"
+def _memory_mib(root: etree._Element, tag: str, values: Fields) -> int:
+    unit = child_attribute(root, tag, "unit") or "KiB"
     if unit not in _UNITS:
         raise InvalidParameter(
-            f"{values.thing}: unit of memory is {unit!r}; expected one of {', '.join(_UNITS)}",
-            field="memory.unit",
+            f"{values.thing}: unit of {tag} is {unit!r}; expected one of {', '.join(_UNITS)}",
+            field=f"{tag}.unit",
         )
-    return values.need("memory", number(0)) * _UNITS[unit] // 1024**2
+    return values.need(tag, number(0)) * _UNITS[unit] // 1024**2
 
 
 def _cpu(root: etree._Element) -> str | None:

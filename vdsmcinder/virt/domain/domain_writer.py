@@ -33,6 +33,9 @@ def write(uuid: str, vm: VmDescription, spare_pcie_ports: int) -> etree._Element
     SubElement(domain, "name").text = vm.name or uuid
     SubElement(domain, "uuid").text = uuid
     _write_metadata(domain, vm)
+    if vm.max_memory_mib is not None:
+        slots = {"slots": str(vm.memory_slots), "unit": "MiB"}
+        SubElement(domain, "maxMemory", slots).text = str(vm.max_memory_mib)
     SubElement(domain, "memory", {"unit": "MiB"}).text = str(vm.memory_mib)
     SubElement(domain, "vcpu", {"current": str(vm.vcpus)}).text = str(vm.max_vcpus)
     if vm.io_threads:
@@ -57,9 +60,9 @@ def _write_metadata(domain: etree._Element, vm: VmDescription) -> None:
     if vm.cluster_version is not None:
         metadata.set_value(ours, "clusterVersion", vm.cluster_version)
     if vm.guaranteed_mib is not None:
-        metadata.set_value(ours, "minGuaranteedMemoryMb", str(vm.guaranteed_mib))
+        metadata.set_value(ours, metadata.GUARANTEED, str(vm.guaranteed_mib))
     if vm.destroy_on_reboot:
-        metadata.set_value(ours, "destroy_on_reboot", "true")
+        metadata.set_value(ours, metadata.DESTROY_ON_REBOOT, "true")
     metadata.set_custom(ours, vm.custom)
 
 
@@ -101,6 +104,10 @@ def _write_cpu(domain: etree._Element, vm: VmDescription) -> None:
             policy = _POLICIES.get(feature[0], "require")
             SubElement(cpu, "feature", {"policy": policy, "name": feature.lstrip("+-")})
     vm.topology.write(cpu)
+    if vm.max_memory_mib is not None:
+        # libvirt plugs memory into a NUMA node, so there has to be one.
+        cell = {"id": "0", "cpus": f"0-{vm.max_vcpus - 1}", "unit": "MiB"}
+        SubElement(SubElement(cpu, "numa"), "cell", {**cell, "memory": str(vm.memory_mib)})
 
 
 def _write_clock(domain: etree._Element, vm: VmDescription) -> None:

@@ -30,6 +30,10 @@ VERSION = 1
 # Our child that holds thaw_by.
 THAW_BY = "thawBy"
 
+# The engine's children that say what memory it promised, and that a reboot is to end the VM.
+GUARANTEED = "minGuaranteedMemoryMb"
+DESTROY_ON_REBOOT = "destroy_on_reboot"
+
 # Our child that says that an operator wants the VM to stay paused.
 HELD = "held"
 
@@ -128,9 +132,9 @@ class VmMetadata:
         return cls(
             version=get(values, _MARK, number(0)),
             launch_paused=get(values, "launchPaused", BOOLEAN) or False,
-            destroy_on_reboot=get(values, "destroy_on_reboot", BOOLEAN) or False,
+            destroy_on_reboot=get(values, DESTROY_ON_REBOOT, BOOLEAN) or False,
             cluster_version=get(values, "clusterVersion", TEXT),
-            min_guaranteed_mib=get(values, "minGuaranteedMemoryMb", number(0)),
+            min_guaranteed_mib=get(values, GUARANTEED, number(0)),
             custom={_local(c): c.text or "" for c in vm.iterfind(f"{_tag('custom')}/*")},
             exit_code=get(values, "exitCode", number(0)),
             exit_reason=get(values, "exitReason", number(0)),

@@ -39,6 +39,7 @@ class Kernel:
 class VmDescription:
     """A VM as an engine describes it.
 
+    max_memory_mib: what it can be given by plugging memory into memory_slots slots, None for none.
     vcpus: at start; max_vcpus: what it can be given. machine: QEMU's machine type. cpu: model with
     features, or a mode of libvirt's. kvm: False asks for emulation. time_offset_s: of its clock
     against UTC, None for none. boot: devices to try where no device has an order of its own.
@@ -49,6 +50,8 @@ class VmDescription:
     name: str | None
     memory_mib: int
     guaranteed_mib: int | None
+    max_memory_mib: int | None
+    memory_slots: int
     vcpus: int
     max_vcpus: int
     topology: Topology

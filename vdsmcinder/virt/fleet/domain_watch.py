@@ -21,7 +21,7 @@ from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.domain import Document, is_ours
 from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.vm import exit_record, guest_agent, lifecycle
+from vdsmcinder.virt.vm import exit_record, guest_agent, lifecycle, power
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.status import Cause
 from vdsmcinder.virt.vm.vm import VM
@@ -221,7 +221,11 @@ class DomainWatch:
 
     def _on_reboot(self, uuid: str) -> None:
         vm = self._of_event(uuid)
-        if vm is not None:
+        if vm is None:
+            return
+        if vm.domain.metadata.destroy_on_reboot and vm.running and vm.migration is None:
+            vm.spawn(power.end_instead_of_reboot(vm))
+        else:
             vm.happened(lifecycle.RUNNING)
 
     def _on_io_error(self, uuid: str, path: str, alias: str, action: int, reason: str) -> None:

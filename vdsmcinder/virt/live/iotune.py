@@ -44,16 +44,19 @@ async def set_limits(vm: VM, wanted: Sequence[Tunable]) -> None:
     async with vm.lock:
         vm.require_running("limited in its I/O")
         found = [(_drive(vm, tunable), tunable.limits) for tunable in wanted]
-        _check(vm, found)
+        check(vm, found)
         try:
             for drive, limits in found:
-                await _set(vm, drive, limits)
+                await limit(vm, drive, limits)
         finally:
             await vm.refresh()
 
 
-def _check(vm: VM, wanted: Sequence[tuple[Drive, IoTune]]) -> None:
-    """Look at what becomes of each disk's limits; a disk may be named several times."""
+def check(vm: VM, wanted: Sequence[tuple[Drive, IoTune]]) -> None:
+    """Look at what becomes of each disk's limits; a disk may be named several times.
+
+    Raises InvalidParameter (91).
+    """
     limits = {drive.target: drive.io_tune or IoTune(()) for drive, _ in wanted}
     for drive, change in wanted:
         limits[drive.target] = becomes = limits[drive.target].changed_by(change)
@@ -64,7 +67,8 @@ def _check(vm: VM, wanted: Sequence[tuple[Drive, IoTune]]) -> None:
             raise fields.invalid(refusal.limit, f"{refusal.expected}, with the limits in force")
 
 
-async def _set(vm: VM, drive: Drive, limits: IoTune) -> None:
+async def limit(vm: VM, drive: Drive, limits: IoTune) -> None:
+    """Limit the I/O of one disk of a VM whose lock is held. Raises IoTuneFailed (64)."""
     values: dict[str, Any] = dict(limits.limits)
     if limits.group is not None:
         values["group_name"] = limits.group

@@ -9,7 +9,7 @@ from __future__ import annotations
 import libvirt
 
 from vdsmcinder.errors import SetCpusFailed, UpdateDeviceFailed
-from vdsmcinder.virt.vm import libvirt_errors
+from vdsmcinder.virt.vm import cpu_limit, libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
 
@@ -34,6 +34,8 @@ async def set_cpus(vm: VM, count: int) -> None:
             raise libvirt_errors.explain(e, action, SetCpusFailed) from e
         finally:
             await vm.refresh()
+        # Its policy's limit is for all of them together.
+        await cpu_limit.enforce(vm)
 
 
 async def set_balloon_target(vm: VM, target_kib: int) -> None:

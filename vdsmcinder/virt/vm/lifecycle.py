@@ -58,6 +58,11 @@ QEMU_LOST = _ended(
 MIGRATED_AWAY = _ended(
     ExitCode.NORMAL, ExitReason.MIGRATION_SUCCEEDED, "The VM migrated to another host."
 )
+DESTROYED_ON_REBOOT = _ended(
+    ExitCode.NORMAL,
+    ExitReason.DESTROYED_ON_REBOOT,
+    "The VM was ended as its guest rebooted, so that it can be started anew.",
+)
 DID_NOT_ARRIVE = _ended(
     ExitCode.ERROR,
     ExitReason.MIGRATION_FAILED,

@@ -19,12 +19,13 @@ from vdsmcinder.errors import (
     ResourceUnavailable,
     Unexpected,
     UnsupportedOperation,
+    VdsmCinderError,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
-from vdsmcinder.virt.vm import libvirt_errors, lifecycle
+from vdsmcinder.virt.vm import cpu_limit, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM, described
@@ -79,6 +80,7 @@ async def start(vm: VM) -> None:
             _start_failed(vm, f"VM {vm.id} could not be started: {e}")
         else:
             vm.started(document, lifecycle.from_state(state, reason))
+            vm.spawn(cpu_limit.enforce(vm))
             if vm.doomed:
                 await _kill(vm, graceful_attempts=0)
 
@@ -210,6 +212,28 @@ async def reset(vm: VM) -> None:
         vm.require_running("reset")
         with vm.commands.serving():
             await vm.command(libvirt.virDomain.reset, doing="reset", failure=ResetFailed)
+
+
+async def set_destroy_on_reboot(vm: VM) -> None:
+    """Have the VM end when its guest reboots, so that an engine can start it as it is now to be.
+
+    Raises VMIsDown (6), Unexpected (16).
+    """
+    async with vm.lock:
+        vm.require_running("told what its next reboot is")
+        values = {metadata.DESTROY_ON_REBOOT: "true"}
+        await vm.command(metadata.set_live, values, doing="told so", failure=Unexpected)
+        await vm.refresh()
+
+
+async def end_instead_of_reboot(vm: VM) -> None:
+    """End a VM whose guest reboots; a failure is logged, for nobody waits for it."""
+    vm.ending.want(lifecycle.DESTROYED_ON_REBOOT)
+    try:
+        await _kill(vm, graceful_attempts=1)
+    except VdsmCinderError as e:
+        vm.ending.give_up()
+        log.error("%s reboots, for it could not be ended: %s", vm.name, e.message)
 
 
 async def pause(vm: VM) -> None:

@@ -16,7 +16,17 @@ import pytest
 from tests.unit.virt.disk.test_drive import network
 from vdsmcinder.config import Migration
 from vdsmcinder.errors import MissingParameter, SecretMalformed, VdsmCinderError
-from vdsmcinder.rpc.requests import devices, disk, iotune, migration, nic, secrets, vm
+from vdsmcinder.rpc.requests import (
+    devices,
+    disk,
+    iotune,
+    memory,
+    migration,
+    nic,
+    policy,
+    secrets,
+    vm,
+)
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.schema.types import ListOf, MapOf, Record, Reference, Type, Union
 from vdsmcinder.rpc.wire import migration as wire_migration
@@ -42,6 +52,8 @@ DISK = network(
     address={"type": "pci", **dict.fromkeys(("domain", "bus", "slot", "function"), "0x1")},
     specParams={"ioTune": ALL_LIMITS},
 )
+MEMORY = "<memory><alias name='ua-x'/></memory>"
+POLICY = {"name": "vda", "maximum": ALL_LIMITS, "guaranteed": ALL_LIMITS}
 NIC = {"type": "interface", "network": "br0", "macAddr": "00:1a:4a:16:01:51"}
 KINDS = ("pci", "drive", "virtio-serial", "usb", "ccw")
 ADDRESSES = [{"addressType": kind} for kind in KINDS] + [{"type": "pci"}]
@@ -68,6 +80,19 @@ READERS: Mapping[str, tuple[Reader, list[Any]]] = {
     ),
     "HotplugDiskParams": (lambda params: disk.read_plug(params, None), [{"drive": DISK}, {}]),
     "HotplugNicParams": (nic.read_plug, [{"nic": NIC}, {}]),
+    "HotplugMemoryParams": (
+        memory.read_plug,
+        [
+            {"memory": {"size": 1, "node": 0, "deviceId": ID}, "memGuaranteedSize": 1},
+            {"xml": MEMORY},
+        ],
+    ),
+    "MemoryDescription": (
+        lambda found: (memory.read_plug({"memory": found}), memory.read_unplug({"memory": found})),
+        [{"size": 1, "node": 0, "deviceId": ID, "alias": "ua-x"}],
+    ),
+    "UpdateVmPolicyParams": (policy.read_policy, [{"vcpuLimit": 1}, {"ioTune": [POLICY]}]),
+    "VmDiskDeviceTuneLimits": (lambda disk: policy.read_policy({"ioTune": [disk]}), [POLICY]),
     "NicDescription": (lambda found: nic.read_plug({"nic": found}), NICS),
     "vmUpdateInterfaceDeviceParams": (
         nic.read_change,
@@ -114,7 +139,11 @@ READERS: Mapping[str, tuple[Reader, list[Any]]] = {
 # What engines send and this host has no use for.
 UNUSED: Mapping[str, set[str]] = {
     "HotplugDiskParams": {"vmId"},
+    "HotplugMemoryParams": {"vmId"},
     "HotplugNicParams": {"vmId"},
+    "MemoryDescription": {"device", "type"},
+    "UpdateVmPolicyParams": {"vmId"},
+    "VmDiskDeviceTuneLimits": {"domainID", "poolID"},
     "MigrationOffer": {"vmId"},
     "MigrateParams": {"cpusets", "dstparams", "enableGuestEvents", "numaNodesets"},
     "DriveSpec": {"device", "domainID", "poolID"},
@@ -139,6 +168,9 @@ UNDECLARED: Mapping[str, set[str]] = {
     "CinderConnectionInfo": {"attachment", "connection_info", "attach_mode", "volume_id"},
     "DriveSpec": {"baseGUID", "baseUUID", "baseVolumeID"},
     "SnapshotDriveInfo": {"deviceId", "serial"},
+    "VmDiskDeviceTuneLimits": {
+        *("GUID", "UUID", "alias", "baseGUID", "baseUUID", "baseVolumeID", "deviceId", "serial"),
+    },
 }
 
 
@@ -243,5 +275,5 @@ def test_no_request_takes_a_map_of_anything() -> None:
         for p in verb.params
         if isinstance(p.type, MapOf)
     }
-    # More about a display's user, for which there is no use.
-    assert free == {"VM.setTicket params"}
+    # More about a display's user, and a manager's variables, for which there is no use.
+    assert free == {"VM.setTicket params", "Host.setMOMPolicyParameters key_value_store"}

@@ -246,6 +246,26 @@ async def test_an_end_that_was_asked_for_is_told_as_the_engines(tmp_path):
         await session.close()
 
 
+async def test_a_guest_that_reboots_ends_if_it_was_asked_to(tmp_path):
+    vm_id, other = new_id(), new_id()
+    with plugs():
+        async with running(
+            tmp_path, **pluggable.host(tmp_path, document(vm_id), document(other))
+        ) as whole:
+            session = await whole.client()
+            await session.call("VM.setDestroyOnReboot", {"vmID": vm_id})
+            # Kept where another daemon finds it, here and on another host.
+            xml = (await session.call("Host.dumpxmls", {"vmList": [vm_id]}))[vm_id]
+            assert Domain.from_xml(xml).metadata.destroy_on_reboot
+            for one in (vm_id, other):
+                whole.daemon._watch._on_reboot(one)
+            vm = whole.daemon._registry.get(vm_id)
+            await vm.wait_until_down()
+            assert vm.exit.reason is ExitReason.DESTROYED_ON_REBOOT
+            assert status(whole, other) == "Up"
+            await session.close()
+
+
 async def test_a_recovery_during_which_libvirt_goes_is_not_done_with_a_vm_missing(
     tmp_path, monkeypatch
 ):

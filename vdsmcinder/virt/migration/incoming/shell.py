@@ -26,7 +26,7 @@ from vdsmcinder.virt.migration.common.runner import Runner
 from vdsmcinder.virt.migration.incoming import events as ev
 from vdsmcinder.virt.migration.incoming.events import Seen
 from vdsmcinder.virt.migration.incoming.machine import LOOK_S, IncomingMachine
-from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm import cpu_limit, lifecycle
 from vdsmcinder.virt.vm.migration import Progress
 from vdsmcinder.virt.vm.vm import VM, described
 
@@ -209,6 +209,9 @@ class Incoming:
 
     def _release(self, release: ev.Release) -> None:
         self.vm.settles()
+        if release.ok:
+            # The same share of another host's processors.
+            self.vm.spawn(cpu_limit.enforce(self.vm))
         self._travel.counts.over[Direction.IN, "ok" if release.ok else "failed"] += 1
         self._over.set()
         # What has been said since it was over is about the VM alone.
