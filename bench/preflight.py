@@ -11,6 +11,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bench.report import Row, Sample, at_most
 from lab.engine import disk_params, new_id
@@ -20,8 +21,9 @@ from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import Ceph as Options
 from vdsmcinder.errors import CreateFailed
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk import ceph_images
 from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.secrets.secret import Secret, SecretName
 from vdsmcinder.virt.storage.preflight import Preflight
 
 COUNTS = (1, 16)
@@ -36,11 +38,11 @@ class OneSecret:
     def __init__(self, key: str) -> None:
         self._secret = Secret(base64.b64decode(key))
 
-    async def missing(self, _uuids: Iterable[str]) -> list[str]:
+    async def missing(self, _names: Iterable[SecretName]) -> list[SecretName]:
         """None."""
         return []
 
-    def value(self, _uuid: str) -> Secret:
+    def value(self, _name: SecretName) -> Secret:
         """The key."""
         return self._secret
 
@@ -60,7 +62,8 @@ def run(lab: Lab, step: Step) -> list[Row]:
 async def _run(lab: Lab, images: Sequence[str], step: Step) -> list[Row]:
     options, tasks = Options(), Tasks("benchmark")
     workers = Workers(options.timeout_s, options.worker_idle_s, tasks.group("Ceph"))
-    preflight = Preflight(workers, OneSecret(lab.ceph.key), options, tasks)  # type: ignore[arg-type]
+    secrets: Any = OneSecret(lab.ceph.key)
+    preflight = Preflight(workers, secrets, options, tasks, lambda _key, _what: None)
     uuid = new_id()
     drives = [
         Drive.from_params(disk_params(lab.ceph, image, uuid, index=str(n)), ())
@@ -84,7 +87,8 @@ async def _run(lab: Lab, images: Sequence[str], step: Step) -> list[Row]:
 async def _checked(preflight: Preflight, drives: Sequence[Drive]) -> float:
     """How long the checks take, in ms, with giving the images free again."""
     began = time.perf_counter()
-    claims = await preflight.check(drives, new_id(), CreateFailed)
+    disks = ceph_images.of_disks(*(drive.getXML() for drive in drives))
+    claims = await preflight.check(disks, new_id(), CreateFailed)
     await claims.release()
     return (time.perf_counter() - began) * 1000
 

@@ -268,7 +268,8 @@ class Ceph:
     preflight: str = option(
         "enforce",
         """What becomes of a VM or a disk whose image fails the checks made before QEMU opens it: it
-        is refused, it is tried with a warning in the log, or nothing is checked.""",
+        is refused; it is tried with a warning in the log, unless somebody else has the image open
+        for certain; or nothing is checked.""",
         choices=("enforce", "warn", "off"),
     )
     timeout_s: float = option(

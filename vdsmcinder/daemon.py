@@ -54,6 +54,7 @@ from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.fleet.sampler import Sampler
 from vdsmcinder.virt.migration.migrations import Migrations
 from vdsmcinder.virt.secrets.keyring import Keyring
+from vdsmcinder.virt.secrets.secret import SecretName
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm.migration import Progress
@@ -168,7 +169,9 @@ class Daemon:
         self._ceph = Workers(
             settings.ceph.timeout_s, settings.ceph.worker_idle_s, tasks.group("Ceph")
         )
-        preflight = Preflight(self._ceph, self._secrets, settings.ceph, tasks.group("claims"))
+        preflight = Preflight(
+            self._ceph, self._secrets, settings.ceph, tasks.group("claims"), self._key_lacked
+        )
         self._registry = Registry(
             self._connection,
             self._secrets,
@@ -201,7 +204,11 @@ class Daemon:
             tasks.group("libvirt's domains"),
         )
         self._missing = MissingSecrets(
-            self._registry, self._secrets, self._ask_for_secrets, tasks.group("missing secrets")
+            self._registry,
+            self._secrets,
+            self._ask_for_secrets,
+            tasks.group("missing secrets"),
+            keys_wanted=settings.ceph.preflight != "off",
         )
         self._clusters = ClusterMonitor(
             self._ceph,
@@ -326,11 +333,14 @@ class Daemon:
     def _ask_for_secrets(self, uuids: Collection[str]) -> None:
         self._events.publish(*secrets_missing(uuids))
 
+    def _key_lacked(self, name: SecretName, what: str) -> None:
+        self._missing.refused(name, what)
+
     def _migration_progress(self, vm: VM, progress: Progress) -> None:
         self._events.publish(*migration.notice(vm.id, progress))
 
     def _secrets_to_ask_for(self) -> list[Told]:
-        missing = list(self._missing.by_uuid)
+        missing = self._missing.uuids
         return [secrets_missing(missing)] if missing else []
 
     def _vm_thawed(self, vm: VM, late: LateThaw) -> None:

@@ -146,7 +146,13 @@ class Scene:
     async def connect(self) -> None:
         """Connect the engine that sets things up, once the daemon knows its VMs."""
         await until(self.is_ready, "the daemon to be ready", 60)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        """Connect; a daemon that was restarted has lost the key, for here no systemd keeps it."""
         await self.engine.connect()
+        if self.calling.keys:
+            await self.engine.register_key()
 
     async def make_writer(self) -> None:
         """Run a VM whose guest can write."""
@@ -214,8 +220,8 @@ class Scene:
         try:
             return await self.engine.call(verb, **params)
         except (OSError, RemoteError, asyncio.TimeoutError):
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await self.engine.connect()
+            with contextlib.suppress(OSError, RemoteError, asyncio.TimeoutError):
+                await self._connect()
             return None
 
     async def another_client(self) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from lab.engine import Engine, new_id, secret_params
+from lab.guest.domains import disk_xml
 from lab.host.daemon import HostDaemon
 from lab.namespace import children
 from tests.functional.helpers import (
@@ -79,6 +80,25 @@ async def test_an_image_in_use_on_another_host_is_refused(engine, elsewhere, vm,
             # On the same host it is no different, and the other way round neither.
             with refused(45, f"(volumes/{image}): {IN_USE}"):
                 await plug(engine, vm.id, engine.disk(image))
+
+
+async def test_an_image_in_use_is_found_whatever_else_stands_in_its_disk(elsewhere, vm, lab):
+    """Each of these was once not looked at, and both VMs wrote."""
+    plain = disk_xml(lab.ceph, vm.image, "vda", elsewhere.secret_id)
+    scsi = plain.replace("dev='vda' bus='virtio'", "dev='sda' bus='scsi' rotation_rate='1'")
+    assert scsi != plain
+    for disks in ([scsi], ["</devices><devices>", plain]):
+        with refused(9, f"(volumes/{vm.image}): {IN_USE}"):
+            await elsewhere.create(elsewhere.document(new_id(), *disks))
+
+
+async def test_one_image_twice_in_one_vm(elsewhere, lab):
+    with new_image(elsewhere) as image:
+        twice = (
+            disk_xml(lab.ceph, image, target, elsewhere.secret_id) for target in ("vda", "vdb")
+        )
+        with refused(9, f"disk vdb (volumes/{image}): VM ", "as another disk too"):
+            await elsewhere.create(elsewhere.document(new_id(), *twice))
 
 
 async def test_what_is_shared_or_only_read_may_be_in_use(engine, elsewhere, vm, lab):
@@ -279,7 +299,10 @@ async def test_a_disk_without_monitors_on_a_host_without_ceph_conf(engine, vm):
 
 
 async def test_modes(lab, vm):
-    """warn lets QEMU try, off asks Ceph nothing; both leave the words to QEMU."""
+    """warn lets QEMU try, off asks Ceph nothing; both leave the words to QEMU.
+
+    What another host has open for certain is refused with warn, too.
+    """
     host = lab.hosts["host2"]
     for mode in ("warn", "off"):
         with HostDaemon(host, lab.pki, {**BESIDE, "ceph": {"preflight": mode}}, mode) as daemon:
@@ -294,6 +317,9 @@ async def test_modes(lab, vm):
                 await engine.destroy(vm_id)
                 warned = "ceph.preflight is warn, so QEMU is to try although: " + words
                 assert (warned in daemon.log.read_text()) is (mode == "warn")
+                if mode == "warn":
+                    with refused(9, f"(volumes/{vm.image}): {IN_USE}"):
+                        await engine.create(engine.flat(new_id(), engine.disk(vm.image)))
 
 
 async def test_workers_are_few_and_go_with_the_daemon(lab):

@@ -124,6 +124,7 @@ async def ended(engine, vm_id):
     )
 
 
+@pytest.mark.usefixtures("keyed")
 class TestDaemon:
     @pytest.mark.parametrize("how", [HostDaemon.stop, HostDaemon.kill], ids=["stopped", "killed"])
     async def test_vms_are_as_they_were(self, engine, vm, empty, how):
@@ -162,6 +163,12 @@ class TestDaemon:
             await engine.wait_status(vm_id, "Up")
             await engine.destroy(vm_id)
         disk = {"vmId": vm.id, "drive": engine.disk(image())}
+        # Here no systemd keeps the key for the daemon, which asks for it.
+        assert await missing(engine) == [engine.secret_id]
+        with refused(45, "has not been given since the daemon started"):
+            await engine.call("VM.hotplugDisk", vmID=vm.id, params=disk)
+        await engine.register_key()
+        assert await missing(engine) == []
         await engine.call("VM.hotplugDisk", vmID=vm.id, params=disk)
         await hears(vm, "^disk vdc added")
         await engine.call("VM.hotunplugDisk", vmID=vm.id, params=disk)

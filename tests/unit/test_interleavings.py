@@ -113,9 +113,9 @@ def _slowly(method: Callable[..., Any]) -> Callable[..., Any]:
     return slow
 
 
-async def _check_slowly(self: Preflight, *args: Any) -> Claims:
+async def _check_slowly(self: Preflight, *args: Any, **named: Any) -> Claims:
     await asyncio.sleep(random.choice(DELAYS_S))
-    return await check(self, *args)
+    return await check(self, *args, **named)
 
 
 check = Preflight.check

@@ -142,7 +142,7 @@ class Kind(enum.Enum):
         "unseen",
         "whether the image is open on another host cannot be seen, for the key of Ceph user {user} "
         "has not been given since the daemon started",
-        _REGISTER + ", and call again",
+        _REGISTER + ", and call again; VM.create and VM.hotplugDisk also take allowUnchecked",
         None,
     )
     LOCKED = (
@@ -177,6 +177,8 @@ class Kind(enum.Enum):
 KINDS = {kind.word: kind for kind in Kind}
 # These pass in a moment if it is but a client that looks at the image, or that ends.
 PASSING = frozenset({Kind.IN_USE, Kind.IN_USE_TOO, Kind.IN_USE_THERE, Kind.CLAIMED})
+# Somebody else has the image for certain.
+TAKEN = frozenset({*PASSING, Kind.LOCKED})
 # While one of these lasts, nobody gets anything from the cluster.
 DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 

@@ -42,6 +42,7 @@ class Others(enum.Enum):
     SOURCE = "the host that the VM comes from"
     SOURCE_AND_HERE = "that host, and this one, where a copy of the VM has just ended"
     HERE = "this host, where the VM is already"
+    OWN = "its own QEMU process, which has opened it just now"
 
 
 _FAULTS: Mapping[Others, Kind] = {
@@ -49,6 +50,7 @@ _FAULTS: Mapping[Others, Kind] = {
     Others.SOURCE: Kind.IN_USE_TOO,
     Others.SOURCE_AND_HERE: Kind.IN_USE_TOO,
     Others.HERE: Kind.IN_USE_THERE,
+    Others.OWN: Kind.IN_USE,
 }
 
 
@@ -63,12 +65,12 @@ class ImageUse:
 
     @property
     def exclusive(self) -> bool:
-        """Whether nobody else may have it open, so that it is claimed before it is opened.
+        """Whether nobody else may have it open, so that it is claimed while it is opened.
 
         No claim is made for a VM that comes: whom a claim keeps away, the source does already,
         which has the image open.
         """
-        return self.others is Others.NOBODY
+        return self.others in (Others.NOBODY, Others.OWN)
 
     def question(self, claim: Claim | None) -> dict[str, Any]:
         """What ceph/worker.py's _inspect() takes. claim: what an exclusive disk claims it with."""
@@ -96,6 +98,8 @@ class ImageUse:
         """
         if self.others is Others.NOBODY:
             return watchers
+        if self.others is Others.OWN:
+            return watchers if len(watchers) > 1 else ()
         if self.others is not Others.SOURCE:
             watchers = [w for w in watchers if not w["here"]]
         if self.others is Others.HERE:

@@ -69,7 +69,10 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
         "status": status,
         "ready": watch.recovered and not any(t.serious for t in troubles),
         "reasons": reasons,
-        "warnings": [sentence(held) for held in expiry.ending if held not in urgent],
+        "warnings": [
+            *_unseen(missing),
+            *(sentence(held) for held in expiry.ending if held not in urgent),
+        ],
     }
 
 
@@ -95,9 +98,9 @@ def _vms(watch: DomainWatch) -> Iterator[Trouble]:
 
 
 def _secrets(missing: MissingSecrets, not_kept: str) -> Iterator[Trouble]:
-    for uuid, names in missing.by_uuid.items():
+    for name, names in missing.missing.items():
         yield Trouble(
-            f"secret {uuid}, which {', '.join(names)} need, is not registered on this host any "
+            f"secret {name}, which {', '.join(names)} need, is not registered on this host any "
             "more; register it with Host.registerSecrets",
             serious=False,
         )
@@ -106,6 +109,15 @@ def _secrets(missing: MissingSecrets, not_kept: str) -> Iterator[Trouble]:
             f"the registered keys will be lost when the daemon ends: {not_kept}; see the journal "
             "of systemd, and register them again after a restart",
             serious=False,
+        )
+
+
+def _unseen(missing: MissingSecrets) -> Iterator[str]:
+    for name, names in missing.unseen.items():
+        yield (
+            f"the key in secret {name}, which {', '.join(names)} need, has not been given to this "
+            "daemon since it started, so that it cannot see who else has their images open; "
+            "register it with Host.registerSecrets"
         )
 
 

@@ -75,7 +75,7 @@ class HostVerbs:
     async def getCapabilities(self) -> dict[str, Any]:
         found = await self._capabilities.get()
         await self._missing.look()
-        return {**found, "missingSecrets": list(self._missing.by_uuid)}
+        return {**found, "missingSecrets": self._missing.uuids}
 
     async def getHardwareInfo(self) -> dict[str, Any]:
         return await self._capabilities.hardware()

@@ -96,8 +96,8 @@ class VmVerbs:
 
     async def hotplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
         vm = self._running(vm_id, "given a disk")
-        disk = await read_aside(params, disk_request.read_plug, params, self._default_secret)
-        await disks.plug(vm, disk)
+        wanted = await read_aside(params, disk_request.read_plug, params, self._default_secret)
+        await disks.plug(vm, *wanted)
         return common.definition(vm)
 
     async def hotunplugDisk(self, vm_id: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from vdsmcinder.client.exit_codes import CommandFailed, UsageError
 from vdsmcinder.client.session import Unreachable
 from vdsmcinder.errors import RemoteError, VdsmCinderError
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk import ceph_images
+from vdsmcinder.virt.disk.ceph_images import CephImage
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.drive_json import described
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.storage import ceph_access
 
@@ -95,11 +96,11 @@ def _by_daemon(host: Host, asked: Wanted) -> Iterator[Finding]:
 
 async def _by_ourselves(host: Host, asked: Wanted) -> list[Finding]:
     try:
-        drives, running = await _drives(host, asked)
+        images, running = await _images(host, asked)
     except VdsmCinderError as e:
         message, _, remedy = e.message.partition("; ")
         return [DISK.wrong(message, remedy)]
-    if not drives:
+    if not images:
         return [DISK.unknown("no disk on Ceph is known of it", "vdsm-cinder vms")]
     options = host.settings.ceph
     async with Tasks("Ceph") as tasks:
@@ -108,29 +109,28 @@ async def _by_ourselves(host: Host, asked: Wanted) -> list[Finding]:
             found = await asyncio.gather(
                 *(
                     diagnosis.diagnose(
-                        ceph_access.patient(drive, source, open_here=running), workers, asked.key
+                        ceph_access.patient(image, open_here=running), workers, asked.key
                     )
-                    for drive, source in drives
+                    for image in images
                 )
             )
         finally:
             await workers.close()
     return [
-        Finding(_name(drive.name, step.check), step.state, step.message, _remedy(step))
-        for (drive, _), steps in zip(drives, found)
+        Finding(_name(image.disk, step.check), step.state, step.message, _remedy(step))
+        for image, steps in zip(images, found)
         for step in steps
     ]
 
 
-async def _drives(host: Host, asked: Wanted) -> tuple[list[tuple[Drive, NetworkSource]], bool]:
-    """The disks on Ceph, and whether their VM runs. Raises what Drive raises."""
+async def _images(host: Host, asked: Wanted) -> tuple[tuple[CephImage, ...], bool]:
+    """The images on Ceph, and whether their VM runs. Raises what Drive raises."""
     if asked.description is not None:
         default = host.settings.vms.cinder_secret_uuid or None
-        drives, running = [Drive.from_params(asked.description, (), default)], False
-    else:
-        known = domain_of(await host.libvirt(), asked.vm or "")
-        drives, running = (list(known[0].drives), known[1]) if known else ([], False)
-    return [(d, d.source) for d in drives if isinstance(d.source, NetworkSource)], running
+        drive = Drive.from_params(asked.description, (), default)
+        return ceph_images.of_disks(drive.getXML()).images, False
+    known = domain_of(await host.libvirt(), asked.vm or "")
+    return (known[0].ceph.images, known[1]) if known else ((), False)
 
 
 def _remedy(step: Finding) -> str:

@@ -19,8 +19,8 @@ from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.client import system
 from vdsmcinder.client.doctor.host import Host
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.secrets.secret import SecretName
 
 LIBVIRT, KVM = Check("libvirt"), Check("KVM")
 QEMU, SECRETS = Check("QEMU"), Check("secrets")
@@ -136,8 +136,8 @@ async def secrets(host: Host) -> list[Finding]:
     if not isinstance(registered, list) or not isinstance(vms, list):
         return [SECRETS.unknown("libvirt does not tell which there are")]
     domains = [domain for domain, _ in _readable(vms)]
-    needed = {uuid: _needy(domains, uuid) for vm in domains for uuid in vm.secret_uuids}
-    missing = {uuid: names for uuid, names in needed.items() if uuid not in registered}
+    needed = {name.uuid: _needy(domains, name) for vm in domains for name in vm.ceph.secrets}
+    missing = {uuid: names for uuid, names in needed.items() if uuid and uuid not in registered}
     if not missing:
         return [SECRETS.ok(f"all that VMs here need are registered: {len(needed)}")]
     return [
@@ -146,14 +146,13 @@ async def secrets(host: Host) -> list[Finding]:
     ]
 
 
-def _needy(domains: list[Domain], uuid: str) -> str:
-    return ", ".join(domain.name for domain in domains if uuid in domain.secret_uuids)
+def _needy(domains: list[Domain], name: SecretName) -> str:
+    return ", ".join(domain.name for domain in domains if name in domain.ceph.secrets)
 
 
 def _register(domains: list[Domain], uuid: str) -> str:
-    sources = (drive.source for domain in domains for drive in domain.drives)
-    auths = (source.auth for source in sources if isinstance(source, NetworkSource))
-    user = next((auth.username for auth in auths if auth and auth.secret_uuid == uuid), None)
+    images = (image for domain in domains for image in domain.ceph.images)
+    user = next((image.user for image in images if image.secret == SecretName(uuid)), None)
     if user is None:
         return f"vdsm-cinder register-secret --usage-type volume {uuid}"
     return f"ceph auth get-key client.{user} | vdsm-cinder register-secret {uuid}"

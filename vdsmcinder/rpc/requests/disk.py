@@ -13,7 +13,7 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.ceph import connection_info
-from vdsmcinder.fields import TEXT, Fields, Kind
+from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk import target as targets
@@ -21,6 +21,7 @@ from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.disk_lookup import By, DiskNames, Name
+from vdsmcinder.virt.storage.consent import Consent
 
 _XML = Kind(TEXT.convert, "the description of one disk, in drive or in xml")
 
@@ -44,16 +45,26 @@ def read_drive(params: Mapping[str, Any], default_secret: str | None) -> DrivePa
     return disk_params.read(params, default_secret)
 
 
-def read_plug(params: Mapping[str, Any], default_secret: str | None) -> DriveParams | Drive:
-    """Read the disk that is to be plugged; one in xml says itself which target it is.
+def read_consent(fields: Fields) -> Consent:
+    """Read what a request vouches for. Raises InvalidParameter (91)."""
+    return Consent(unchecked=fields.get("allowUnchecked", BOOLEAN) or False)
+
+
+def read_plug(
+    params: Mapping[str, Any], default_secret: str | None
+) -> tuple[DriveParams | Drive, Consent]:
+    """Read the disk that is to be plugged, and what is vouched for of its image.
+
+    A disk in xml says itself which target it is.
 
     Raises as read_drive and Drive.wanted do, and InvalidParameter for XML that does not hold
     exactly one disk.
     """
     fields = Fields(params, "hot-plug")
     if "drive" in fields:
-        return disk_params.read(fields.section("drive").values, default_secret)
-    return Drive.wanted(_only_disk(fields.need("xml", _XML)))
+        drive = disk_params.read(fields.section("drive").values, default_secret)
+        return drive, read_consent(fields)
+    return Drive.wanted(_only_disk(fields.need("xml", _XML))), read_consent(fields)
 
 
 def read_unplug(params: Mapping[str, Any]) -> DriveQuery:

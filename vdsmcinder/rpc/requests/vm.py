@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, matching, number
+from vdsmcinder.rpc.requests.disk import read_consent
 from vdsmcinder.rpc.requests.nic import read_nic
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.drive import Drive
@@ -59,6 +60,7 @@ def read_vm(
         xml=fields.need("xml", TEXT),
         name=fields.get("vmName", NAME),
         launch_paused=fields.get("launchPaused", BOOLEAN) or False,
+        consent=read_consent(fields),
     )
 
 
@@ -100,6 +102,7 @@ def _read_description(fields: Fields, default_secret: str | None) -> VmDescripti
         destroy_on_reboot=fields.get("destroy_on_reboot", BOOLEAN) or False,
         custom=_custom(fields.section("custom")),
         launch_paused=fields.get("launchPaused", BOOLEAN) or False,
+        consent=read_consent(fields),
     )
 
 

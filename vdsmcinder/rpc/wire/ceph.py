@@ -39,8 +39,8 @@ def status(state: ClusterState) -> tuple[str, dict[str, Any]]:
 def disk_check(check: DiskCheck) -> dict[str, Any]:
     """A check of a disk as DiskCheck."""
     return {
-        "disk": check.drive.name,
-        "image": check.drive.source.location,
+        "disk": check.image.disk,
+        "image": check.image.location,
         "steps": [
             {
                 "step": found.check,

@@ -111,12 +111,13 @@ class Encryption:
 
 
 def check_secrets(domain: etree._Element, thing: str) -> None:
-    """Raise InvalidParameter for a <secret> in a domain's disks that cannot name one.
+    """Raise InvalidParameter for a <secret> in what a domain opens that cannot name one.
 
     A key in its place must not reach libvirt, whose errors repeat in its log what they refuse.
     """
-    for secret in domain.iterfind("devices/disk//secret"):
-        _check_secret(secret, thing)
+    for where in ("devices/disk//secret", "os/nvram//secret"):
+        for secret in domain.iterfind(where):
+            _check_secret(secret, thing)
 
 
 def _check_secret(secret: etree._Element, thing: str) -> None:

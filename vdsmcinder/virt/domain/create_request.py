@@ -20,18 +20,21 @@ from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain import domain_writer, metadata
 from vdsmcinder.virt.domain.emulation import emulate
 from vdsmcinder.virt.domain.vm_description import NAME, VmDescription
+from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 
 
 @dataclass(frozen=True)
 class VmDocument:
     """A VM with a domain document of the engine's own, which may hold the passwords of displays.
 
-    name: for a document without one. launch_paused: as in DomainRequest.
+    name: for a document without one. launch_paused: as in DomainRequest. consent: what is vouched
+    for of its images.
     """
 
     xml: str = field(repr=False)
     name: str | None
     launch_paused: bool
+    consent: Consent = NO_CONSENT
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from lxml import etree
 from vdsmcinder.errors import InvalidParameter
 from vdsmcinder.fields import UUID, Fields, number
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
-from vdsmcinder.virt.disk import iotune_policy
+from vdsmcinder.virt.disk import ceph_images, iotune_policy
+from vdsmcinder.virt.disk.ceph_images import CephImages
 from vdsmcinder.virt.disk.domain_disks import OpaqueDrive, read_drives
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.iotune_policy import DevicePolicy
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain_devices import Graphics, Interface
 from vdsmcinder.virt.domain.metadata import VmMetadata
@@ -56,7 +56,8 @@ class Domain:
     (hd, cdrom, network, fd) where disks have no order of their own. agent_connected: whether the
     guest agent has opened its channel. balloon: whether it has one.
     kept_outside: of tpm and nvram, what libvirt keeps in files of this host. io_tune_policy: what
-    an engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express.
+    an engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express. ceph:
+    the images on Ceph of both, and the secrets that they name.
     controllers: the types of those that it has (scsi, usb, ...); none where none is told.
     devices_hash: differs when the devices do, and only then.
     """
@@ -79,6 +80,7 @@ class Domain:
     boot: tuple[str, ...]
     drives: tuple[Drive, ...]
     opaque_drives: tuple[OpaqueDrive, ...]
+    ceph: CephImages
     interfaces: tuple[Interface, ...]
     graphics: tuple[Graphics, ...]
     controllers: frozenset[str]
@@ -99,14 +101,6 @@ class Domain:
         """Whether it has no controller for disks of a bus, as far as its document tells."""
         return bus in ("scsi", "usb") and bool(self.controllers) and bus not in self.controllers
 
-    @property
-    def secret_uuids(self) -> frozenset[str]:
-        """The libvirt secrets that its disks name: keys of Ceph users, passphrases."""
-        sources = [drive.source for drive in self.drives]
-        auths = [source.auth for source in sources if isinstance(source, NetworkSource)]
-        named = (*auths, *(source.encryption for source in sources))
-        return frozenset(one.secret_uuid for one in named if one is not None)
-
     @classmethod
     def from_xml(cls, xml: str) -> Domain:
         """Read a domain document, of a running VM or as it was defined.
@@ -120,7 +114,7 @@ class Domain:
             )
         thing = f"domain {root.findtext('name') or 'without name'}"
         values = Fields(_values(root), thing)
-        devices = root.find("devices")
+        devices = _devices(root)
         if devices is None:
             raise values.missing("devices", "the VM's devices")
         max_vcpus = values.get("vcpu", COUNT) or 1
@@ -146,6 +140,7 @@ class Domain:
             boot=tuple(boot.get("dev", "") for boot in root.iterfind("os/boot")),
             drives=drives,
             opaque_drives=opaque,
+            ceph=ceph_images.of_domain(root),
             interfaces=tuple(map(Interface.read, devices.iterfind("interface"))),
             graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
             controllers=_controllers(devices),
@@ -193,6 +188,17 @@ def without_passwords(xml: str) -> str:
     for graphics in root.iterfind("devices/graphics"):
         graphics.attrib.pop("passwd", "")
     return etree.tostring(root, encoding="unicode")
+
+
+def _devices(root: etree._Element) -> etree._Element | None:
+    """What stands in <devices>, of which libvirt takes several as if they were one."""
+    found = root.findall("devices")
+    if len(found) < 2:
+        return found[0] if found else None
+    whole = etree.Element("devices")
+    for part in found:
+        whole.extend(copy.deepcopy(list(part)))
+    return whole
 
 
 def _values(root: etree._Element) -> dict[str, str | None]:

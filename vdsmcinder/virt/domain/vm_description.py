@@ -11,6 +11,7 @@ from vdsmcinder.fields import TEXT, Kind
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.devices import Display, Nic
 from vdsmcinder.virt.domain.topology import Topology
+from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 
 # libvirt writes files of that name and ".xml.new", and file names have 255 bytes at most.
 LONGEST_NAME = 255 - len(".xml.new")
@@ -44,7 +45,8 @@ class VmDescription:
     features, or a mode of libvirt's. kvm: False asks for emulation. time_offset_s: of its clock
     against UTC, None for none. boot: devices to try where no device has an order of its own.
     io_threads: how many. custom: the engine's own properties, kept in our metadata, as pairs of
-    name and text. launch_paused: whether it is to wait for VM.cont before it runs.
+    name and text. launch_paused: whether it is to wait for VM.cont before it runs. consent: what is
+    vouched for of its images.
     """
 
     name: str | None
@@ -73,3 +75,4 @@ class VmDescription:
     destroy_on_reboot: bool
     custom: tuple[tuple[str, str], ...] = field(repr=False)
     launch_paused: bool
+    consent: Consent = NO_CONSENT

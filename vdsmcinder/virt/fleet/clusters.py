@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from vdsmcinder.ceph.cluster_monitor import Use
 from vdsmcinder.ceph.workers import Account
-from vdsmcinder.virt.disk.source import NetworkSource
+from vdsmcinder.virt.disk.ceph_images import CephImage
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm.vm import VM
@@ -16,15 +16,15 @@ from vdsmcinder.virt.vm.vm import VM
 def in_use(vms: Iterable[VM], secrets: Secrets) -> Mapping[Account, Use]:
     """The accounts of the disks of VMs that are not Down."""
     found: dict[Account, Use] = {}
-    for source in _sources(vms):
-        account = ceph_access.account(source)
+    for image in _images(vms):
+        account = ceph_access.account(image)
         known = found.get(account, Use(None, frozenset()))
-        key = ceph_access.key(source, secrets) or known.key
-        found[account] = Use(key, known.pools | {source.pool})
+        key = ceph_access.key(image, secrets) or known.key
+        found[account] = Use(key, known.pools | {image.pool})
     return found
 
 
-def _sources(vms: Iterable[VM]) -> Iterable[NetworkSource]:
+def _images(vms: Iterable[VM]) -> Iterable[CephImage]:
     for vm in vms:
         if vm.running:
-            yield from (d.source for d in vm.domain.drives if isinstance(d.source, NetworkSource))
+            yield from vm.domain.ceph.images

@@ -15,9 +15,10 @@ from vdsmcinder.ceph.diagnosis import SECRET, Patient, diagnose
 from vdsmcinder.ceph.findings import Finding
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.errors import ResourceUnavailable, UnsupportedDrive
+from vdsmcinder.virt.disk import ceph_images
+from vdsmcinder.virt.disk.ceph_images import CephImage
 from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm.vm import VM
@@ -27,7 +28,7 @@ from vdsmcinder.virt.vm.vm import VM
 class DiskCheck:
     """A disk on Ceph and what was found of it, step by step."""
 
-    drive: Drive
+    image: CephImage
     findings: list[Finding]
 
 
@@ -44,41 +45,38 @@ class DiskChecks:
         Raises UnsupportedDrive (36) for one that is not on Ceph, and what Drive raises.
         """
         drive = Drive.of(described, ())
-        if not isinstance(drive.source, NetworkSource):
+        found = ceph_images.of_disks(drive.getXML()).images
+        if not found:
             raise UnsupportedDrive(
                 f"disk {drive.name} ({drive.source.path}) is not on Ceph; give one that is",
                 disk=drive.name,
             )
-        return await self._check(drive, drive.source, open_here=False)
+        return await self._check(found[0], open_here=False)
 
     async def of_vm(self, vm: VM) -> list[DiskCheck]:
         """Check those of the VM's disks that are on Ceph, all at once."""
-        checks = [
-            self._check(drive, drive.source, open_here=vm.running)
-            for drive in vm.domain.drives
-            if isinstance(drive.source, NetworkSource)
-        ]
-        return await asyncio.gather(*checks)
+        images = vm.domain.ceph.images
+        return await asyncio.gather(*(self._check(i, open_here=vm.running) for i in images))
 
-    async def _check(self, drive: Drive, source: NetworkSource, *, open_here: bool) -> DiskCheck:
-        patient = ceph_access.patient(drive, source, open_here=open_here)
-        secret = await self._secret(patient)
-        key = ceph_access.key(source, self._secrets)
-        return DiskCheck(drive, [secret, *await diagnose(patient, self._workers, key)])
+    async def _check(self, image: CephImage, *, open_here: bool) -> DiskCheck:
+        patient = ceph_access.patient(image, open_here=open_here)
+        secret = await self._secret(image, patient)
+        key = ceph_access.key(image, self._secrets)
+        return DiskCheck(image, [secret, *await diagnose(patient, self._workers, key)])
 
-    async def _secret(self, patient: Patient) -> Finding:
-        uuid = patient.secret
-        if uuid is None:
+    async def _secret(self, image: CephImage, patient: Patient) -> Finding:
+        name = image.secret
+        if name is None:
             return SECRET.ok("the disk names none")
         try:
-            missing = await self._secrets.missing([uuid])
+            missing = await self._secrets.missing([name])
         except (libvirt.libvirtError, ResourceUnavailable) as e:
-            return SECRET.unknown(f"libvirt does not tell whether it has {uuid}: {e}")
+            return SECRET.unknown(f"libvirt does not tell whether it has {name}: {e}")
         if missing:
-            return SECRET.wrong(f"{uuid} is not registered on this host", patient.register)
-        if self._secrets.value(uuid) is None:
+            return SECRET.wrong(f"{name} is not registered on this host", patient.register)
+        if self._secrets.value(name) is None:
             return SECRET.warning(
-                f"libvirt has {uuid}, but this daemon was not given it since it started",
+                f"libvirt has {name}, but this daemon was not given it since it started",
                 patient.register,
             )
-        return SECRET.ok(f"{uuid} is registered")
+        return SECRET.ok(f"{name} is registered")

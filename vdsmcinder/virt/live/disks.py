@@ -17,18 +17,21 @@ from vdsmcinder.errors import (
     VMIsDown,
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
+from vdsmcinder.virt.disk import ceph_images
 from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.live import device_ops
+from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
 
 
-async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
+async def plug(vm: VM, wanted: DriveParams | Drive, consent: Consent = NO_CONSENT) -> None:
     """Plug a disk into the VM. Its target or index is a wish: what is taken becomes a free one.
 
     oVirt's engine writes target vda, or index 0, for every disk that it has plugged.
+    consent: what is vouched for of its image.
 
     Raises VMIsDown (6), HotplugDiskFailed (45) if it is plugged already or QEMU does not take it,
     ImageNotFound (13), ResourceUnavailable (40) where Ceph or libvirt cannot be reached, and
@@ -40,7 +43,13 @@ async def plug(vm: VM, wanted: DriveParams | Drive) -> None:
         drive = wanted.beside(taken) if isinstance(wanted, Drive) else Drive.of(wanted, taken)
         _refuse_twice(vm, drive)
         _refuse_without_controller(vm, drive)
-        claims = await vm.services.preflight.check([drive], vm.id, HotplugDiskFailed)
+        claims = await vm.services.preflight.check(
+            ceph_images.of_disks(drive.getXML()),
+            vm.id,
+            HotplugDiskFailed,
+            beside=vm.domain.ceph,
+            consent=consent,
+        )
         disk = f"disk {drive.name} ({drive.source.path})"
         try:
             await device_ops.plug(vm, _xml(drive))

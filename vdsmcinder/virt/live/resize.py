@@ -16,8 +16,8 @@ from vdsmcinder.errors import (
     UnsupportedDrive,
     WrongDiskSize,
 )
+from vdsmcinder.virt.disk.ceph_images import CephImage
 from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain import disk_lookup
 from vdsmcinder.virt.domain.disk_lookup import DiskNames
 from vdsmcinder.virt.storage import ceph_access
@@ -35,8 +35,8 @@ async def extend(vm: VM, wanted: DiskNames, new_size: int) -> int:
     """
     async with vm.lock:
         vm.require_running("told of a disk's size")
-        drive, source = _ceph_disk(vm, wanted)
-        size = await _image_size(vm, drive, source)
+        drive, image = _ceph_disk(vm, wanted)
+        size = await _image_size(vm, image)
         try:
             _check(drive, size, new_size, await vm.call(_known_size, drive.target))
             await vm.call(_block_resize, drive.target, size)
@@ -46,39 +46,40 @@ async def extend(vm: VM, wanted: DiskNames, new_size: int) -> int:
         return size
 
 
-def _ceph_disk(vm: VM, wanted: DiskNames) -> tuple[Drive, NetworkSource]:
+def _ceph_disk(vm: VM, wanted: DiskNames) -> tuple[Drive, CephImage]:
     drive = disk_lookup.find(vm.domain, wanted)
     if drive is None:
         known = ", ".join(f"{d.name} ({d.source.path})" for d in vm.domain.drives) or "none"
         raise ImageNotFound(
             f"VM {vm.id} has no disk such as driveSpecs names; its disks are: {known}; name one"
         )
-    if not isinstance(drive.source, NetworkSource):
+    image = vm.domain.ceph.of_disk(drive.target)
+    if image is None:
         raise UnsupportedDrive(
             f"disk {drive.name} ({drive.source.path}) of VM {vm.id} is not on Ceph; only the size "
             "of Ceph disks can be told to a guest",
             disk=drive.name,
         )
-    return drive, drive.source
+    return drive, image
 
 
-async def _image_size(vm: VM, drive: Drive, source: NetworkSource) -> int:
+async def _image_size(vm: VM, image: CephImage) -> int:
     """What Ceph says: QEMU knows the size that the image had when it was opened."""
-    action = f"the size of disk {drive.name} ({source.path}) could not be read"
-    key = ceph_access.key(source, vm.services.secrets)
-    if key is None and source.auth is not None:
+    action = f"the size of {image.words} could not be read"
+    key = ceph_access.key(image, vm.services.secrets)
+    if key is None and image.secret is not None:
         raise ResourceUnavailable(
-            f"{action}: the value of secret {source.auth.secret_uuid} is not known since the "
-            "daemon was restarted; register it with Host.registerSecrets and call again",
-            secret=source.auth.secret_uuid,
+            f"{action}: the value of secret {image.secret} is not known since the daemon was "
+            "restarted; register it with Host.registerSecrets and call again",
+            secret=image.secret.uuid,
         )
     try:
         (looked,) = await vm.services.ceph.ask(
-            ceph_access.account(source), key, "inspect", images=[{"path": source.path}]
+            ceph_access.account(image), key, "inspect", images=[{"path": image.path}]
         )
         return int(result(looked)["size"])
     except CephFault as e:
-        raise ceph_access.error(e, action, source, ResourceUnavailable) from e
+        raise ceph_access.error(e, action, image, ResourceUnavailable) from e
 
 
 def _known_size(domain: libvirt.virDomain, target: str) -> int:

@@ -78,7 +78,7 @@ class Arrivals:
             announced = [coming.vm.domain for coming in self._coming() if not coming.came]
             await self._host.check(domain, offer.xml, announced, post_copy=offer.post_copy)
             await self._preflight.check(
-                domain.drives, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
+                domain.ceph, offer.vm_id, MigrationFailed, self._others(offer.vm_id)
             )
             vm = self._registry.expect(offer.vm_id, document)
             coming = self._incoming(vm, offer.migration_id, offer.source)
@@ -174,7 +174,7 @@ class Arrivals:
         """Raise for a copy that is not whole, or whose source's QEMU Ceph still sees."""
         await coming.require_whole()
         vm = coming.vm
-        await self._preflight.check(vm.domain.drives, vm.id, MigrationFailed, Others.HERE)
+        await self._preflight.check(vm.domain.ceph, vm.id, MigrationFailed, Others.HERE)
         log.warning("%s is let run, for it is said that %s is off", vm.name, coming.source)
 
     async def _let_run(self, vm_id: str, vm: VM | None, coming: object) -> int | None:

@@ -63,12 +63,13 @@ class Host:
         _check_memory(domain, self.available_mib(), announced)
         if post_copy:
             _check_post_copy(domain)
-        missing = await self.secrets.missing(sorted(domain.secret_uuids))
+        missing = await self.secrets.missing(sorted(domain.ceph.secrets, key=str))
         if missing:
             raise MigrationFailed(
                 f"VM {domain.uuid} needs secrets that are not registered on this host: "
-                f"{', '.join(missing)}; register them with Host.registerSecrets and migrate again",
-                missingSecrets=missing,
+                f"{', '.join(map(str, missing))}; register them with Host.registerSecrets and "
+                "migrate again",
+                missingSecrets=[name.uuid for name in missing if name.uuid is not None],
             )
 
 

@@ -65,6 +65,27 @@ LIBVIRT_USAGE_TYPES: Mapping[int, UsageType] = {
 
 
 @dataclass(frozen=True)
+class SecretName:
+    """How a domain document names a secret: by its uuid, in lower case, or by its usage.
+
+    One of uuid and usage_id is None. usage_type: None for one of which libvirt knows no other.
+    """
+
+    uuid: str | None
+    usage_type: UsageType | None = None
+    usage_id: str | None = None
+
+    def __str__(self) -> str:
+        return self.uuid or f"of usage {self.usage_id}"
+
+    def means(self, uuid: str, usage_type: UsageType | None, usage_id: str | None) -> bool:
+        """Whether it is the secret of that uuid and usage."""
+        if self.uuid is not None:
+            return self.uuid == uuid
+        return (self.usage_type, self.usage_id) == (usage_type, usage_id)
+
+
+@dataclass(frozen=True)
 class RegisteredSecret:
     """A secret of ours that libvirt holds; never its value."""
 

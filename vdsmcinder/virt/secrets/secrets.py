@@ -26,6 +26,7 @@ from vdsmcinder.virt.secrets.secret import (
     OUR_PREFIX,
     RegisteredSecret,
     Secret,
+    SecretName,
     SecretSpec,
 )
 
@@ -49,9 +50,10 @@ class Secrets:
         self.count: int | None = None
         self._on_change = on_change
 
-    def value(self, uuid: str) -> Secret | None:
+    def value(self, name: SecretName) -> Secret | None:
         """The value of a secret that an engine registered, or None."""
-        return self._keyring.value(uuid)
+        means = (spec.value for spec in self._keyring.specs() if _means(name, spec))
+        return next(means, None)
 
     def specs(self) -> list[SecretSpec]:
         """All secrets that engines registered, with their values."""
@@ -66,23 +68,23 @@ class Secrets:
     async def restore(self) -> None:
         """Give a libvirt that was restarted what it has forgotten; never raises for what fails."""
         try:
-            await self.missing(spec.uuid for spec in self._keyring.specs())
+            await self.missing(SecretName(spec.uuid) for spec in self._keyring.specs())
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("libvirt does not tell which secrets it has: %s", e)
         await self._recount()
 
-    async def missing(self, uuids: Iterable[str]) -> list[str]:
-        """Those of the uuids that neither libvirt has, whoever defined them, nor we can give it."""
-        wanted = list(uuids)
+    async def missing(self, names: Iterable[SecretName]) -> list[SecretName]:
+        """Those that neither libvirt has, whoever defined them, nor we can give it."""
+        wanted = list(names)
         if not wanted:
             return []
         handle = self._connection.handle
         missing = await self._connection.call(_missing, handle, wanted)
-        if not any(self._keyring.value(uuid) for uuid in missing):
+        if not any(self.value(name) for name in missing):
             return missing
         async with self._lock:
             for spec in self._keyring.specs():
-                if spec.uuid in missing:
+                if any(_means(name, spec) for name in missing):
                     await self._register_anew(spec)
             return await self._connection.call(_missing, handle, wanted)
 
@@ -168,6 +170,10 @@ class Secrets:
         self._on_change()
 
 
+def _means(name: SecretName, spec: SecretSpec) -> bool:
+    return name.means(spec.uuid, spec.usage_type, spec.usage_id)
+
+
 # What follows runs in the connection's thread pool.
 
 
@@ -184,9 +190,12 @@ def _is_ours(secret: libvirt.virSecret) -> bool:
     return secret.usageType() in LIBVIRT_USAGE_TYPES and usage_id.startswith(OUR_PREFIX)
 
 
-def _missing(handle: libvirt.virConnect, uuids: list[str]) -> list[str]:
-    known = {s.UUIDString() for s in handle.listAllSecrets()}
-    return [u for u in uuids if u not in known]
+def _missing(handle: libvirt.virConnect, names: list[SecretName]) -> list[SecretName]:
+    known = [
+        (s.UUIDString(), LIBVIRT_USAGE_TYPES.get(s.usageType()), s.usageID())
+        for s in handle.listAllSecrets()
+    ]
+    return [name for name in names if not any(name.means(*secret) for secret in known)]
 
 
 def _register(handle: libvirt.virConnect, spec: SecretSpec) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a disk to Ceph: which account it uses, with which key, and how its faults are told.
+"""From an image to Ceph: which account it is opened with, by which key, and how faults are told.
 
 Keys are those that this daemon was given.
 """
@@ -14,49 +14,49 @@ from vdsmcinder.ceph.image_use import ImageUse, Others
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.disk.source import NetworkSource
+from vdsmcinder.virt.disk.ceph_images import CephImage
 from vdsmcinder.virt.secrets.secret import Secret
 from vdsmcinder.virt.secrets.secrets import Secrets
 
 
-def account(source: NetworkSource) -> Account:
+def account(image: CephImage) -> Account:
     """The cluster of an image, and the user."""
     # In whatever order and with whatever transport they are named, they are the same monitors.
-    hosts = tuple(sorted({MonitorHost(host.name, host.port) for host in source.hosts}, key=str))
-    return Account(hosts, source.config_file, source.auth.username if source.auth else None)
+    hosts = tuple(sorted({MonitorHost(host.name, host.port) for host in image.hosts}, key=str))
+    return Account(hosts, image.config_file, image.user)
 
 
-def use(drive: Drive, source: NetworkSource, others: Others = Others.NOBODY) -> ImageUse:
-    """How the drive uses its image. others: who may have it open if it is the VM's alone."""
-    if drive.shared or drive.readonly or source.snapshot is not None:
-        others = Others.ANYBODY
-    return ImageUse(source.path, source.snapshot, others, drive.readonly)
+def use(image: CephImage, others: Others = Others.NOBODY) -> ImageUse:
+    """How a disk uses its image. others: who may have it open if it is the VM's alone."""
+    return ImageUse(
+        image.path,
+        image.snapshot,
+        others if image.exclusive else Others.ANYBODY,
+        image.readonly,
+    )
 
 
-def patient(drive: Drive, source: NetworkSource, *, open_here: bool) -> Patient:
-    """The disk as ceph/diagnosis.py looks at it. open_here: its VM runs on this host."""
-    secret = source.auth.secret_uuid if source.auth else None
-    return Patient(account(source), use(drive, source), secret, open_here)
+def patient(image: CephImage, *, open_here: bool) -> Patient:
+    """The image as ceph/diagnosis.py looks at it. open_here: its VM runs on this host."""
+    secret = None if image.secret is None else str(image.secret)
+    return Patient(account(image), use(image), secret, open_here)
 
 
-def key(source: NetworkSource, secrets: Secrets) -> Secret | None:
+def key(image: CephImage, secrets: Secrets) -> Secret | None:
     """The user's key; None without CEPHX, and where its value was not given to this daemon."""
-    return None if source.auth is None else secrets.value(source.auth.secret_uuid)
+    return None if image.secret is None else secrets.value(image.secret)
 
 
 def error(
     fault: CephFault,
     action: str,
-    source: NetworkSource,
+    image: CephImage,
     failure: type[VdsmCinderError],
     **data: Any,
 ) -> VdsmCinderError:
     """The error to answer with; action: what failed, as the beginning of a sentence.
 
-    source: of the disk that Ceph was asked about. failure: the class to use where the fault has
-    none of its own.
+    image: that Ceph was asked about. failure: the class to use where the fault has none of its own.
     """
-    user = source.auth.username if source.auth else None
-    message = f"{action}: {fault.cause(user)}; {fault.remedy(user)}"
+    message = f"{action}: {fault.cause(image.user)}; {fault.remedy(image.user)}"
     return (fault.kind.error or failure)(message, cause=fault.kind.word, **data)

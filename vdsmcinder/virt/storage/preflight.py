@@ -13,20 +13,21 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
-from vdsmcinder.ceph.fault_kinds import DOWN, PASSING, CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import DOWN, PASSING, TAKEN, CephFault, Kind
 from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.virt.disk.drive import Drive
-from vdsmcinder.virt.disk.source import NetworkSource
-from vdsmcinder.virt.secrets.secret import Secret
+from vdsmcinder.virt.disk import ceph_images
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES, CephImage, CephImages
+from vdsmcinder.virt.secrets.secret import Secret, SecretName
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage import ceph_access
+from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 from vdsmcinder.virt.storage.image_locks import Claims
 
 log = logging.getLogger(__name__)
@@ -40,157 +41,184 @@ _RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
-class CephDisk:
-    """A disk on Ceph."""
+class UsedImage:
+    """An image, and how its disk uses it."""
 
-    drive: Drive
-    source: NetworkSource
+    image: CephImage
     use: ImageUse
-
-    @property
-    def words(self) -> str:
-        """How errors name it."""
-        return f"disk {self.drive.name} ({self.source.location})"
 
 
 class Preflight:
-    """Checks of disks. options: how strict, and the deadline; see config.py."""
+    """Checks of images. options: how strict, and the deadline; see config.py.
+
+    on_unseen: called with the key that was not there to ask Ceph with, and for what it is needed.
+    """
 
     def __init__(
-        self, workers: Workers, secrets: Secrets, options: CephOptions, tasks: Tasks
+        self,
+        workers: Workers,
+        secrets: Secrets,
+        options: CephOptions,
+        tasks: Tasks,
+        on_unseen: Callable[[SecretName, str], None],
     ) -> None:
         self._workers = workers
         self._tasks = tasks
         self._secrets = secrets
         self._options = options
+        self._on_unseen = on_unseen
 
     async def check(
         self,
-        drives: Sequence[Drive],
+        ceph: CephImages,
         vm_id: str,
         failure: type[VdsmCinderError],
         others: Others = Others.NOBODY,
+        *,
+        beside: CephImages = NO_IMAGES,
+        consent: Consent = NO_CONSENT,
     ) -> Claims:
-        """Raise for the first drive that cannot work on this host now.
+        """Raise for the first image that cannot be used on this host now.
 
-        failure: what to raise for faults without a class of their own (the verb's own code).
-        others: who may have images open that are the VM's alone.
+        ceph: what is to be opened. failure: what to raise for faults without a class of their own
+        (the verb's own code). others: who may have images open that are the VM's alone. beside:
+        what the VM has open already.
         Returns claims of the images, to be released when QEMU has opened them or will not.
-        Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of a drive answers.
+        Raises ImageNotFound (13); ResourceUnavailable (40) where no monitor of an image answers.
         """
-        disks = [
-            CephDisk(d, d.source, ceph_access.use(d, d.source, others))
-            for d in drives
-            if isinstance(d.source, NetworkSource)
-        ]
-        await self._check_secrets(disks, failure)
+        ceph = ceph.opened
+        _refuse_twice(ceph, beside, vm_id, failure)
+        await self._check_secrets(ceph, failure)
         claims = Claims(self._workers, self._tasks)
-        if self._options.preflight == "off" or not disks:
+        if self._options.preflight == "off":
             return claims
+        used = [UsedImage(image, ceph_access.use(image, others)) for image in ceph.images]
         try:
-            await self._check_images(disks, vm_id, claims, failure)
-        except VdsmCinderError as e:
-            if self._options.preflight == "warn":
-                log.warning("ceph.preflight is warn, so QEMU is to try although: %s", e)
-                return claims
-            await claims.release()
-            raise
+            self._check_untold(ceph, failure, consent)
+            await self._check_images(used, vm_id, claims, failure, consent)
         except BaseException:
             await claims.release()
             raise
         claims.keep()
         return claims
 
-    async def _check_secrets(
-        self, disks: Sequence[CephDisk], failure: type[VdsmCinderError]
-    ) -> None:
-        needed = {d.source.auth.secret_uuid: d for d in disks if d.source.auth is not None}
-        for uuid in await self._secrets.missing(needed):
-            disk = needed[uuid]
+    async def _check_secrets(self, ceph: CephImages, failure: type[VdsmCinderError]) -> None:
+        needed = {secret: disk for disk, secret in reversed(ceph.needs)}
+        for name in await self._secrets.missing(needed):
+            of_disk = (image.words for image in ceph.images if image.disk == needed[name])
             raise failure(
-                f"secret {uuid}, which {disk.words} needs, is not registered on this host; "
-                "register it with Host.registerSecrets and call again",
-                secret=uuid,
-                disk=disk.drive.name,
+                f"secret {name}, which {next(of_disk, f'disk {needed[name]}')} needs, is not "
+                "registered on this host; register it with Host.registerSecrets and call again",
+                secret=str(name),
+                disk=needed[name],
             )
+
+    def _check_untold(
+        self, ceph: CephImages, failure: type[VdsmCinderError], consent: Consent
+    ) -> None:
+        for untold in ceph.untold:
+            error = failure(
+                f"{untold.why}, so that nobody knows who has it open; correct the disk, or vouch "
+                "for it with allowUnchecked",
+                disk=untold.disk,
+            )
+            if not consent.unchecked:
+                self._raise(error)
 
     async def _check_images(
         self,
-        disks: Sequence[CephDisk],
+        used: Sequence[UsedImage],
         vm_id: str,
         claims: Claims,
         failure: type[VdsmCinderError],
+        consent: Consent,
     ) -> None:
         until_s = time.monotonic() + _PASSING_S
         while True:
-            faults = await self._look(disks, vm_id, claims)
+            faults = await self._look(used, vm_id, claims)
             passing = all(f.kind in PASSING for f in faults.values())
             if not faults or not passing or time.monotonic() > until_s:
                 break
             await asyncio.sleep(_RETRY_S)
-        for disk, fault in faults.items():
-            raise ceph_access.error(
-                fault, disk.words, disk.source, failure, disk=disk.drive.name, **_monitors(fault)
+        for one in sorted(faults, key=lambda one: faults[one].kind not in TAKEN):
+            image, fault = one.image, faults[one]
+            if fault.kind is Kind.UNSEEN and image.secret is not None:
+                self._on_unseen(image.secret, f"VM {vm_id}")
+            error = ceph_access.error(
+                fault, image.words, image, failure, disk=image.disk, **_details(fault, image)
             )
+            if fault.kind in TAKEN:
+                raise error
+            if fault.kind is Kind.UNSEEN and consent.unchecked:
+                log.warning("it is vouched for that nobody else has it open: %s", error)
+            else:
+                self._raise(error)
+
+    def _raise(self, error: VdsmCinderError) -> None:
+        """Raise an error that does not say that somebody else has an image, if that is wanted."""
+        if self._options.preflight == "warn":
+            log.warning("ceph.preflight is warn, so QEMU is to try although: %s", error)
+        else:
+            raise error
 
     async def _look(
-        self, disks: Sequence[CephDisk], vm_id: str, claims: Claims
-    ) -> dict[CephDisk, CephFault]:
-        """What is wrong, in the order of the disks; each cluster and user is asked once."""
-        parties: dict[tuple[Account, str | None], list[CephDisk]] = {}
-        for disk in disks:
-            secret = disk.source.auth.secret_uuid if disk.source.auth else None
-            parties.setdefault((ceph_access.account(disk.source), secret), []).append(disk)
+        self, used: Sequence[UsedImage], vm_id: str, claims: Claims
+    ) -> dict[UsedImage, CephFault]:
+        """What is wrong, in the order of the images; each cluster and user is asked once."""
+        parties: dict[tuple[Account, SecretName | None], list[UsedImage]] = {}
+        for one in used:
+            party = (ceph_access.account(one.image), one.image.secret)
+            parties.setdefault(party, []).append(one)
         looks = await asyncio.gather(
             *(
                 self._look_at(account, party, vm_id, claims)
                 for (account, _), party in parties.items()
             )
         )
-        found = {disk: fault for faults in looks for disk, fault in faults.items()}
-        return {disk: found[disk] for disk in disks if disk in found}
+        found = {one: fault for faults in looks for one, fault in faults.items()}
+        return {one: found[one] for one in used if one in found}
 
     async def _look_at(
-        self, account: Account, disks: Sequence[CephDisk], vm_id: str, claims: Claims
-    ) -> dict[CephDisk, CephFault]:
-        key = ceph_access.key(disks[0].source, self._secrets)
+        self, account: Account, used: Sequence[UsedImage], vm_id: str, claims: Claims
+    ) -> dict[UsedImage, CephFault]:
+        key = ceph_access.key(used[0].image, self._secrets)
         if key is None and account.user is not None:
-            return await self._without_key(account, disks)
+            return await self._without_key(account, used)
         claim = Claim(vm_id, f"VM {vm_id} on {platform.node()}")
-        images = [disk.use.question(claim) for disk in disks]
         try:
-            answers = await self._ask(account, key, images)
+            answers = await self._ask(account, key, [one.use.question(claim) for one in used])
         except CephFault as e:
-            return dict.fromkeys(disks, e)
+            return dict.fromkeys(used, e)
         faults = {}
-        for disk, answer in zip(disks, answers):
+        for one, answer in zip(used, answers):
             try:
                 found = result(answer)
-                if disk.use.exclusive:
-                    claims.add(account, key, disk.source.path, claim)
+                if one.use.exclusive:
+                    claims.add(account, key, one.image.path, claim)
             except CephFault as e:
-                faults[disk] = e
+                faults[one] = e
                 continue
-            fault = disk.use.held_elsewhere(found) or disk.use.unfit(found)
+            fault = one.use.held_elsewhere(found) or one.use.unfit(found)
             if fault is not None:
-                faults[disk] = fault
+                faults[one] = fault
         return faults
 
     async def _without_key(
-        self, account: Account, disks: Sequence[CephDisk]
-    ) -> dict[CephDisk, CephFault]:
-        """libvirt has the key, but gives it to QEMU alone."""
-        log.warning(
-            "%s was not checked: the key of Ceph user %s has not been given since the daemon "
-            "started; Host.registerSecrets gives it",
-            ", ".join(disk.words for disk in disks),
-            account.user,
-        )
+        self, account: Account, used: Sequence[UsedImage]
+    ) -> dict[UsedImage, CephFault]:
+        """libvirt has the key, but gives it to QEMU alone: who has images open cannot be seen."""
         found = await survey(account.hosts, self._options.timeout_s)
         if all_silent(found):
-            return dict.fromkeys(disks, CephFault(Kind.SILENT, monitors=found))
-        # Then who has it open is all that is asked.
-        unseen = [disk for disk in disks if disk.use.others is Others.HERE]
+            return dict.fromkeys(used, CephFault(Kind.SILENT, monitors=found))
+        unseen = [one for one in used if one.use.others is not Others.ANYBODY]
+        for one in used:
+            if one not in unseen:
+                log.warning(
+                    "%s was not checked: the key of Ceph user %s has not been given since the "
+                    "daemon started; Host.registerSecrets gives it",
+                    one.image.words,
+                    account.user,
+                )
         return dict.fromkeys(unseen, CephFault(Kind.UNSEEN))
 
     async def _ask(
@@ -229,5 +257,24 @@ class Preflight:
         return await survey(account.hosts, self._options.timeout_s)
 
 
-def _monitors(fault: CephFault) -> dict[str, Any]:
-    return {"monitors": [m.name for m in fault.monitors]} if fault.monitors else {}
+def _refuse_twice(
+    ceph: CephImages, beside: CephImages, vm_id: str, failure: type[VdsmCinderError]
+) -> None:
+    image = ceph_images.twice(ceph.images, beside.images)
+    if image is not None:
+        raise failure(
+            f"{image.words}: VM {vm_id} has that image as another disk too, and what one of them "
+            "writes the other destroys; leave one out, or give both shared",
+            disk=image.disk,
+        )
+
+
+def _details(fault: CephFault, image: CephImage) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    if fault.monitors:
+        details["monitors"] = [m.name for m in fault.monitors]
+    if fault.kind is Kind.UNSEEN and image.secret is not None:
+        details["secret"] = str(image.secret)
+        # The host that a VM comes from may have the key, and hand it over.
+        details["missingSecrets"] = [image.secret.uuid] if image.secret.uuid else []
+    return details

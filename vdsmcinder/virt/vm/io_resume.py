@@ -14,7 +14,6 @@ import libvirt
 from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import ResourceUnavailable
-from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm.status import PauseCode, Status
 from vdsmcinder.virt.vm.vm import VM
@@ -63,24 +62,23 @@ async def _learn_disks(vm: VM) -> None:
 
 async def _storage_answers(vm: VM) -> bool:
     """Whether the images of the disks that failed can be read; True where Ceph cannot be asked."""
-    for drive in vm.domain.drives:
-        source = drive.source
-        if drive.target not in vm.io.disks or not isinstance(source, NetworkSource):
+    for image in vm.domain.ceph.images:
+        if image.disk not in vm.io.disks:
             continue
-        key = ceph_access.key(source, vm.services.secrets)
-        if key is None and source.auth is not None:
+        key = ceph_access.key(image, vm.services.secrets)
+        if key is None and image.secret is not None:
             continue
         try:
             (looked,) = await vm.services.ceph.ask(
-                ceph_access.account(source),
+                ceph_access.account(image),
                 key,
                 "inspect",
                 timeout_s=PROBE_TIMEOUT_S,
-                images=[{"path": source.path}],
+                images=[{"path": image.path}],
             )
             result(looked)
         except CephFault as e:
-            log.info("%s stays paused: disk %s: %s", vm.name, drive.target, e)
+            log.info("%s stays paused: disk %s: %s", vm.name, image.disk, e)
             # What is wrong with the question (a key that was changed) says nothing of the storage.
             if e.kind.error is ResourceUnavailable:
                 return False

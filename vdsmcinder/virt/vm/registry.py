@@ -117,7 +117,9 @@ class Registry:
         vm = self._vms[vm_id] = VM(vm_id, document, self._services)
         try:
             async with vm.lock:
-                claims = await self._services.preflight.check(vm.domain.drives, vm_id, CreateFailed)
+                claims = await self._services.preflight.check(
+                    vm.domain.ceph, vm_id, CreateFailed, consent=request.consent
+                )
                 try:
                     await self._define(vm, domain)
                 except BaseException:

@@ -42,8 +42,15 @@ FORMS = {
 
 def plugged(params: Any, taken: Any, default_secret: str | None = None) -> Drive:
     """The disk that a request has plugged into a VM with those targets."""
-    wanted = read_plug(params, default_secret)
+    wanted, _ = read_plug(params, default_secret)
     return wanted if isinstance(wanted, Drive) else Drive.of(wanted, taken)
+
+
+@pytest.mark.parametrize("given, unchecked", [({}, False), ({"allowUnchecked": "true"}, True)])
+def test_what_is_vouched_for(given: dict[str, Any], unchecked: bool) -> None:
+    for form in ({"drive": network()}, {"xml": DISK}):
+        _, consent = read_plug({"vmId": "x", **form, **given}, None)
+        assert consent.unchecked is unchecked
 
 
 def test_description() -> None:

@@ -17,6 +17,7 @@ from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.create_request import make_domain
 from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.secrets.secret import SecretName
 
 VM_ID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 OTHER = "f981dd17-143f-45bc-88e6-ed1fe20ce9da"
@@ -210,7 +211,7 @@ def test_secrets_are_named_in_lower_case_as_libvirt_has_them() -> None:
     disk = DISK.replace(SECRET, SECRET.upper())
     wanted = Drive.wanted(etree.fromstring(disk))
     assert wanted == Drive.wanted(etree.fromstring(DISK))
-    assert create(VM_ID, {"xml": DOMAIN.format(disk)}).secret_uuids == {SECRET}
+    assert create(VM_ID, {"xml": DOMAIN.format(disk)}).ceph.secrets == {SecretName(SECRET)}
 
 
 def test_encryption_of_disks_that_are_not_on_ceph() -> None:

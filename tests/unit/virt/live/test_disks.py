@@ -31,7 +31,7 @@ class Vm:
 
     def require_running(self, _doing: str) -> None: ...
 
-    async def check(self, *_: Any) -> Vm:
+    async def check(self, *_: Any, **_named: Any) -> Vm:
         return self
 
     async def release(self) -> None: ...
@@ -76,7 +76,7 @@ async def test_a_target_that_is_taken_becomes_a_free_one(
     params: dict[str, Any], target: tuple[str, str]
 ) -> None:
     vm: Any = Vm()
-    await disks.plug(vm, read_plug(params, None))
+    await disks.plug(vm, *read_plug(params, None))
     assert vm.plugged == [target]
 
 
@@ -84,7 +84,7 @@ async def test_what_is_plugged_already_is_refused_whatever_target_it_wishes_for(
     vm: Any = Vm()
     twice = read_plug({"drive": network(path="volumes/volume-1", index=0)}, None)
     with pytest.raises(HotplugDiskFailed, match=r"volumes/volume-1 is plugged .* as vda"):
-        await disks.plug(vm, twice)
+        await disks.plug(vm, *twice)
     assert vm.plugged == []
 
 
@@ -109,8 +109,8 @@ async def test_a_disk_is_plugged_where_there_is_a_controller_for_it(
         vm.domain = domain
         wanted = read_plug(as_description(None, bus), None)
         if bus in taken:
-            await disks.plug(vm, wanted)
+            await disks.plug(vm, *wanted)
         else:
             with pytest.raises(HotplugDiskFailed, match=rf"no controller for {bus} disks; plug it"):
-                await disks.plug(vm, wanted)
+                await disks.plug(vm, *wanted)
         assert [plugged_bus for _, plugged_bus in vm.plugged] == [bus] * (bus in taken)

@@ -16,6 +16,7 @@ from tests.refusals import libvirt_error
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.errors import MigrationFailed
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Counts, Travel
@@ -124,7 +125,7 @@ def web(host: Libvirt) -> Any:
         pid=0,
         xml="<domain/>",
         io=IoTrouble(held=False),
-        domain=SimpleNamespace(drives=(), secret_uuids=frozenset()),
+        domain=SimpleNamespace(drives=(), ceph=NO_IMAGES),
         running_since_s=0,
         wanted_exit=None,
         services=SimpleNamespace(connection=host),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +24,10 @@ import pytest
 from vdsmcinder.system import fdstore
 from vdsmcinder.system.fdstore import FdStore
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk.ceph_images import CephImage, CephImages
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.secrets.keyring import Keyring
-from vdsmcinder.virt.secrets.secret import SecretSpec
+from vdsmcinder.virt.secrets.secret import SecretName, SecretSpec
 
 ONE = "12345678-1234-1234-1234-123456789abc"
 TWO = "22345678-1234-1234-1234-123456789abc"
@@ -242,31 +244,81 @@ async def test_a_systemd_that_is_silent_is_told(
     assert store.trouble == "systemd did not take them within 0.1 s"
 
 
+@dataclass
+class Held:
+    """Secrets: those that libvirt has, and those whose values the daemon was given."""
+
+    in_libvirt: set[str]
+    given: set[str]
+
+    async def missing(self, names: Collection[SecretName]) -> list[SecretName]:
+        return [name for name in names if name.uuid not in self.in_libvirt]
+
+    def value(self, name: SecretName) -> str | None:
+        return "key" if name.uuid in self.given else None
+
+
+def using(name: str, *uuids: str, running: bool = True) -> SimpleNamespace:
+    """A VM whose disks are opened with these keys."""
+    images = tuple(CephImage("vda", "p/i", user="u", secret=SecretName(uuid)) for uuid in uuids)
+    needs = tuple(("vda", SecretName(uuid)) for uuid in uuids)
+    ceph = CephImages(images, needs=needs)
+    return SimpleNamespace(name=name, running=running, domain=SimpleNamespace(ceph=ceph))
+
+
+def asking(
+    held: Held, asked: asyncio.Queue[Collection[str]], *vms: SimpleNamespace, keys: bool = True
+) -> MissingSecrets:
+    registry = SimpleNamespace(vms=lambda: list(vms))
+    tasks = Tasks("secrets")
+    return MissingSecrets(registry, held, asked.put_nowait, tasks, keys_wanted=keys)  # type: ignore[arg-type]
+
+
+async def test_a_key_that_libvirt_alone_has_is_asked_for():
+    """Without it nobody can look who else has the images open."""
+    held = Held(in_libvirt={ONE}, given=set())
+    asked: asyncio.Queue[Collection[str]] = asyncio.Queue()
+    missing = asking(held, asked, using("db", ONE))
+    await missing.look()
+    assert (missing.missing, missing.unseen) == ({}, {SecretName(ONE): ("db",)})
+    assert missing.uuids == [ONE]
+    unwanted = asking(held, asked, using("db", ONE), keys=False)
+    await unwanted.look()
+    assert unwanted.uuids == []
+
+
+async def test_a_key_for_want_of_which_something_was_refused_is_asked_for_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = Held(in_libvirt={ONE}, given=set())
+    missing = asking(held, asyncio.Queue())
+    missing.refused(SecretName(ONE), "VM x")
+    await missing.look()
+    assert missing.unseen == {SecretName(ONE): ("VM x",)}
+    held.given.add(ONE)
+    await missing.look()
+    assert missing.uuids == []
+    held.given.clear()
+    monkeypatch.setattr("vdsmcinder.virt.fleet.missing_secrets.FORGET_S", 0)
+    await missing.look()
+    assert missing.uuids == []
+
+
 async def test_the_engine_is_asked_until_nothing_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("vdsmcinder.virt.fleet.missing_secrets.REPEAT_S", 0.01)
-    vm = SimpleNamespace(
-        name="db", running=True, domain=SimpleNamespace(secret_uuids=frozenset({ONE, TWO}))
-    )
-    down = SimpleNamespace(
-        name="old", running=False, domain=SimpleNamespace(secret_uuids=frozenset({TWO[::-1]}))
-    )
-    held = {TWO}
-
-    class Held:
-        async def missing(self, uuids: dict[str, object]) -> list[str]:
-            return [uuid for uuid in uuids if uuid not in held]
-
+    vm, down = using("db", ONE, TWO), using("old", TWO[::-1], running=False)
+    held = Held(in_libvirt={TWO}, given={TWO})
     asked: asyncio.Queue[Collection[str]] = asyncio.Queue()
-    registry = SimpleNamespace(vms=lambda: [vm, down])
-    missing = MissingSecrets(registry, Held(), asked.put_nowait, Tasks("secrets"))  # type: ignore[arg-type]
+    missing = asking(held, asked, vm, down)
     missing.start()
     missing.wake()
     for _ in range(3):
         assert await asyncio.wait_for(asked.get(), 10) == [ONE]
-    assert missing.by_uuid == {ONE: ("db",)}
-    held.add(ONE)
+    assert missing.missing == {SecretName(ONE): ("db",)}
+    held.in_libvirt.add(ONE)
+    held.given.add(ONE)
     missing.wake()
     while await asyncio.wait_for(asked.get(), 10) != []:
         pass

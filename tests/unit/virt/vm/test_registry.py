@@ -181,10 +181,10 @@ async def test_a_destroy_during_create_leaves_nothing(tmp_path, monkeypatch):
     looking, go_on = asyncio.Event(), asyncio.Event()
     check = Preflight.check
 
-    async def wait(self: Preflight, *args: Any) -> Any:
+    async def wait(self: Preflight, *args: Any, **named: Any) -> Any:
         looking.set()
         await go_on.wait()
-        return await check(self, *args)
+        return await check(self, *args, **named)
 
     monkeypatch.setattr(Preflight, "check", wait)
     vm_id = new_id()

@@ -60,7 +60,8 @@ async def _with_secrets(
 def _ours(vm: VM, travel: Travel, missing: Sequence[str]) -> list[SecretSpec]:
     """The secrets of those uuids; what the VM does not need is not given to whoever asks for it."""
     known = {spec.uuid: spec for spec in travel.secrets.specs()}
-    lacking = [u for u in missing if u not in vm.domain.secret_uuids or u not in known]
+    needed = {name.uuid for name in vm.domain.ceph.secrets}
+    lacking = [u for u in missing if u not in needed or u not in known]
     if lacking:
         raise MigrationFailed(
             f"VM {vm.id} stays: it needs secrets on the other host that this one cannot hand over, "
