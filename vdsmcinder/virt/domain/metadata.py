@@ -40,10 +40,21 @@ HELD = "held"
 # Our child that holds running_since_s.
 RUNNING_SINCE = "runningSince"
 
+# Our child that holds arrived_by.
+ARRIVED_BY = "arrivedBy"
+
 # Our children that hold a MigrationMark.
 _MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHandover")
 _DATA_HOST = "migrationDataHost"
 _ENCRYPTED = "migrationEncrypted"
+
+# What is said of one life of a VM, and of no other that is created from its document.
+_PRIVATE = frozenset(
+    {
+        *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY),
+        *(*_MIGRATION, _DATA_HOST, _ENCRYPTED),
+    }
+)
 
 _MARK = "vdsmCinder"
 CUSTOM_NAME = matching(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '-' and '.'")
@@ -87,7 +98,7 @@ class VmMetadata:
     virt/vm/parts/freeze_state.py writes it; None for one that is not frozen for a time.
     held: paused by an operator, after QEMU had paused it for an I/O error. running_since_s: when it
     was started, on whichever host, in seconds since 1970; only for one that has migrated.
-    migration: the one that is under way.
+    migration: the one that is under way. arrived_by: id of the one by which it came to this host.
     """
 
     version: int | None = None
@@ -103,6 +114,7 @@ class VmMetadata:
     held: bool = False
     running_since_s: int | None = None
     migration: MigrationMark | None = None
+    arrived_by: str | None = None
 
     @classmethod
     def of_request(cls, domain: etree._Element) -> VmMetadata:
@@ -143,6 +155,7 @@ class VmMetadata:
             held=get(values, HELD, BOOLEAN) or False,
             running_since_s=get(values, RUNNING_SINCE, number(0)),
             migration=_read_migration(values),
+            arrived_by=get(values, ARRIVED_BY, TEXT) or None,
         )
 
 
@@ -164,16 +177,23 @@ def _read_migration(values: Fields) -> MigrationMark | None:
 
 def find(domain: etree._Element) -> etree._Element | None:
     """The engine's and our element in a <domain>, None where it has none."""
-    return domain.find(f"metadata/{_tag('vm')}")
+    # Of several <metadata> libvirt keeps the first.
+    first = domain.find("metadata")
+    return None if first is None else first.find(_tag("vm"))
 
 
 def is_marked(domain: etree._Element) -> bool:
     """Whether a <domain> was defined by this daemon."""
-    return domain.find(f"metadata/{_tag('vm')}/{_tag(_MARK)}") is not None
+    vm = find(domain)
+    return vm is not None and vm.find(_tag(_MARK)) is not None
 
 
 def mark(domain: etree._Element) -> etree._Element:
-    """Make a <domain> ours, keeping what its metadata holds. Returns our element."""
+    """Make a <domain> a new VM of ours. Returns our element.
+
+    What its metadata hold is kept, but for what they tell of the life of another VM, whose document
+    it was.
+    """
     parent = domain.find("metadata")
     if parent is None:
         parent = etree.SubElement(domain, "metadata")
@@ -184,6 +204,8 @@ def mark(domain: etree._Element) -> etree._Element:
     if ours is None:
         ours = etree.SubElement(vm, _tag(_MARK))
     ours.set("version", str(VERSION))
+    for child in [child for child in vm if _local(child) in _PRIVATE]:
+        vm.remove(child)
     return vm
 
 

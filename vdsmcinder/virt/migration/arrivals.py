@@ -148,13 +148,20 @@ class Arrivals:
         """Do what the source says, or who speaks for it: let the VM run here, or forget it.
 
         For how long its guest has been running here, in ms; None if that was not seen to begin.
-        RUN and FENCED raise NoSuchVM (1) and MigrationFailed (12) if there is no whole copy, FENCED
-        also if an image of it is open elsewhere; DROP raises VMExists (4) if it runs here already.
+        RUN and FENCED raise NoSuchVM (1) and MigrationFailed (12) if there is no whole copy; RUN
+        also if the VM came by another migration, FENCED if an image of it is open elsewhere. DROP
+        raises VMExists (4) if it runs here already.
         All raise ResourceUnavailable (40).
         """
         vm = self._registry.find(vm_id)
         coming = None if vm is None else vm.migration
         if verdict is Verdict.RUN:
+            if vm is not None and migration_id not in _came_by(vm):
+                raise MigrationFailed(
+                    f"VM {vm_id} is on this host, and not by migration {migration_id}, so that "
+                    "nothing was done; who began that one has to look which host runs the VM",
+                    vmId=vm_id,
+                )
             return await self._let_run(vm_id, vm, coming)
         if verdict is Verdict.FENCED:
             if isinstance(coming, Incoming):
@@ -200,6 +207,16 @@ class Arrivals:
         log.warning("%s comes to this host without having been announced", vm.name)
         vm.apply(lifecycle.ARRIVES)
         self.found(vm, mark)
+
+
+def _came_by(vm: VM) -> set[str | None]:
+    """The ids of the migration that brings the VM, or that has brought it."""
+    if isinstance(vm.migration, Incoming):
+        return {vm.migration.id}
+    # Until its document is read anew it says that the migration is not over.
+    told = vm.domain.metadata
+    mark = () if told.migration is None else (told.migration.id,)
+    return {told.arrived_by, *mark} - {None}
 
 
 def _did_not_arrive(vm: VM) -> bool:

@@ -19,6 +19,7 @@ from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderErro
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.virt.domain.create_request import DomainRequest, make_domain
 from vdsmcinder.virt.domain.domain import Domain, is_ours
+from vdsmcinder.virt.domain.metadata import VmMetadata
 
 DATA = Path(__file__).parents[2] / "data" / "domains"
 DRIVES = DATA.parent / "drives"
@@ -397,3 +398,45 @@ def test_usb_is_there_for_disks_and_for_displays() -> None:
         ports = len(controllers(params, "pci")) - bare
         virtio = sum(disk.get("iface") == "virtio" for disk in params["devices"])
         assert ports == virtio + (found is xhci)
+
+
+LIFE = {
+    "exitCode": "1",
+    "exitReason": "2",
+    "exitMessage": "lost",
+    "thawBy": "1700000000",
+    "held": "true",
+    "runningSince": "1700000000",
+    "arrivedBy": OTHER_UUID,
+    "migrationId": OTHER_UUID,
+    "migrationSource": OTHER_UUID,
+    "migrationPeer": "192.0.2.7:54321",
+    "migrationHandover": "confirmed",
+    "migrationDataHost": "192.0.2.7",
+    "migrationEncrypted": "true",
+}
+
+
+@pytest.mark.parametrize("prefix", ["ovirt-vm:", ""])
+def test_a_vm_from_the_document_of_another_life_is_a_new_one(prefix: str) -> None:
+    """Such as Host.dumpxmls gives; libvirt writes children with our prefix and without."""
+    marks = "".join(f"<{prefix}{name}>{text}</{prefix}{name}>" for name, text in LIFE.items())
+    namespace = "xmlns:ovirt-vm='http://ovirt.org/vm/1.0'"
+    kept = f"<{prefix}launchPaused>true</{prefix}launchPaused>"
+    plain = "xmlns='http://ovirt.org/vm/1.0'" if not prefix else ""
+    vm = f"<ovirt-vm:vm {namespace} {plain}>{kept}{marks}</ovirt-vm:vm>"
+    given = f"<domain><metadata>{vm}</metadata><memory>1</memory><devices/></domain>"
+    before = Domain.from_xml(given.replace("<memory>", f"<uuid>{UUID}</uuid><memory>")).metadata
+    assert before.migration is not None and before.held and before.exit_code == 1
+    assert before.arrived_by == OTHER_UUID
+    xml = request({"xml": given}).xml
+    assert [name for name in LIFE if name in xml] == []
+    assert Domain.from_xml(xml).metadata == VmMetadata(version=1, launch_paused=True)
+
+
+def test_the_mark_stands_where_libvirt_keeps_it() -> None:
+    vm = "<ovirt-vm:vm xmlns:ovirt-vm='http://ovirt.org/vm/1.0'/>"
+    given = f"<domain><metadata/><metadata>{vm}</metadata><memory>1</memory><devices/></domain>"
+    xml = request({"xml": given}).xml
+    first = etree.fromstring(xml).findall("metadata")[0]
+    assert "vdsmCinder" in etree.tostring(first, encoding="unicode") and is_ours(xml)

@@ -232,7 +232,7 @@ class Incoming:
     async def _unmark(self) -> None:
         vm = self.vm
         try:
-            vm.take(await vm.services.connection.on_domain(vm.id, _unmark))
+            vm.take(await vm.services.connection.on_domain(vm.id, _unmark, self.id))
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("%s: its description could not be read: %s", vm.name, e)
 
@@ -353,6 +353,6 @@ def _forget(domain: libvirt.virDomain) -> None:
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
 
-def _unmark(domain: libvirt.virDomain) -> Document:
-    migration_job.set_mark(domain, metadata.NO_MIGRATION)
+def _unmark(domain: libvirt.virDomain, migration_id: str) -> Document:
+    migration_job.set_mark(domain, {**metadata.NO_MIGRATION, metadata.ARRIVED_BY: migration_id})
     return described(domain)
