@@ -27,13 +27,15 @@ from vdsmcinder.ceph.cluster_monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import CertificatesUnusable, Config, ConfigError
 from vdsmcinder.host.capabilities import Capabilities
+from vdsmcinder.host.network import Network
+from vdsmcinder.host.network_watch import NetworkWatch
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.monitoring import health
 from vdsmcinder.monitoring.certificate_expiry import Expiry
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
-from vdsmcinder.rpc.events import Events, Told, secrets_missing, vm_status, vm_thawed
+from vdsmcinder.rpc.events import Events, Told, host_networks, secrets_missing, vm_status, vm_thawed
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
@@ -183,6 +185,7 @@ class Daemon:
             on_thaw=self._vm_thawed,
             tasks=tasks.group("VMs"),
         )
+        self._networks = NetworkWatch(tasks.group("networks"), self._networks_changed)
         self._host = HostSampler(tasks.group("host statistics"))
         self._migrations = Migrations(
             self._registry,
@@ -279,6 +282,7 @@ class Daemon:
         """Start every part; returns when clients are served."""
         self._connection.start(self._watch.recover, self._watch.event_handlers())
         await self._host.start()
+        await self._networks.start()
         self._sampler.start()
         self._missing.start()
         self._clusters.start()
@@ -294,6 +298,7 @@ class Daemon:
         self._supervision.stopping()
         await self._expiry.close()
         await self._listener.close()
+        await self._networks.close()
         await self._missing.close()
         await self._clusters.close()
         await self._sampler.close()
@@ -335,6 +340,9 @@ class Daemon:
 
     def _key_lacked(self, name: SecretName, what: str) -> None:
         self._missing.refused(name, what)
+
+    def _networks_changed(self, _found: Network) -> None:
+        self._events.publish(*host_networks())
 
     def _migration_progress(self, vm: VM, progress: Progress) -> None:
         self._events.publish(*migration.notice(vm.id, progress))

@@ -162,3 +162,17 @@ async def test_a_guest_that_keeps_its_nic(guest):
     finally:
         guest.console.ask("hear", "^hearing$")
     await guest.says("^nic eth0 removed")
+
+
+async def test_a_network_of_the_host_that_comes_and_goes_is_told(engine, host):
+    async def told():
+        name = "|net|host_conn|no_id"
+        await engine.session.wait_for_event(lambda event: event["method"] == name, 60)
+        return (await engine.call("Host.getCapabilities"))["networks"]
+
+    host.run(["ip", "link", "add", "vms2", "type", "bridge"])
+    try:
+        assert "vms2" in await told()
+    finally:
+        host.run(["ip", "link", "del", "vms2"])
+    assert "vms2" not in await told()

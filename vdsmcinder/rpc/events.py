@@ -84,6 +84,11 @@ def vm_status(vm: VM) -> tuple[str, dict[str, Any]]:
     return f"|virt|VM_status|{vm.id}", {vm.id: {**state(vm), "hash": vm.hash}}
 
 
+def host_networks() -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that has engines read the host's capabilities again."""
+    return "|net|host_conn|no_id", {}
+
+
 def secrets_missing(uuids: Collection[str]) -> tuple[str, dict[str, Any]]:
     """Name and params of the event that asks for keys; with none once they are there again."""
     # oVirt's engine drops events whose names have less than three parts.
