@@ -303,6 +303,7 @@ def _extras(**params: Any) -> Callable[[Cast], dict[str, Any]]:
 
 _TICKET = {"ttl": 120, "existingConnAction": "keep", "params": {}}
 _TUNE = {"tunables": [{"name": "vda", "ioTune": {"total_iops_sec": 2000}}]}
+_POLICY = {"vcpuLimit": "50", "ioTune": [{"name": "vda", "maximum": {"total_iops_sec": 2000}}]}
 _SHUTDOWN = {"delay": 0, "message": "", "timeout": 1, "force": True}
 
 DEEDS: Sequence[Deed] = (
@@ -343,6 +344,8 @@ DEEDS: Sequence[Deed] = (
         },
     ),
     Deed("VM.setIoTune", _nothing, _others(**_TUNE)),
+    Deed("VM.updateVmPolicy", _nothing, _others(params=_POLICY)),
+    Deed("VM.setDestroyOnReboot", _up, _extras()),
     Deed("VM.freeze", _thawed, _guests()),
     Deed("VM.thaw", _frozen, _guests()),
     Deed("VM.snapshot", _thawed, _guests(snapDrives=[])),
