@@ -303,7 +303,7 @@ def _extras(**params: Any) -> Callable[[Cast], dict[str, Any]]:
 
 _TICKET = {"ttl": 120, "existingConnAction": "keep", "params": {}}
 _TUNE = {"tunables": [{"name": "vda", "ioTune": {"total_iops_sec": 2000}}]}
-_POLICY = {"vcpuLimit": "50", "ioTune": [{"name": "vda", "maximum": {"total_iops_sec": 2000}}]}
+_POLICY = {"ioTune": [{"name": "vda", "maximum": {"total_iops_sec": 2000}}]}
 _SHUTDOWN = {"delay": 0, "message": "", "timeout": 1, "force": True}
 
 DEEDS: Sequence[Deed] = (
