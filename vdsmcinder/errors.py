@@ -10,21 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from vdsmcinder.cephx_keys import masked
+
 
 class VdsmCinderError(Exception):
     """Something that a verb could not do, in words for an operator.
 
     message: one sentence that names the object, the cause and the remedy.
     data: the parts of that sentence as fields, for programs; JSON-serialisable, never a secret.
+    CEPHX keys are masked in both.
     code: the number on the wire (contract/errors.md), fixed by the class.
     """
 
     code: ClassVar[int] = 100
 
     def __init__(self, message: str, **data: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.data: Mapping[str, Any] = data
+        self.message = masked(message)
+        super().__init__(self.message)
+        self.data: Mapping[str, Any] = {name: _masked(value) for name, value in data.items()}
+
+
+def _masked(value: Any) -> Any:
+    return masked(value) if isinstance(value, str) else value
 
 
 class ParseError(VdsmCinderError):

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reading structured parameters off the wire: each field is converted once, here, or refused.
 
-Every refusal names the field, the value and what was expected.
+Every refusal names the field, what kind of value it has and what was expected. The value itself is
+not repeated: what does not fit may be a key or a passphrase that belongs elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Generic, TypeVar
 
@@ -18,10 +19,6 @@ T = TypeVar("T")
 
 # What XML 1.0 cannot carry (section 2.2): most control characters, lone surrogates.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-# A key that was put where its secret's name belongs, as 'ceph auth get-key' prints it: base64 of at
-# least 16 bytes, and no path.
-_KEY = re.compile(r"(?<![\w+/=.-])[A-Za-z0-9+][A-Za-z0-9+/]{21,}={0,2}(?![\w+/=.-])")
 
 # Elements that a list in a description may have, such as its devices: more than a VM can, and few
 # enough that reading them keeps nobody waiting.
@@ -41,6 +38,25 @@ class Kind(Generic[T]):
 
     convert: Callable[[Any], T]
     expected: str
+
+
+def kind_of(value: Any) -> str:
+    """A value by kind and size alone, for errors and logs that must not hold what it says."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return f"a string of {len(value)} character{'s' if len(value) != 1 else ''}"
+    if isinstance(value, Mapping):
+        return f"an object with {len(value)} members"
+    if isinstance(value, Sequence):
+        return f"a list of {len(value)}"
+    names = {bool: "boolean", int: "number", float: "number"}
+    return f"a {names.get(type(value), type(value).__name__)}"
+
+
+def word(value: Any, known: Container[str]) -> str:
+    """A value that is one of some known words, quoted; any other by its kind, as kind_of has it."""
+    return repr(value) if isinstance(value, str) and value in known else kind_of(value)
 
 
 def is_xml_text(text: str) -> bool:
@@ -199,12 +215,10 @@ class Fields:
 
 
 def _invalid(thing: str, where: str, value: Any, expected: str) -> InvalidParameter:
-    shown = _KEY.sub("********", repr(value))
-    if len(shown) > 80:
-        shown = f"{shown[:77]}..."
+    found = kind_of(value)
     return InvalidParameter(
-        f"{thing}: {where} is {shown}; expected {expected}",
+        f"{thing}: {where} is {found}; expected {expected}",
         field=where,
-        value=shown,
+        found=found,
         expected=expected,
     )

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from vdsmcinder.cephx_keys import masked
+
 
 class Call(NamedTuple):
     """A verb that somebody called; client says who, as text, when it is asked to."""
@@ -65,6 +67,16 @@ def ended(duration_ms: float, error_code: int | None = None) -> dict[str, object
     return fields
 
 
+class Masks(logging.Filter):
+    """Masks CEPHX keys in what is logged, whoever logs it and wherever they were pasted."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if (shown := masked(text)) != text:
+            record.msg, record.args = shown, ()
+        return True
+
+
 class Marks(logging.Filter):
     """Adds the VM and the request of the running task to each record.
 
@@ -73,6 +85,7 @@ class Marks(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         flow, vm, known = flow_id.get(), vm_id.get(), call.get()
+        flow = flow and masked(flow)
         record.marks = (f" [flow {flow}]" if flow else "") + (f" [vm {vm}]" if vm else "")
         if flow:
             record.FLOW_ID = flow
@@ -90,6 +103,7 @@ def setup(level: str, target: str) -> None:
     started this process, sd-daemon's JOURNAL_STREAM, else stderr).
     """
     handler = _handler(target)
+    handler.addFilter(Masks())
     handler.addFilter(Marks())
     root = logging.getLogger()
     root.handlers[:] = [handler]

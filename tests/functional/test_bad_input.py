@@ -222,11 +222,11 @@ FILE = '<!DOCTYPE d [<!ENTITY f SYSTEM "file:///etc/shadow">]><domain><name>&f;<
         ("<domain><name>x</domain>", "not well-formed XML"),
         (BOMB, "a document type declaration, which is not allowed; send the document without it"),
         (FILE, "a document type declaration, which is not allowed; send the document without it"),
-        ("<domain><name>&f;</name></domain>", "Entity 'f' not defined"),
-        (deep(5000), "Excessive depth"),
+        ("<domain><name>&f;</name></domain>", "an entity is not defined"),
+        (deep(5000), "nested too deep"),
         ("<network/>", "root of xml is <network>; expected <domain>"),
-        ("<domain><name>x</name><uuid>7</uuid></domain>", "uuid is '7'; expected"),
-        ("<domain><devices/><vcpu>many</vcpu></domain>", "vcpu is 'many'; expected"),
+        ("<domain><name>x</name><uuid>7</uuid></domain>", "uuid is a string of 1 character"),
+        ("<domain><devices/><vcpu>many</vcpu></domain>", "vcpu is a string of 4 characters"),
     ],
 )
 async def test_a_document_that_is_no_domain_is_refused(engine, xml, words):
@@ -237,9 +237,9 @@ async def test_a_document_that_is_no_domain_is_refused(engine, xml, words):
 async def test_a_document_of_another_vm_is_refused(engine):
     theirs, ours = new_id(), new_id()
     document = engine.document(theirs)["xml"]
-    with refused(91, f"VM {ours}: uuid is '{theirs}'; expected the request's vmID, {ours}"):
+    with refused(91, f"VM {ours}: uuid is", f"; expected the request's vmID, {ours}"):
         await engine.create({"vmId": ours, "xml": document})
-    with refused(91, f"VM {ours}: vmId is '{theirs}'; expected the request's vmID, {ours}"):
+    with refused(91, f"VM {ours}: vmId is", f"; expected the request's vmID, {ours}"):
         await engine.call("VM.create", vmID=ours, vmParams={"vmId": theirs, "xml": document})
 
 
@@ -275,10 +275,10 @@ async def test_the_name_of_another_vm_is_refused(engine, vm):
     ("changes", "code", "words"),
     [
         ({"memSize": None}, 11, "memSize is missing; expected a whole number"),
-        ({"memSize": "much"}, 91, "memSize is 'much'; expected a whole number"),
-        ({"memSize": 0}, 91, "memSize is 0; expected a whole number from 1"),
-        ({"smp": -1}, 91, "smp is -1"),
-        ({"vmName": "a/b"}, 91, "vmName is 'a/b'"),
+        ({"memSize": "much"}, 91, "memSize is a string of 4 characters; expected a whole number"),
+        ({"memSize": 0}, 91, "memSize is a number; expected a whole number from 1"),
+        ({"smp": -1}, 91, "smp is a number"),
+        ({"vmName": "a/b"}, 91, "vmName is a string of 3 characters"),
         ({"devices": "none"}, 91, "devices"),
         ({"devices": [7]}, 91, "devices[0]"),
     ],
@@ -299,13 +299,13 @@ async def test_a_description_that_does_not_fit_is_refused(engine, changes, code,
             "hosts is missing; expected the address of at least one Ceph monitor",
         ),
         ({"hosts": []}, 11, "hosts"),
-        ({"hosts": [{"name": "10.0.0.300"}]}, 91, "hosts[0].name is '10.0.0.300'; expected"),
-        ({"hosts": [{"name": "a", "port": "0"}]}, 91, "hosts[0].port is '0'; expected"),
+        ({"hosts": [{"name": "10.0.0.300"}]}, 91, "hosts[0].name is a string of 10 characters"),
+        ({"hosts": [{"name": "a", "port": "0"}]}, 91, "hosts[0].port is a string of 1 character"),
         ({"protocol": None}, 11, "protocol is missing"),
         ({"path": None}, 11, "path is missing"),
         ({"device": "cdrom"}, 36, "cdrom"),
         ({"device": "floppy"}, 36, "floppy"),
-        ({"format": "vmdk"}, 91, "format is 'vmdk'; expected"),
+        ({"format": "vmdk"}, 91, "format is a string of 4 characters"),
     ],
 )
 async def test_a_disk_that_cannot_be_is_refused_when_created_and_when_plugged(

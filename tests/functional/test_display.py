@@ -82,7 +82,7 @@ async def test_a_ticket_leaves_no_trace(guest, daemon):
     with refused(56, "has no spice display"):
         update = {"graphicsType": "spice", "password": password, "ttl": 1}
         await guest.call("updateDevice", params=update)
-    with refused(91, "ttl is 'x'"):
+    with refused(91, "ttl is a string of 1 character"):
         update = {"graphicsType": "vnc", "password": password, "ttl": "x"}
         await guest.call("updateDevice", params=update)
     dumped = await guest.engine.call("Host.dumpxmls", vmList=[guest.id])

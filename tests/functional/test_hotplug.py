@@ -201,7 +201,7 @@ class TestRefused:
 
     async def test_a_connection_info_and_a_path(self, engine, vm, image, unchanged):
         info = connection_info(engine.lab.ceph, image(), engine.secret_id)
-        with refused(91, "path is 'volumes/other'", "beside connectionInfo"):
+        with refused(91, "path is a string of 13 characters", "beside connectionInfo"):
             await plug(engine, vm, drive={"path": "volumes/other", "connectionInfo": info})
 
     async def test_neither_or_two_disks(self, engine, vm, unchanged):

@@ -125,7 +125,7 @@ async def test_what_is_refused(guest):
         await plug(network="nobridge")
     with refused(11, "network is missing"):
         await plug(network=None)
-    with refused(91, "macAddr is 'x'", "a MAC address"):
+    with refused(91, "macAddr is a string of 1 character", "a MAC address"):
         await plug(macAddr="x")
     with refused(50, MAC, "is not plugged"):
         await guest.call("hotunplugNic", params={"vmId": guest.id, "nic": {"macAddr": MAC}})

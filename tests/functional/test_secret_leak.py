@@ -27,6 +27,7 @@ from tests.functional import misuse
 from tests.functional.guests import DISK_MIB, new_guest
 from tests.functional.helpers import CONTRACT, absent_disk, destroyed_at_last, new_image, refused
 from tests.functional.leaks import (
+    HEADER_TEXT,
     Directory,
     Journal,
     files_changed,
@@ -126,7 +127,7 @@ def wire(monkeypatch):
 @pytest.mark.parametrize("target", ["stderr", "journal"])
 async def test_no_key_shows_anywhere(lab, wire, target):
     search = Search(lab, target, wire)
-    real, wrong, leaked = lab.ceph.key, new_key(), new_key()
+    real, wrong, leaked = lab.ceph.key, new_key(), key_in_letters()
     with search.journal.listening(search.host), search.daemon:
         async with Engine(lab, search.daemon) as engine:
             await engine.register_key()
@@ -142,7 +143,7 @@ async def test_no_key_shows_anywhere(lab, wire, target):
                 answers = await misuse.break_the_protocol(engine, real, MAX_FRAME_BYTES)
                 search.add({"STOMP": answers})
                 await register_without_libvirt(engine, search.host, real)
-                await leak(engine, leaked)
+                await leak(engine, vm, leaked)
         pages = {path: search.daemon.page(path) for path in ("/metrics", "/health")}
     search.add(pages)
     places = search.finish()
@@ -157,19 +158,25 @@ async def test_no_key_shows_anywhere(lab, wire, target):
     assert "what engines received holds it as base64" in where
 
 
+def key_in_letters():
+    """A key whose secret could stand in the name of an image."""
+    return next(key for key in iter(new_key, None) if not set("+/") & set(key))
+
+
 async def log_everything(engine):
     for logger in LOGGERS:
         with suppress(RemoteError):  # those of libraries that are not in use yet
             await engine.call("Host.setLogLevel", level="DEBUG", name=logger)
 
 
-async def leak(engine, key):
-    """Have the daemon show a key, through an error that repeats what it was given.
+async def leak(engine, vm, key):
+    """Have the daemon show a key, by the name of a disk: without its header it could be one.
 
     If the search does not find this one, it would not find another.
     """
-    with refused(91, key):
-        await engine.call("Host.setLogLevel", level="DEBUG", name=key)
+    path = f"volumes/{key[HEADER_TEXT:].rstrip('=')}"
+    with refused(46, path):
+        await engine.call("VM.hotunplugDisk", vmID=vm.id, params={"drive": {"path": path}})
 
 
 async def plug_and_unplug(engine, search, vm):

@@ -19,7 +19,7 @@ from tests.pages import REPOSITORY
 PACKAGES = ("vdsmcinder", "lab", "bench")
 # Besides what all may know, what each part of the daemon may know of the others.
 FOR_ALL = {
-    *("", "config", "errors", "fair_scheduling", "fields", "logs", "system", "tasks"),
+    *("", "cephx_keys", "config", "errors", "fair_scheduling", "fields", "logs", "system", "tasks"),
     *("tls_errors", "uuids"),
 }
 KNOWS = {

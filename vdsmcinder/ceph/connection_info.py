@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vdsmcinder.ceph.image import IMAGE, ImageName
+from vdsmcinder.ceph.image import IMAGE, ImageName, is_image_path
 from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, matching
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, kind_of, matching
+from vdsmcinder.uuids import is_uuid
 
 # Part of the path of a configuration file, hence the narrow choice of characters.
 CLUSTER = matching("[A-Za-z0-9_-]+", "the name of a Ceph cluster, letters, digits, - and _")
@@ -68,10 +69,9 @@ class ConnectionInfo:
         kind = fields.need("driver_volume_type", TEXT)
         if kind != "rbd":
             raise UnsupportedDrive(
-                f"Cinder connection info: driver_volume_type is {kind!r}; expected rbd, the only "
-                "one that this host can attach",
+                f"Cinder connection info: driver_volume_type is {kind_of(kind)}; expected rbd, the "
+                "only one that this host can attach",
                 field="driver_volume_type",
-                value=kind,
             )
         data = _image_data(fields)
         auth = data.get("auth_enabled", BOOLEAN)
@@ -130,8 +130,8 @@ def _refuse_unconnected(attachment: Mapping[str, Any], info: Fields) -> None:
     """An attachment that was made for no host yet has a connection info of {}."""
     if "volume_id" in attachment and not info.values:
         raise MissingParameter(
-            f"Cinder attachment of volume {_text(attachment['volume_id'])}: connection_info is "
-            "empty, as no host is known of it; expected an answer of Cinder's after the attachment "
+            f"Cinder attachment{_of(attachment['volume_id'])}: connection_info is empty, as "
+            "no host is known of it; expected an answer of Cinder's after the attachment "
             "was updated with this host's connector",
             field="connection_info",
         )
@@ -140,13 +140,15 @@ def _refuse_unconnected(attachment: Mapping[str, Any], info: Fields) -> None:
 def _thing(attachment: Mapping[str, Any], inner: Any) -> str:
     """What errors call it: by the volume, as soon as it names one."""
     data = inner.get("data", inner) if isinstance(inner, Mapping) else None
-    names = (
-        data.get("name") if isinstance(data, Mapping) else None,
-        attachment.get("volume_id"),
-    )
-    name = next((name for name in names if isinstance(name, str) and name), "")
-    named = f" of {name[:100]!r}" if name else ""
-    return f"Cinder connection info{named}"
+    name = data.get("name") if isinstance(data, Mapping) else None
+    return f"Cinder connection info{_of(name) or _of(attachment.get('volume_id'))}"
+
+
+def _of(name: Any) -> str:
+    """Which image or volume is meant, if that is what the name has the form of."""
+    if not isinstance(name, str) or not name.isprintable():
+        return ""
+    return f" of {name[:100]!r}" if is_image_path(name) or is_uuid(name) else ""
 
 
 def _text(value: Any) -> str | None:

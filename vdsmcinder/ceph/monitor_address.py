@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.errors import InvalidParameter
-from vdsmcinder.fields import TEXT, Fields, Kind, choice, number
+from vdsmcinder.fields import TEXT, Fields, Kind, choice, kind_of, number
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
@@ -61,7 +61,8 @@ class MonitorHost:
     def __post_init__(self) -> None:
         if not _is_host(self.name):
             raise InvalidParameter(
-                f"monitor: host name is {self.name!r}; expected {HOST.expected}", field="name"
+                f"monitor: host name is {kind_of(self.name)}; expected {HOST.expected}",
+                field="name",
             )
         if self.port is not None and not 1 <= self.port <= 65535:
             raise InvalidParameter(
@@ -69,7 +70,7 @@ class MonitorHost:
             )
         if self.transport not in (None, "tcp"):
             raise InvalidParameter(
-                f"monitor {self.name}: transport is {self.transport!r}; expected tcp",
+                f"monitor {self.name}: transport is {kind_of(self.transport)}; expected tcp",
                 field="transport",
             )
 

@@ -8,12 +8,24 @@ suggests. InvalidParameter says what a document was to be and what is wrong with
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
-from vdsmcinder.fields import is_xml_text
+from vdsmcinder.fields import is_xml_text, kind_of
+
+_FAULTS: Mapping[int, str] = {
+    etree.ErrorTypes.ERR_ATTRIBUTE_REDEFINED: "an attribute comes twice",
+    etree.ErrorTypes.ERR_ATTRIBUTE_WITHOUT_VALUE: "an attribute has no value",
+    etree.ErrorTypes.ERR_DOCUMENT_EMPTY: "it does not begin with an element",
+    etree.ErrorTypes.ERR_DOCUMENT_END: "something follows its last element",
+    etree.ErrorTypes.ERR_LT_IN_ATTRIBUTE: "an attribute's value holds '<'",
+    etree.ErrorTypes.ERR_TAG_NAME_MISMATCH: "an end tag is not that of its element",
+    etree.ErrorTypes.ERR_TAG_NOT_FINISHED: "an element has no end tag",
+    etree.ErrorTypes.ERR_UNDECLARED_ENTITY: "an entity is not defined",
+    etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE: "a prefix stands for no namespace",
+}
 
 # libvirt's own documents have a fraction of that. libxml2 compares each attribute of an element
 # with each other one, and looks for a prefix among all namespaces.
@@ -53,7 +65,7 @@ def parse(text: str, what: str) -> etree._Element:
     except UnicodeEncodeError:
         reason = "it holds characters that are not Unicode text"
     except etree.XMLSyntaxError as e:
-        reason = e.msg or "it is empty"
+        reason = _why(e) if text.strip() else "it is empty"
     raise InvalidParameter(f"{what}: not well-formed XML: {reason}; correct it", field="xml")
 
 
@@ -78,6 +90,15 @@ def _most_attributes(text: str) -> int:
     suspects = (part for part in text.split("<") if part.count("=") > MOST_ATTRIBUTES)
     tags = (_QUOTED.sub("", part).partition(">")[0] for part in suspects if part[:1] not in "!?/")
     return max((tag.count("=") for tag in tags), default=0)
+
+
+def _why(error: etree.XMLSyntaxError) -> str:
+    """What is wrong with a document and where; libxml2's own words quote from it."""
+    line, column = error.position
+    code: int = error.code  # type: ignore[attr-defined]
+    deep = "Excessive depth" in (error.msg or "")
+    what = "elements are nested too deep" if deep else _FAULTS.get(code, "it cannot be read")
+    return f"{what} at line {line}, column {column}"
 
 
 def only(text: str, tag: str, what: str) -> etree._Element:
@@ -114,7 +135,8 @@ def check_text(thing: str, *texts: str | None) -> None:
     for text in texts:
         if text is not None and not (text.strip() and is_xml_text(text)):
             raise InvalidParameter(
-                f"{thing}: {text!r} is blank or holds control characters; expected plain text"
+                f"{thing}: {kind_of(text)} is blank or holds control characters; expected plain "
+                "text"
             )
 
 

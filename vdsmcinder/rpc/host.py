@@ -103,7 +103,7 @@ class HostVerbs:
     def setLogLevel(self, level: str, name: str) -> None:
         if name and name not in logging.getLogger().manager.loggerDict:
             raise InvalidParameter(
-                f"there is no logger {name[:64]!r}; leave name empty for all, or name a module as "
+                "there is no logger of that name; leave name empty for all, or name a module as "
                 "log lines do, such as vdsmcinder.virt.vm.vm",
                 field="name",
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import time
 import traceback
 from collections import Counter, OrderedDict
@@ -21,6 +22,7 @@ from jsonrpcserver import Error, Result, Success
 
 from vdsmcinder import logs
 from vdsmcinder.errors import Recovering, Unexpected, UnsupportedOperation, VdsmCinderError
+from vdsmcinder.fields import kind_of
 from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.envelope import Written
 from vdsmcinder.rpc.schema.types import Mismatch
@@ -31,6 +33,8 @@ from vdsmcinder.uuids import is_uuid
 log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}|#[0-9]+")
 
 # How a call ended that was cancelled before it was answered.
 GIVEN_UP = "given up"
@@ -132,6 +136,7 @@ class Method:
         if not verb.params and not given:
             return ()
         values = verb.values(given)
+        verb.refuse_keys(given)
         self._log_params(given, values)
         return values
 
@@ -150,9 +155,13 @@ class Method:
     def _log_params(self, given: Mapping[str, Any], values: tuple[Any, ...]) -> None:
         unknown = self.verb.unknown(given)
         if unknown:
-            names = ", ".join(repr(name[:64]) for name in unknown[:8])
+            # What is no name may be what should stand nowhere.
+            known = [name if _NAME.fullmatch(name) else kind_of(name) for name in unknown[:8]]
             log.warning(
-                "%s: %d unknown parameters ignored: %s", self.verb.name, len(unknown), names
+                "%s: %d unknown parameters ignored: %s",
+                self.verb.name,
+                len(unknown),
+                ", ".join(known),
             )
         if log.isEnabledFor(logging.DEBUG):
             shown = ", ".join(p.shown(v) for p, v in zip(self.verb.params, values))

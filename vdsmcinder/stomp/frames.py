@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vdsmcinder.cephx_keys import masked
+
 HEARTBEAT = b"\n"
 
 CLIENT_COMMANDS = (
@@ -28,8 +30,12 @@ LONGEST_COMMAND = max(map(len, COMMANDS))
 class ProtocolError(Exception):
     """The peer broke the protocol; the message says what was wrong and what was expected.
 
-    The stream cannot be read on after it: where the next frame begins is not known.
+    The stream cannot be read on after it: where the next frame begins is not known. CEPHX keys are
+    masked in the message.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 class Frame(NamedTuple):

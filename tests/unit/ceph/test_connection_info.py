@@ -133,12 +133,24 @@ def test_all_fields() -> None:
     [
         ({}, MissingParameter, "driver_volume_type is missing"),
         ({"driver_volume_type": "rbd"}, MissingParameter, "data.name is missing"),
-        ({"driver_volume_type": "iscsi"}, UnsupportedDrive, "is 'iscsi'; expected rbd"),
-        ({"driver_volume_type": "rbd", "data": []}, InvalidParameter, "data is []"),
-        (info(name="volume-1"), InvalidParameter, "data.name is 'volume-1'; expected pool/image"),
-        (info(hosts=["a b"], ports=["1"]), InvalidParameter, "data.hosts[0] is 'a b'"),
+        (
+            {"driver_volume_type": "iscsi"},
+            UnsupportedDrive,
+            "; expected rbd",
+        ),
+        ({"driver_volume_type": "rbd", "data": []}, InvalidParameter, "data is a list of 0"),
+        (
+            info(name="volume-1"),
+            InvalidParameter,
+            "data.name is a string of 8 characters; expected pool/image",
+        ),
+        (
+            info(hosts=["a b"], ports=["1"]),
+            InvalidParameter,
+            "data.hosts[0] is a string of 3 characters",
+        ),
         (info(ports=["6789"]), InvalidParameter, "expected as many as there are hosts, 2"),
-        (info(ports=["6789", "x"]), InvalidParameter, "data.ports[1] is 'x'"),
+        (info(ports=["6789", "x"]), InvalidParameter, "data.ports[1] is a string of 1 character"),
         (
             info(secret_uuid=None),
             MissingParameter,
@@ -146,20 +158,40 @@ def test_all_fields() -> None:
             "libvirt secret, from rbd_secret_uuid in Cinder's configuration or else from "
             "vms.cinder_secret_uuid in this host's",
         ),
-        (info(secret_uuid="7"), InvalidParameter, "data.secret_uuid is '7'"),
-        (info(secret_type="iscsi"), InvalidParameter, "data.secret_type is 'iscsi'"),
+        (info(secret_uuid="7"), InvalidParameter, "data.secret_uuid is a string of 1 character"),
+        (
+            info(secret_type="iscsi"),
+            InvalidParameter,
+            "data.secret_type is a string of 5 characters",
+        ),
         (info(auth_username=None), MissingParameter, "data.auth_username is missing"),
-        (info(auth_enabled="perhaps"), InvalidParameter, "data.auth_enabled is 'perhaps'"),
-        (info(access_mode="wo"), InvalidParameter, "data.access_mode is 'wo'; expected one of rw"),
-        (info(cluster_name="../x"), InvalidParameter, "data.cluster_name is '../x'"),
-        (info(encrypted="x"), InvalidParameter, "data.encrypted is 'x'"),
-        (info(qos_specs="fast"), InvalidParameter, "data.qos_specs is 'fast'"),
+        (
+            info(auth_enabled="perhaps"),
+            InvalidParameter,
+            "data.auth_enabled is a string of 7 characters",
+        ),
+        (
+            info(access_mode="wo"),
+            InvalidParameter,
+            "data.access_mode is a string of 2 characters; expected one of rw",
+        ),
+        (
+            info(cluster_name="../x"),
+            InvalidParameter,
+            "data.cluster_name is a string of 4 characters",
+        ),
+        (info(encrypted="x"), InvalidParameter, "data.encrypted is a string of 1 character"),
+        (info(qos_specs="fast"), InvalidParameter, "data.qos_specs is a string of 4 characters"),
         (
             info(qos_specs={"read_iops_sec": "fast"}),
             InvalidParameter,
-            "data.qos_specs.read_iops_sec is 'fast'; expected a whole number",
+            "data.qos_specs.read_iops_sec is a string of 4 characters; expected a whole number",
         ),
-        (info(encrypted=True), UnsupportedDrive, "data.encrypted is 'true'; expected false, or"),
+        (
+            info(encrypted=True),
+            UnsupportedDrive,
+            "data.encrypted is 'true'; expected false, or",
+        ),
     ],
 )
 def test_refused(given: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
@@ -175,30 +207,39 @@ def test_without_a_secret_the_default_is_taken(wrap: bool) -> None:
     assert Drive.from_connection_info(answer, (), OTHER).source.auth.secret_uuid == OTHER
     # What Cinder says counts, right or wrong.
     assert Drive.from_connection_info(info(), (), OTHER).source.auth.secret_uuid == SECRET
-    with pytest.raises(InvalidParameter, match="secret_uuid is '7'"):
+    with pytest.raises(InvalidParameter, match="secret_uuid is a string of 1 character"):
         Drive.from_connection_info(info(secret_uuid="7"), (), OTHER)
 
 
 @pytest.mark.parametrize(
     ("device", "words"),
     [
-        ({"path": "volumes/other"}, "path is 'volumes/other'; expected none beside connectionInfo"),
+        (
+            {"path": "volumes/other"},
+            "path is a string of 13 characters; expected none beside connectionInfo",
+        ),
         ({"hosts": [{"name": "10.0.0.9"}]}, "hosts is"),
         ({"auth": {"username": "x"}}, "auth is"),
         ({"configFile": "/etc/ceph/x.conf"}, "configFile is"),
-        ({"diskType": "file"}, "diskType is 'file'; expected one of network"),
-        ({"protocol": "iscsi"}, "protocol is 'iscsi'; expected one of rbd"),
-        ({"connectionInfo": "x"}, "connectionInfo is 'x'; expected an object"),
-        ({"connectionInfo": {"connection_info": 5}}, "the description is 5; expected an object"),
+        ({"diskType": "file"}, "diskType is a string of 4 characters; expected one of network"),
+        ({"protocol": "iscsi"}, "protocol is a string of 5 characters; expected one of rbd"),
+        ({"connectionInfo": "x"}, "connectionInfo is a string of 1 character; expected an object"),
+        (
+            {"connectionInfo": {"connection_info": 5}},
+            "the description is a number",
+        ),
         (
             {"encryption": {"uuid": OTHER, "format": "luks2", "engine": "qemu"}},
-            "encryption.engine is 'qemu'; expected librbd for luks2",
+            "encryption.engine is a string of 4 characters; expected librbd for luks2",
         ),
-        ({"encryption": {"uuid": "x"}}, "encryption.uuid is 'x'"),
+        ({"encryption": {"uuid": "x"}}, "encryption.uuid is a string of 1 character"),
         ({"encryption": {"format": "luks"}}, "encryption.uuid is missing"),
         ({"cache": "writeback", "shared": "shared"}, "expected none or directsync, as the disk is"),
-        ({"detectZeroes": "unmap", "discard": "false"}, "detectZeroes is 'unmap'; expected on or"),
-        ({"specParams": {"queues": 0}}, "specParams.queues is 0"),
+        (
+            {"detectZeroes": "unmap", "discard": "false"},
+            "detectZeroes is a string of 5 characters; expected on or",
+        ),
+        ({"specParams": {"queues": 0}}, "specParams.queues is a number"),
     ],
 )
 def test_refused_of_a_device(device: dict[str, Any], words: str) -> None:
@@ -246,7 +287,7 @@ def test_read_only_stays_read_only() -> None:
 
 def test_snapshot_must_be_read_only() -> None:
     given = info(name="volumes/volume-1@snapshot-1")
-    with pytest.raises(InvalidParameter, match="'snapshot-1' is a snapshot"):
+    with pytest.raises(InvalidParameter, match="path names a snapshot"):
         Drive.from_connection_info(given)
     source = Drive.from_connection_info(given, readonly=True).source
     assert (source.path, source.snapshot) == ("volumes/volume-1", "snapshot-1")

@@ -75,7 +75,11 @@ def test_who_speaks_for_a_source_that_is_off_need_not_know_which_migration_it_wa
     ("params", "error", "words"),
     [
         ({"migrationId": ""}, MissingParameter, "migrationId is missing"),
-        ({"handover": "soon"}, InvalidParameter, "handover is 'soon'; expected one of confirmed"),
+        (
+            {"handover": "soon"},
+            InvalidParameter,
+            "handover is a string of 4 characters; expected one of confirmed",
+        ),
         ({"xml": ""}, MissingParameter, "xml is missing"),
         ({"secrets": [{"uuid": "x"}]}, SecretMalformed, r"secrets\[0\]\.uuid is not a UUID"),
     ],

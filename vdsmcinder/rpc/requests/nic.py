@@ -20,9 +20,9 @@ from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.address import Address
 from vdsmcinder.virt.disk.drive_rules import ALIAS
 from vdsmcinder.virt.domain.devices import Nic
-from vdsmcinder.virt.live.nic_query import NicChange, NicQuery
+from vdsmcinder.virt.live.nic_query import MAC_ADDRESS, NicChange, NicQuery, is_mac
 
-MAC = matching("([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", "a MAC address such as 00:1a:4a:16:01:51")
+MAC = matching(MAC_ADDRESS, "a MAC address such as 00:1a:4a:16:01:51")
 BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
 _MODELS = {"pv": "virtio", "virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e"}
 _MODEL = choice(*_MODELS, "rtl8139")
@@ -58,7 +58,8 @@ def read_plug(params: Mapping[str, Any]) -> etree._Element:
         return interface
     nic = fields.section("nic")
     devices = etree.Element("devices")
-    thing = f"NIC {nic.values.get('macAddr') or 'without address'}"
+    mac = nic.values.get("macAddr")
+    thing = f"NIC {mac}" if isinstance(mac, str) and is_mac(mac) else "NIC"
     read_nic(Fields(nic.values, thing)).write(devices)
     return devices[0]
 

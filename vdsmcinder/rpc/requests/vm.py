@@ -10,7 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, matching, number
+from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, kind_of, matching, number
 from vdsmcinder.rpc.requests.disk import read_consent
 from vdsmcinder.rpc.requests.nic import read_nic
 from vdsmcinder.virt.disk import disk_params
@@ -49,7 +50,7 @@ def read_vm(
 
     vm_id: the request's vmID. default_secret: UUID of the secret that an answer of Cinder's without
     secret_uuid means. Raises MissingParameter (11), UnsupportedDrive (36), InvalidParameter (91);
-    each names the field, its value and what was expected.
+    each names the field, the kind of its value and what was expected.
     """
     fields = Fields(params, f"VM {vm_id}")
     if fields.get("vmId", UUID) not in (None, vm_id):
@@ -116,14 +117,21 @@ def _max_memory_mib(fields: Fields) -> int | None:
 
 def _custom(given: Fields) -> tuple[tuple[str, str], ...]:
     """An engine's own properties, which become element names: others are refused."""
-    return tuple((_custom_name(given, name), given.need(name, TEXT)) for name in given.names())
+    names = given.names()
+    for name in names:
+        _check_custom_name(given.thing, name)
+    return tuple((name, given.need(name, TEXT)) for name in names)
 
 
-def _custom_name(given: Fields, name: str) -> str:
+def _check_custom_name(thing: str, name: str) -> None:
     try:
-        return CUSTOM_NAME.convert(name)
+        CUSTOM_NAME.convert(name)
     except ValueError:
-        raise given.invalid(name, f"as the property's name {CUSTOM_NAME.expected}") from None
+        raise InvalidParameter(
+            f"{thing}: the name of a property in custom is {kind_of(name)}; expected "
+            f"{CUSTOM_NAME.expected}",
+            field="custom",
+        ) from None
 
 
 def _by_type(fields: Fields) -> Mapping[str, Sequence[Fields]]:

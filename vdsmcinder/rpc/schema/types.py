@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vdsmcinder.fields import kind_of
 from vdsmcinder.uuids import is_uuid
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -33,20 +34,6 @@ class Mismatch(Exception):
         self.where = where
         self.expected = expected
         self.found = found
-
-
-def kind_of(value: Any) -> str:
-    """A value by kind and size alone, for errors and logs that must not hold what it says."""
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return f"a string of {len(value)} character{'s' if len(value) != 1 else ''}"
-    if isinstance(value, Mapping):
-        return f"an object with {len(value)} members"
-    if isinstance(value, Sequence):
-        return f"a list of {len(value)}"
-    names = {bool: "boolean", int: "number", float: "number"}
-    return f"a {names.get(type(value), type(value).__name__)}"
 
 
 class Type(Protocol):
@@ -159,7 +146,9 @@ class MapOf:
     def read(self, value: Any, where: str) -> dict[str, Any]:
         self._check_kind(value, where)
         return {
-            self.key.read(k, f"a member's name in {where}"): self.value.read(v, f"{where}.{k}")
+            self.key.read(k, f"a member's name in {where}"): self.value.read(
+                v, f"a member of {where}"
+            )
             for k, v in value.items()
         }
 

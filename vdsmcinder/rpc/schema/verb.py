@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vdsmcinder.cephx_keys import misplaced
 from vdsmcinder.errors import (
+    InvalidParameter,
     InvalidParams,
     NoSuchVM,
     Recovering,
+    SecretMalformed,
     Unexpected,
     UnsupportedOperation,
+    VdsmCinderError,
     VMExists,
 )
 from vdsmcinder.rpc.schema.types import Mismatch, Type
@@ -106,6 +110,22 @@ class Verb:
         """
         return tuple([self._value(p, given) for p in self.params])
 
+    def refuse_keys(self, given: Mapping[str, Any]) -> None:
+        """Raise an error for a CEPHX key that stands in a parameter which is for something else.
+
+        There it would be stored, logged and told; the code is one that the verb has for values that
+        do not fit.
+        """
+        where = misplaced(given) if self.params else None
+        if where is None:
+            return
+        error = next((e for e in _NO_FIT if e.code in self.errors), InvalidParams)
+        raise error(
+            f"{self.name}: {where} holds a CEPHX key, which belongs into password of "
+            "Host.registerSecrets alone; send the UUID of its secret where a disk needs it",
+            field=where,
+        )
+
     def unknown(self, given: Mapping[str, Any]) -> list[str]:
         """Those names in given that are no parameter's."""
         known = [p.name for p in self.params]
@@ -137,6 +157,10 @@ class Verb:
                 expected=e.expected,
                 found=e.found,
             ) from None
+
+
+# Errors for values that do not fit, in the order in which verbs prefer them.
+_NO_FIT: tuple[type[VdsmCinderError], ...] = (InvalidParameter, SecretMalformed)
 
 
 def _written(param: Param) -> str:

@@ -7,6 +7,7 @@ same then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,8 @@ from typing import Any
 from vdsmcinder import uuids
 from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, number
+from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, is_xml_text, number
+from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.disk import drive_rules
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
@@ -49,6 +51,8 @@ BOOT_ORDER = number(1, 2**31 - 1)
 SGIO = choice("filtered", "unfiltered")
 
 INDEX = number(0, 2**31 - 1)
+# An absolute path, or an image with its pool.
+_PATH = re.compile(r"/\S+|[\w.-]+/[\w./@-]+")
 _DISK_TYPE = choice("file", "block", "network")
 
 _DEFAULT_BUS: Mapping[Device, str] = {
@@ -160,7 +164,6 @@ def _encryption(connection: ConnectionInfo, fields: Fields) -> Encryption | None
         raise UnsupportedDrive(
             f"{fields.thing}: data.encrypted is 'true'; expected {expected}",
             field="data.encrypted",
-            value="true",
             expected=expected,
         )
     return encryption
@@ -171,8 +174,20 @@ def thing(params: Any) -> str:
     if not isinstance(params, Mapping):
         return "disk"
     known = (params.get(name) for name in ("path", "deviceId", "alias", "name"))
-    label = next((text for text in known if isinstance(text, str) and text), "without path")
-    return f"disk {label[:100]!r}"
+    texts = (name for name in known if isinstance(name, str))
+    label = next(filter(is_known_form, texts), None)
+    return "disk" if label is None else f"disk {label[:100]!r}"
+
+
+def is_known_form(name: str) -> bool:
+    """Whether a name of a disk has a form that such names have, so that an error may repeat it.
+
+    A path or an image, an engine's id or an alias with it, a target.
+    """
+    if not is_xml_text(name):
+        return False
+    known = is_uuid(name.removeprefix(USER_ALIAS)) or targets.is_name(name)
+    return known or (_PATH.fullmatch(name) is not None)
 
 
 def device(fields: Fields) -> Device:
@@ -259,7 +274,6 @@ def _refuse_network_removable(fields: Fields) -> None:
             f"{fields.thing}: diskType is 'network' on a {device(fields).value}; expected file"
             + (" or block" if device(fields) is Device.CDROM else ""),
             field="diskType",
-            value="network",
         )
 
 

@@ -14,7 +14,7 @@ from lxml import etree
 from vdsmcinder import uuids
 from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import child_attribute
-from vdsmcinder.virt.disk.disk_params import same_alias
+from vdsmcinder.virt.disk.disk_params import is_known_form, same_alias
 from vdsmcinder.virt.disk.drive import Drive
 
 
@@ -73,4 +73,6 @@ class DriveQuery:
         return self.alias is None and drive.target == self.target
 
     def __str__(self) -> str:
-        return self.path or self.serial or self.alias or self.target or "without a name"
+        """As errors name it: by a name that has the form of such names."""
+        names = filter(None, (self.path, self.serial, self.alias, self.target))
+        return next(filter(is_known_form, names), "of that name")

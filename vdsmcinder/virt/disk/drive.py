@@ -15,7 +15,7 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import Fields
+from vdsmcinder.fields import Fields, kind_of, word
 from vdsmcinder.hypervisor.xmldoc import (
     check_text,
     child_attribute,
@@ -35,7 +35,13 @@ from vdsmcinder.virt.disk.disk_params import (
 )
 from vdsmcinder.virt.disk.drive_rules import USER_ALIAS
 from vdsmcinder.virt.disk.driver import Driver
-from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource, Source
+from vdsmcinder.virt.disk.source import (
+    SOURCE_TYPES,
+    BlockSource,
+    FileSource,
+    NetworkSource,
+    Source,
+)
 from vdsmcinder.virt.disk.tuning import IoTune
 
 _ATTRIBUTES = ("type", "device", "snapshot", "sgio", "model", "rawio")
@@ -85,9 +91,9 @@ class Drive:
             etree.fromstring(extra)
         if not _TARGET.fullmatch(self.target):
             expected = "a name such as vda, sdb or hdc"
-            raise _unsupported("disk", "target", self.target, expected)
+            raise _unsupported("disk", "target", kind_of(self.target), expected)
         if self.bus not in targets.PREFIXES:
-            raise _unsupported(self._thing, "iface", self.bus, BUS.expected)
+            raise _unsupported(self._thing, "iface", kind_of(self.bus), BUS.expected)
         self._check_device()
 
     def _check_device(self) -> None:
@@ -101,10 +107,12 @@ class Drive:
         if self.device is Device.LUN and self.format != "raw":
             raise _unsupported(self._thing, "format", f"{self.format} on a lun", "raw")
         if self.device is not Device.LUN and self.sgio is not None:
-            on_device = f"{self.sgio} on a {self.device.value}"
+            on_device = f"set on a {self.device.value}"
             raise _unsupported(self._thing, "sgio", on_device, "it on luns only")
         if self.device not in REMOVABLE and not self.source.path:
-            raise _unsupported(self._thing, "path", "", "one, only cdroms and floppies are empty")
+            raise _unsupported(
+                self._thing, "path", "empty", "one, only cdroms and floppies are empty"
+            )
 
     @property
     def _thing(self) -> str:
@@ -199,7 +207,7 @@ class Drive:
         unnoticed; domain_disks.py lists such disks as OpaqueDrive.
         """
         target = child_attribute(disk, "target", "dev") or ""
-        thing = f"disk {target or 'without target'}"
+        thing = f"disk {target if targets.is_name(target) else 'without target'}"
         refuse_attributes(disk, _ATTRIBUTES, thing)
         refuse_repeated(disk, thing)
         for where in disk.iterfind("target"):
@@ -270,8 +278,8 @@ class Drive:
         connectionInfo in place of all that says where the data is. taken: as in of().
         default_secret: what an answer of Cinder's without secret_uuid means.
 
-        Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, its
-        value and what was expected.
+        Raises MissingParameter, InvalidParameter and UnsupportedDrive; each names the field, the
+        kind of its value and what was expected.
         """
         return cls.of(disk_params.read(params, default_secret), taken)
 
@@ -300,7 +308,7 @@ def _read_source(disk: etree._Element, thing: str) -> Source:
         return BlockSource.read(disk, thing)
     if kind == "network":
         return NetworkSource.read(disk, thing)
-    raise _unsupported(thing, "type", kind, "file, block or network")
+    raise _unsupported(thing, "type", word(kind, SOURCE_TYPES), "file, block or network")
 
 
 def _read_extras(disk: etree._Element) -> tuple[str, ...]:
@@ -312,10 +320,10 @@ def _read_extras(disk: etree._Element) -> tuple[str, ...]:
     )
 
 
-def _unsupported(thing: str, name: str, value: str, expected: str) -> UnsupportedDrive:
+def _unsupported(thing: str, name: str, found: str, expected: str) -> UnsupportedDrive:
     return UnsupportedDrive(
-        f"{thing}: {name} is {value!r}; expected {expected}",
+        f"{thing}: {name} is {found}; expected {expected}",
         field=name,
-        value=value,
+        found=found,
         expected=expected,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from vdsmcinder.ceph import connection_info
 from vdsmcinder.errors import InvalidParameter
+from vdsmcinder.fields import kind_of
 from vdsmcinder.hypervisor.xmldoc import to_text
 from vdsmcinder.virt.disk.drive import Drive
 
@@ -31,7 +32,7 @@ def described(description: Any) -> Mapping[str, Any]:
     """
     if not isinstance(description, dict):
         raise InvalidParameter(
-            f"disk description: it is {description!r:.80}; expected a JSON object",
+            f"disk description: it is {kind_of(description)}; expected a JSON object",
             field="description",
         )
     if connection_info.is_answer(description):

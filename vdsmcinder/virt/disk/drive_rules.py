@@ -84,7 +84,7 @@ def check(asked: Asked, thing: str) -> None:
     fields.get("serial", SERIAL)
     fields.get("alias", ALIAS)
     if isinstance(source, NetworkSource) and source.snapshot is not None and not asked.readonly:
-        raise fields.invalid("readonly", f"true, as {source.snapshot!r} is a snapshot")
+        raise fields.invalid("readonly", "true, as path names a snapshot")
     if asked.shared and not asked.readonly and driver.caches:
         # Nobody tells a cache on this host of what another host wrote.
         raise fields.invalid("cache", "none or directsync, as the disk is shared")

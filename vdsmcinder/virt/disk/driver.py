@@ -12,12 +12,14 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number
+from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number, word
 from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
 from vdsmcinder.virt.disk.source import BlockSource, NetworkSource, Source
 
 CACHE = choice("none", "writeback", "writethrough", "directsync", "unsafe", "default")
 FORMATS = {"raw": "raw", "cow": "qcow2"}
+# Others that QEMU has, which are known to be no secret.
+_FORMATS_OF_QEMU = ("luks", "parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc")
 
 _NAME = "qemu"
 _IOTHREAD = number(1, 2**31 - 1)
@@ -89,9 +91,8 @@ class Driver:
         if format not in FORMATS.values():
             expected = f"one of {', '.join(FORMATS.values())}"
             raise UnsupportedDrive(
-                f"{thing}: driver.type is {format[:40]!r}; expected {expected}",
+                f"{thing}: driver.type is {word(format, _FORMATS_OF_QEMU)}; expected {expected}",
                 field="driver.type",
-                value=format[:40],
                 expected=expected,
             )
         return cls(

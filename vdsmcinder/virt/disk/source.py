@@ -16,7 +16,7 @@ from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.ceph.image import IMAGE, is_image_path
 from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
-from vdsmcinder.fields import TEXT, Fields, Kind, matching
+from vdsmcinder.fields import TEXT, Fields, Kind, kind_of, matching, word
 from vdsmcinder.hypervisor.xmldoc import (
     check_text,
     child_attribute,
@@ -28,6 +28,13 @@ from vdsmcinder.hypervisor.xmldoc import (
 from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
 
 ABSOLUTE_PATH = matching("(?s)/.+", "an absolute path on this host")
+
+# libvirt's own words for where a disk may be, and for what it may be reached by over the network.
+SOURCE_TYPES = ("file", "block", "dir", "network", "volume", "nvme", "vhostuser", "vhostvdpa")
+PROTOCOLS = (
+    *("nbd", "rbd", "sheepdog", "gluster", "iscsi", "http", "https", "ftp", "ftps", "tftp"),
+    *("ssh", "nfs", "vxhs"),
+)
 
 # What libvirt adds to the sources of running VMs and does not want back.
 _LIVE_ATTRIBUTES = ("index",)
@@ -145,7 +152,8 @@ class NetworkSource:
         check_text("network source", self.path, self.snapshot, self.config_file)
         if not is_image_path(self.path):
             raise InvalidParameter(
-                f"network source: path is {self.path!r}; expected {IMAGE.expected}", field="path"
+                f"network source: path is {kind_of(self.path)}; expected {IMAGE.expected}",
+                field="path",
             )
 
     @property
@@ -287,7 +295,7 @@ def _write_encryption(source: etree._Element, encryption: Encryption | None) -> 
 
 def _foreign_protocol(thing: str, protocol: str) -> UnsupportedDrive:
     return UnsupportedDrive(
-        f"{thing}: protocol is {protocol!r}; expected rbd, the only one that this host can serve",
+        f"{thing}: protocol is {word(protocol, PROTOCOLS)}; expected rbd, the only one that this "
+        "host can serve",
         field="protocol",
-        value=protocol,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Container, Mapping
 
 # libvirt tells the bus of a disk by its prefix where a document does not.
@@ -23,6 +24,7 @@ PREFIXES: Mapping[str, str] = {
 # Of disks that say no address; it may have many more.
 DISKS_PER_SCSI_CONTROLLER = 7
 
+_NAME = re.compile("(vd|sd|hd|fd)[a-z]{1,6}")
 _BUSES: Mapping[str, str] = {"vd": "virtio", "sd": "scsi", "hd": "ide", "fd": "fdc"}
 
 
@@ -47,6 +49,11 @@ def free(bus: str, taken: Container[str]) -> str:
 def wished_or_free(wish: str | None, bus: str, taken: Container[str]) -> str:
     """The name that is wished for, or the first free one of the bus if it is taken or none is."""
     return free(bus, taken) if wish is None or wish in taken else wish
+
+
+def is_name(text: str) -> bool:
+    """Whether it is the name of a disk, and so may be repeated in an error."""
+    return _NAME.fullmatch(text) is not None
 
 
 def index(target: str) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from vdsmcinder import uuids
 from vdsmcinder.errors import SnapshotFailed
-from vdsmcinder.virt.disk.disk_params import same_alias
+from vdsmcinder.fields import kind_of
+from vdsmcinder.virt.disk.disk_params import is_known_form, same_alias
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import NetworkSource
 from vdsmcinder.virt.domain.domain import Domain
@@ -35,6 +36,9 @@ class Name:
     by: By
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.field} {self.text if is_known_form(self.text) else kind_of(self.text)}"
+
 
 @dataclass(frozen=True)
 class DiskNames:
@@ -43,7 +47,8 @@ class DiskNames:
     names: tuple[Name, ...]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name.field} {name.text}" for name in self.names) or "no id"
+        """As errors name it: by names that have a form of such names alone."""
+        return ", ".join(map(str, self.names)) or "no id"
 
 
 def find(domain: Domain, wanted: DiskNames) -> Drive | None:

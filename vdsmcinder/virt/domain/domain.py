@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter
-from vdsmcinder.fields import UUID, Fields, number
+from vdsmcinder.fields import UUID, Fields, kind_of, number
 from vdsmcinder.hypervisor.xmldoc import child_attribute, parse
+from vdsmcinder.uuids import is_uuid
 from vdsmcinder.virt.disk import ceph_images, iotune_policy
 from vdsmcinder.virt.disk.ceph_images import CephImages
 from vdsmcinder.virt.disk.domain_disks import OpaqueDrive, read_drives
@@ -112,7 +113,8 @@ class Domain:
             raise InvalidParameter(
                 f"domain xml: its root is <{root.tag!s}>; expected <domain>", field="xml"
             )
-        thing = f"domain {root.findtext('name') or 'without name'}"
+        uuid = root.findtext("uuid")
+        thing = f"domain {uuid}" if is_uuid(uuid) else "domain"
         values = Fields(_values(root), thing)
         devices = _devices(root)
         if devices is None:
@@ -224,7 +226,8 @@ def _memory_mib(root: etree._Element, tag: str, values: Fields) -> int:
     unit = child_attribute(root, tag, "unit") or "KiB"
     if unit not in _UNITS:
         raise InvalidParameter(
-            f"{values.thing}: unit of {tag} is {unit!r}; expected one of {', '.join(_UNITS)}",
+            f"{values.thing}: unit of {tag} is {kind_of(unit)}; expected one of "
+            f"{', '.join(_UNITS)}",
             field=f"{tag}.unit",
         )
     return values.need(tag, number(0)) * _UNITS[unit] // 1024**2

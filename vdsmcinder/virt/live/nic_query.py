@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,15 @@ from lxml import etree
 
 from vdsmcinder.hypervisor.xmldoc import child_attribute
 from vdsmcinder.virt.disk.disk_params import same_alias
+
+MAC_ADDRESS = "([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}"
+# A MAC address, an alias of libvirt's, an engine's alias.
+_NAME = re.compile(rf"{MAC_ADDRESS}|(net|hostdev)[0-9]+|ua-[0-9A-Fa-f-]{{36}}")
+
+
+def is_mac(text: str) -> bool:
+    """Whether this is a MAC address."""
+    return re.fullmatch(MAC_ADDRESS, text) is not None
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,9 @@ class NicQuery:
         return self.mac is not None and mac is not None and mac.lower() == self.mac.lower()
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.alias, self.mac))) or "without a name"
+        """As errors name it: by what has the form of a NIC's name alone."""
+        known = (name for name in (self.alias, self.mac) if name and _NAME.fullmatch(name))
+        return " ".join(known) or "of that name"
 
 
 @dataclass(frozen=True)

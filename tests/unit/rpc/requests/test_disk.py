@@ -69,13 +69,21 @@ def test_document(form: str) -> None:
     ("params", "error", "words"),
     [
         ({}, MissingParameter, "xml is missing; expected the description of one disk"),
-        ({"drive": "vdb"}, InvalidParameter, "drive is 'vdb'; expected an object"),
+        (
+            {"drive": "vdb"},
+            InvalidParameter,
+            "drive is a string of 3 characters; expected an object",
+        ),
         ({"drive": network(hosts=None)}, MissingParameter, "hosts is missing"),
         ({"xml": "<hotplug"}, InvalidParameter, "not well-formed"),
         ({"xml": "<hotplug/>"}, InvalidParameter, "holds 0 disks; expected exactly one"),
         ({"xml": f"<devices>{DISK}{DISK}</devices>"}, InvalidParameter, "holds 2 disks"),
         ({"xml": "<!DOCTYPE disk><disk/>"}, InvalidParameter, "document type declaration"),
-        ({"xml": DISK.replace("rbd", "nbd").strip()}, UnsupportedDrive, "protocol is 'nbd'"),
+        (
+            {"xml": DISK.replace("rbd", "nbd").strip()},
+            UnsupportedDrive,
+            "protocol is 'nbd'",
+        ),
     ],
 )
 def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:

@@ -96,8 +96,8 @@ RBD = '<source protocol="rbd" name="p/i"><host name="m"/>{}</source><target dev=
     [
         (RBD.format('<slices><slice type="storage"/></slices>'), "child slices"),
         (RBD.format("").replace('"vda"', '"vda" removable="on"'), "attribute removable"),
-        (RBD.format("").replace('"vda"', '"xvda"'), "target is 'xvda'"),
-        ('<source protocol="rbd" name="p/i"/>', "target is ''"),
+        (RBD.format("").replace('"vda"', '"xvda"'), "target is a string of 4 characters"),
+        ('<source protocol="rbd" name="p/i"/>', "target is a string of 0 characters"),
         ('<source protocol="rbd"/><target dev="vda"/>', "no name attribute"),
         ('<source name="p/i"/><target dev="vda"/>', "no protocol attribute"),
         ('<target dev="vda"/>', "it has no <source>"),
@@ -105,14 +105,29 @@ RBD = '<source protocol="rbd" name="p/i"><host name="m"/>{}</source><target dev=
         (RBD.format("<auth username='u'><secret usage='x'/></auth>"), "no uuid attribute"),
         (RBD.format("") + "<driver><metadata_cache/></driver>", "child metadata_cache"),
         (RBD.format("") + "<iotune><moon>1</moon></iotune>", "child moon"),
-        (RBD.format("") + '<boot order="first"/>', "boot.order is 'first'"),
-        (RBD.format("") + '<driver type=" "/>', "driver.type is ' '; expected one of raw, qcow2"),
+        (RBD.format("") + '<boot order="first"/>', "boot.order is a string of 5 characters"),
+        (
+            RBD.format("") + '<driver type=" "/>',
+            "driver.type is a string of 1 character; expected one of raw, qcow2",
+        ),
         (RBD.format("") + '<driver type="vmdk"/>', "driver.type is 'vmdk'; expected one of raw"),
-        (RBD.format("") + '<driver iothread="x"/>', "driver.iothread is 'x'; expected a whole"),
-        (RBD.format("") + '<driver iothread="0"/>', "driver.iothread is '0'; expected a whole"),
+        (
+            RBD.format("") + '<driver iothread="x"/>',
+            "driver.iothread is a string of 1 character; expected a whole",
+        ),
+        (
+            RBD.format("") + '<driver iothread="0"/>',
+            "driver.iothread is a string of 1 character; expected a whole",
+        ),
         (RBD.format("") + '<driver cache=" "/>', "blank"),
-        (RBD.format("") + '<address type="pci" slot="08"/>', "address.slot is '08'; expected a"),
-        (RBD.format("") + '<address type="drive" unit="0x1"/>', "address.unit is '0x1'; expected"),
+        (
+            RBD.format("") + '<address type="pci" slot="08"/>',
+            "address.slot is a string of 2 characters; expected a",
+        ),
+        (
+            RBD.format("") + '<address type="drive" unit="0x1"/>',
+            "address.unit is a string of 3 characters; expected",
+        ),
         (RBD.format("") + '<address type="pci"><zpci uid="1"/></address>', "child zpci"),
     ],
 )

@@ -75,12 +75,32 @@ def test_memory(memory: str, mib: int) -> None:
         ("</domain>", "", InvalidParameter, "not well-formed"),
         (LIVE, "<network/>", InvalidParameter, "root is <network>; expected <domain>"),
         (f"<uuid>{UUID}</uuid>", "", MissingParameter, "uuid is missing"),
-        (UUID, "7", InvalidParameter, "uuid is '7'; expected a UUID"),
-        ("131072</memory>", "much</memory>", InvalidParameter, "memory is 'much'"),
-        ("<memory unit='KiB'>", "<memory unit='gallon'>", InvalidParameter, "is 'gallon'"),
-        ("current='1'", "current='none'", InvalidParameter, "vcpu.current is 'none'"),
-        ("sockets='1'", "sockets='x'", InvalidParameter, "cpu.topology.sockets is 'x'"),
-        ("'-3600'", "'soon'", InvalidParameter, "clock.adjustment is 'soon'"),
+        (UUID, "7", InvalidParameter, "uuid is a string of 1 character; expected a UUID"),
+        (
+            "131072</memory>",
+            "much</memory>",
+            InvalidParameter,
+            "memory is a string of 4 characters",
+        ),
+        (
+            "<memory unit='KiB'>",
+            "<memory unit='gallon'>",
+            InvalidParameter,
+            "is a string of 6 characters",
+        ),
+        (
+            "current='1'",
+            "current='none'",
+            InvalidParameter,
+            "vcpu.current is a string of 4 characters",
+        ),
+        (
+            "sockets='1'",
+            "sockets='x'",
+            InvalidParameter,
+            "cpu.topology.sockets is a string of 1 character",
+        ),
+        ("'-3600'", "'soon'", InvalidParameter, "clock.adjustment is a string of 4 characters"),
     ],
 )
 def test_refused(old: str, new: str, error: type[VdsmCinderError], words: str) -> None:

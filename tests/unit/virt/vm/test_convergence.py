@@ -75,8 +75,14 @@ def test_post_copy_and_auto_converge_are_prepared_for() -> None:
     ("init", "field"),
     [
         (action("setDowntime"), r"convergenceSchedule\.init\[0\]\.params"),
-        (action("setDowntime", "0"), r"params\[0\] is '0'; expected a whole number from 1"),
-        (action("hurry"), r"name is 'hurry'; expected one of setDowntime, autoConverge"),
+        (
+            action("setDowntime", "0"),
+            r"params\[0\] is a string of 1 character; expected a whole number from 1",
+        ),
+        (
+            action("hurry"),
+            r"name is a string of 5 characters; expected one of setDowntime, autoConverge",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(init: dict[str, Any], field: str) -> None:

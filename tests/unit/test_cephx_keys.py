@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a CEPHX key looks like in text: found in whatever form it was pasted, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import struct
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdsmcinder import cephx_keys, logs
+from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.stomp.frames import ProtocolError
+
+KEY = "AQANLY7YAAAAEBAAfroPNfBE1vyVnkIviCklMQ=="
+AES_256 = "AgD5GCh1AAAAECAAkIFJMcAibBgEEoLBH/mQW0nlFJGeBnuX2uCkaMeirmE="
+SECRET = KEY[16:-2]
+MASKED = cephx_keys.MASK
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (KEY, MASKED),
+        (f"key={KEY}", f"key={MASKED}"),
+        (f"{KEY}.", f"{MASKED}."),
+        (f"'{KEY}' and \"{KEY}\"", f"'{MASKED}' and \"{MASKED}\""),
+        (f"disk 'volumes/{KEY}'", f"disk 'volumes/{MASKED}'"),
+        (KEY.rstrip("="), MASKED),
+        (KEY[:30], MASKED),
+        (KEY.replace("=", "%3D"), MASKED),
+        (base64.b64encode(KEY.encode()).decode(), MASKED),
+        (AES_256, MASKED),
+    ],
+)
+def test_masked(text: str, shown: str) -> None:
+    assert cephx_keys.masked(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "AQ",
+        "volumes/volume-0a1b2c3d-0000-4000-8000-000000000001",
+        "/var/lib/libvirt/qemu/channels/AQuiteLongNameOfAFileThatIsNoKey",
+        "AQUARIUSAQUARIUSAQUARIUSAQUARIUSAQUARIUS",
+        base64.b64encode(b"\x01\x00" + bytes(8) + b"\x11\x00" + bytes(17)).decode(),
+    ],
+)
+def test_what_is_no_key_stays(text: str) -> None:
+    assert cephx_keys.masked(text) == text
+    assert not cephx_keys.holds_key(text)
+
+
+@given(st.uuids(), st.text(), st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1))
+def test_whatever_stands_around_a_key(
+    name: uuid.UUID, around: str, secret: bytes, made_s: int
+) -> None:
+    assert not cephx_keys.holds_key(str(name))
+    key = base64.b64encode(struct.pack("<HIIH", 1, made_s, 7, 16) + secret).decode()
+    text = f"{around}{key} {around}"
+    assert cephx_keys.holds_key(text)
+    assert key[16:-2] not in cephx_keys.masked(text)
+
+
+def test_where_a_key_is_misplaced() -> None:
+    assert cephx_keys.misplaced({"a": [{"b": "x"}, {"c": f"key={KEY}"}]}) == "a[1].c"
+    assert cephx_keys.misplaced({"a": {KEY: 1}}) == "the name of a member of a"
+    assert cephx_keys.misplaced({"secrets": [{"password": KEY, "uuid": "x"}]}) is None
+    assert cephx_keys.misplaced({"data": {"keyring": f"[client.x]\nkey = {KEY}"}}) is None
+    assert cephx_keys.misplaced({"note": f"{KEY[:20]}\n{KEY[20:]}"}) == "note"
+
+
+def test_errors_and_the_log_hold_none(caplog: pytest.LogCaptureFixture) -> None:
+    error = VdsmCinderError(f"no {KEY}", found=KEY)
+    assert SECRET not in f"{error} {error.message} {error.data}"
+    assert SECRET not in str(ProtocolError(f"header {KEY}"))
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s is %d", (KEY, 1), None)
+    mark = logs.flow_id.set(KEY)
+    try:
+        assert logs.Masks().filter(record) and logs.Marks().filter(record)
+    finally:
+        logs.flow_id.reset(mark)
+    assert record.getMessage() == f"{MASKED} is 1"
+    assert SECRET not in f"{vars(record)}"
