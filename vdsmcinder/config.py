@@ -73,6 +73,13 @@ class Listen:
         "/etc/pki/vdsm/certs/cacert.pem",
         "The CA, PEM; clients must have a certificate signed by it.",
     )
+    crl: str = option(
+        "",
+        """Lists of revoked certificates (CRLs), PEM, one of each CA that signs clients'
+        certificates; empty for none. Whoever is on it is refused, and its connections end when the
+        file is read again, which it is when it changes. With a list that is missing or out of date
+        all clients of its CA are refused.""",
+    )
     expiry_warning_days: int = option(
         30,
         """Days before the end of the host's certificate or its CA's from which on an event and the
@@ -102,25 +109,29 @@ class Listen:
     )
 
 
-ROLES = ("admin", "monitor")
+ROLES = ("admin", "viewer", "monitor", "none")
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may do what: admin everything, monitor what changes nothing. Read again on SIGHUP."""
+    """Who may do what: admin everything; viewer what changes nothing; monitor the same, but for
+    screens and domain documents; none nothing. Read again on SIGHUP."""
 
     default_role: str = option(
         "admin",
         """Role of clients that roles does not name; engines need admin. Any client has a
-        certificate that the CA of section listen signed, unless listen.tls is false.""",
+        certificate that the CA of section listen signed, unless listen.tls is false. Recommended is
+        none, with a role in roles for each client that there is: then a certificate that the CA
+        signed for something else is of no use here.""",
         choices=ROLES,
     )
     roles: Mapping[str, str] = map_option(
-        """Roles by the names in a client's certificate: its whole subject, the most specific part
-        first ('CN=grafana,O=Example'), its common name ('grafana'), or an alternative name
-        ('DNS:grafana.example.com', 'URI:spiffe://example.com/grafana', 'email:ops@example.com');
-        'uid:997' is a local user who may connect to the unix socket. If several match, the subject
-        counts, then the common name, then the alternative names.""",
+        """Roles by the names in a client's certificate: its whole subject ('CN=grafana,O=Example',
+        in any order and case), its common name ('grafana'), or an alternative name
+        ('DNS:grafana.example.com', 'URI:spiffe://example.com/grafana', 'email:ops@example.com',
+        'IP:192.0.2.7'); 'uid:997' is a local user who may connect to the unix socket. If several
+        match, the subject counts, then the common name, then the alternative names. An entry that
+        nobody can match keeps the daemon from starting.""",
         choices=ROLES,
     )
 

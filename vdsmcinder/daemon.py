@@ -370,11 +370,12 @@ class Daemon:
                 log.error("the configuration read before stays in force: %s", e)
             if self._listener.certificates is not None:
                 await self._listener.certificates.reload()
+            self._listener.dismiss()
             self._supervision.reloaded()
 
     def _apply(self, settings: Config) -> None:
-        logs.set_level(settings.log.level)
         self._access.load(settings.access)
+        logs.set_level(settings.log.level)
         waiting = config.differences(self._settings, settings, but=("access", "log.level"))
         log.info("the roles and the log level were read again")
         if waiting:

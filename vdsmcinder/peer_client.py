@@ -11,7 +11,7 @@ import os
 import ssl
 from typing import Any
 
-from vdsmcinder import logs
+from vdsmcinder import logs, revocation
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc.wire import migration
@@ -62,6 +62,8 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
 
 def _context(listen: Listen) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=listen.ca)
+    if listen.crl:
+        revocation.refuse_revoked(context, listen.crl)
     context.load_cert_chain(listen.certificate, listen.key, password="")
     return context
 

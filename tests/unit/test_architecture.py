@@ -20,7 +20,7 @@ PACKAGES = ("vdsmcinder", "lab", "bench")
 # Besides what all may know, what each part of the daemon may know of the others.
 FOR_ALL = {
     *("", "cephx_keys", "config", "errors", "fair_scheduling", "fields", "logs", "system", "tasks"),
-    *("tls_errors", "uuids"),
+    *("revocation", "tls_errors", "uuids"),
 }
 KNOWS = {
     "client": {"ceph", "host", "monitoring", "rpc", "stomp", "transport", "virt"},

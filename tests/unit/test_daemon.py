@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import logging
 import os
@@ -16,14 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab.base import REPOSITORY
-from lab.pki import make_pki
+from lab.pki import Pki, make_pki
 from tests.unit.transport.serving import until
-from tests.unit.whole import get, running
+from tests.unit.whole import Whole, get, running
 from vdsmcinder import daemon
 from vdsmcinder.daemon import CERTIFICATES_UNUSABLE, WRONG_CONFIGURATION, Daemon
 from vdsmcinder.errors import RemoteError
+from vdsmcinder.stomp.client import SessionLost
 from vdsmcinder.transport.certificates import Owner
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
@@ -227,6 +232,128 @@ async def test_whoever_is_not_named_and_root_are_admin(tmp_path: Path) -> None:
         await engine.close()
 
 
+async def test_screens_and_documents_take_a_role_of_their_own(tmp_path: Path) -> None:
+    roles = {"grafana": "monitor", "auditor": "viewer"}
+    async with running(tmp_path, access={"roles": roles}) as host:
+        for name in roles:
+            host.pki.issue_client(name)
+        grafana, auditor = await host.client("grafana"), await host.client("auditor")
+        screenshot = "VM.screenshot", {"vmID": "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"}
+        for call in (("Host.dumpxmls",), screenshot):
+            with pytest.raises(RemoteError, match=r"shows what may be secret, .* role viewer in"):
+                await grafana.call(*call)
+        assert await auditor.call("Host.dumpxmls") == {}
+        with pytest.raises(RemoteError, match="no VM"):
+            await auditor.call(*screenshot)
+        with pytest.raises(RemoteError, match="changes something, which role viewer of"):
+            await auditor.call("Host.setLogLevel", {"level": "INFO"})
+        await grafana.close()
+        await auditor.close()
+
+
+async def test_who_has_no_role_is_not_let_in_and_dismissed_when_it_loses_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = {"default_role": "none", "roles": {"cn=ENGINE, o=lab": "admin"}}
+    async with running(tmp_path, access=access) as host:
+        host.pki.issue_client("stranger")
+        engine = await host.client()
+        with pytest.raises(OSError):
+            await host.client("stranger")
+        assert "its role is none; give it another one in option access.roles" in caplog.text
+        body = await https(host, "stranger", b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert body == b""
+        await engine.subscribe_events()
+        stream = await events(host)
+        host.configure(access={"default_role": "none", "roles": {}})
+        await host.daemon.read_again()
+        with pytest.raises(SessionLost, match="its role is none"):
+            await engine.wait_for_event(lambda e: False)
+        assert await stream.read() == b""
+
+
+async def test_a_revoked_certificate_is_refused_and_its_sessions_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki.issue_client("stolen")
+    crl = revoke(pki)
+    async with running(tmp_path, listen={"crl": str(crl)}) as host:
+        engine, stolen = await host.client(), await host.client("stolen")
+        stream = await events(host, "stolen")
+        revoke(pki, "stolen")
+        await host.daemon.read_again()
+        with pytest.raises(SessionLost, match="its certificate was revoked"):
+            await stolen.wait_for_event(lambda e: False)
+        assert await stream.read() == b""
+        with pytest.raises(OSError):
+            await host.client("stolen")
+        assert "certificate revoked" in caplog.text
+        assert await engine.call("Host.ping2") is True
+        again = await host.client()
+        # What is no list is not in force, and what was stays so.
+        crl.write_bytes(pki.ca.read_bytes())
+        await host.daemon.read_again()
+        assert "holds no list of revoked certificates, or more than that" in caplog.text
+        with pytest.raises(OSError):
+            await host.client("stolen")
+        await again.close()
+        await engine.close()
+
+
+async def test_sessions_end_with_their_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as host:
+        engine = await host.client()
+        stream = await events(host)
+        ends = host.daemon._listener._stomp.connections.copy().pop().caller.expires_at
+        assert abs(ends - time.time() - 60 * 86400) < 3600
+        monkeypatch.setattr(time, "time", lambda: ends + 1)
+        # Nothing but the daemon's own look is needed.
+        with pytest.raises(SessionLost, match="its certificate has expired; renew it"):
+            await engine.wait_for_event(lambda e: False)
+        assert await stream.read() == b""
+
+
+async def https(host: Whole, name: str, request: bytes) -> bytes:
+    """What is answered to a request over HTTPS, all of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", host.port, ssl=host.tls(name))
+    writer.write(request)
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def events(host: Whole, name: str = "engine") -> asyncio.StreamReader:
+    """A stream of events that has begun."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", host.port, ssl=host.tls(name))
+    writer.write(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b":subscribed\n\n\r\n")
+    return reader
+
+
+def revoke(pki: Pki, *names: str) -> Path:
+    """Write the CA's list of revoked certificates: these."""
+    key = serialization.load_pem_private_key(pki.ca.with_suffix(".key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    ca = x509.load_pem_x509_certificate(pki.ca.read_bytes())
+    now = datetime.datetime.utcnow()
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=ca.subject, last_update=now, next_update=now + datetime.timedelta(days=1)
+    )
+    for name in names:
+        number = x509.load_pem_x509_certificate(pki.identity(name).cert.read_bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder(number, now).build()
+        builder = builder.add_revoked_certificate(entry)
+    crl = pki.directory / "ca.crl"
+    crl.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return crl
+
+
 # --- SIGHUP ------------------------------------------------------------------------------------
 
 
@@ -254,7 +381,7 @@ async def test_a_broken_configuration_stays_out_of_force(
         await host.daemon.read_again()
         lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
         assert len(lines) == 1
-        assert "access.roles: grafana is 'boss'; expected one of admin, monitor" in lines[0]
+        assert "access.roles: grafana is 'boss'; expected one of admin, viewer" in lines[0]
         status, health = await host.health()
         assert (status, health["status"]) == (200, "degraded")
         assert "is 'boss'" in health["reasons"][0]

@@ -86,8 +86,12 @@ def samples(page: bytes) -> dict[tuple[str, ...], float]:
 
 @contextlib.asynccontextmanager
 async def running(directory: Path, **sections: Mapping[str, Any]) -> AsyncIterator[Whole]:
-    """A daemon that knows its VMs, if libvirt can be reached, with these sections configured."""
-    pki = make_pki(directory / "pki", {"host": "127.0.0.1"})
+    """A daemon that knows its VMs, if libvirt can be reached, with these sections configured.
+
+    Its certificates are those in the directory's pki, which is made unless it is there.
+    """
+    made = Pki(directory / "pki")
+    pki = made if made.ca.exists() else make_pki(made.directory, {"host": "127.0.0.1"})
     identity, socket, file = pki.identity("host"), directory / "socket", directory / "config"
     options: dict[str, dict[str, Any]] = {
         "listen": {

@@ -12,23 +12,39 @@ import re
 from collections.abc import Iterable, Mapping
 
 from vdsmcinder import config
+from vdsmcinder.rpc import distinguished_names
 
 # Kinds of names. Each name is 'kind:value', so that none can pass for one of another kind.
 SUBJECT, COMMON_NAME, UID = "subject", "CN", "uid"
 # The kinds of alternative names that count (RFC 5280, section 4.2.1.6), as the ssl module has them.
-ALTERNATIVE_NAMES = ("DNS", "URI", "email")
+ALTERNATIVE_NAMES = ("DNS", "URI", "email", "IP Address")
 
-_KINDS = {kind.lower(): kind for kind in (COMMON_NAME, UID, *ALTERNATIVE_NAMES)}
-_KIND = re.compile(rf"({'|'.join(_KINDS)}):", re.IGNORECASE)
-_SEPARATOR = re.compile(r"(?<!\\)\s*([,+])\s*")
-_ATTRIBUTE = re.compile(r"(?<!\\)(^|[,+])([A-Za-z]+)\s*=\s*")
+_KINDS: Mapping[str, str] = {
+    **{kind.lower(): kind for kind in (SUBJECT, COMMON_NAME, UID, *ALTERNATIVE_NAMES)},
+    "ip": "IP Address",
+}
+_KIND = re.compile(r"([A-Za-z ]+):")
+_EXACT = ("URI", UID)
 
 
 class Role(enum.Enum):
-    """What a caller may do: admin everything, monitor what changes nothing."""
+    """What a caller may do, each more than the one before.
 
-    ADMIN = "admin"
+    none: nothing, its connections are refused. monitor: what changes nothing, but for what may show
+    secrets; viewer: that too. admin: everything.
+    """
+
+    NONE = "none"
     MONITOR = "monitor"
+    VIEWER = "viewer"
+    ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Whether this role may do all that the other may."""
+        return _ORDER.index(self) >= _ORDER.index(other)
+
+
+_ORDER = tuple(Role)
 
 
 class Access:
@@ -40,17 +56,29 @@ class Access:
     """
 
     def __init__(self, options: config.Access) -> None:
+        """Raises ConfigError for an entry that no client can match."""
         self.load(options)
 
     def load(self, options: config.Access) -> None:
-        """Put other roles in force, for clients that are connected too."""
+        """Put other roles in force, for clients that are connected too.
+
+        Raises ConfigError for an entry that no client can match, and leaves all as it was.
+        """
         local = {name(UID, str(uid)): Role.ADMIN for uid in (0, os.geteuid())}
-        given = {_normal(key): Role(role) for key, role in options.roles.items()}
+        given: dict[str, Role] = {}
+        written: dict[str, str] = {}
+        for key, value in options.roles.items():
+            one, role = _read(key), Role(value)
+            if one in local and role is not Role.ADMIN:
+                raise _useless(key, "root and the daemon's own user are admin")
+            if given.get(one, role) is not role:
+                raise _useless(key, f"{written[one]!r} is the same name with another role")
+            given[one], written[one] = role, key
         self._roles: Mapping[str, Role] = {**given, **local}
         self._default = Role(options.default_role)
 
     def role(self, names: Iterable[str]) -> Role:
-        """The role of a caller that has these names, made by name()."""
+        """The role of a caller that has these names, made by name() and subject()."""
         local = False
         for one in names:
             if one in self._roles:
@@ -61,17 +89,52 @@ class Access:
 
 
 def name(kind: str, value: str) -> str:
-    """A name of a kind, in the form in which names are compared; DNS names in any case are one."""
-    return f"{kind}:{value.lower() if kind == 'DNS' else value}"
+    """A name of a kind, in the form in which names are compared: but for URIs, in any case."""
+    return f"{kind}:{value if kind in _EXACT else value.casefold()}"
 
 
-def _normal(key: str) -> str:
-    """A name as the configuration writes it: kind:value, a subject (it holds '='), or a CN."""
+def subject(attributes: Iterable[tuple[str, str]]) -> str:
+    """The name that a subject is, in the form in which names are compared.
+
+    attributes: its OIDs and values, in any order.
+    """
+    return f"{SUBJECT}:{distinguished_names.canonical(attributes)}"
+
+
+def _read(key: str) -> str:
+    """A name as the configuration writes it: kind:value, a subject (it holds '='), or a CN.
+
+    Raises ConfigError if nobody can have that name.
+    """
     kind = _KIND.match(key)
-    if kind is not None:
-        return name(_KINDS[kind[1].lower()], key[kind.end() :].strip())
-    if "=" not in key:
-        return name(COMMON_NAME, key.strip())
-    # RFC 4514 knows no blanks around separators, and people write them.
-    tight = _SEPARATOR.sub(r"\1", key.strip())
-    return name(SUBJECT, _ATTRIBUTE.sub(lambda m: f"{m[1]}{m[2].upper()}=", tight))
+    if kind is not None and "=" not in key[: kind.end()]:
+        known = _KINDS.get(kind[1].strip().lower())
+        value = key[kind.end() :].strip()
+        if known is None:
+            kinds = ", ".join(f"{kind}:" for kind in _KINDS.values())
+            raise _useless(key, f"of names there are {kinds}; write CN:{key} if that is a CN")
+        if known != SUBJECT:
+            return _of_kind(known, value, key)
+        return _of_subject(value, key)
+    return _of_subject(key, key) if "=" in key else _of_kind(COMMON_NAME, key.strip(), key)
+
+
+def _of_kind(kind: str, value: str, key: str) -> str:
+    if not value:
+        raise _useless(key, "it is empty")
+    if kind == UID and not re.fullmatch("0|[1-9][0-9]{0,9}", value):
+        raise _useless(key, "a local user is given by number, as id -u prints it")
+    return name(kind, value)
+
+
+def _of_subject(text: str, key: str) -> str:
+    try:
+        return subject(distinguished_names.parse(text))
+    except (ValueError, IndexError) as e:
+        raise _useless(key, str(e)) from None
+
+
+def _useless(key: str, why: str) -> config.ConfigError:
+    return config.ConfigError(
+        f"access.roles: no client can match {key!r}: {why}; correct the entry or remove it"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import re
 import time
 import traceback
@@ -61,12 +62,16 @@ class Caller:
     """Who calls: peer address, subject of the certificate (or the local user), and transport.
 
     names: subject, common name and alternative names as rpc/access.py compares them.
+    certificate: issuer and serial number of its certificate, as lists of revoked ones name it.
+    expires_at: when that ends, seconds since the epoch.
     """
 
     address: str
     subject: str
     transport: str
     names: tuple[str, ...] = ()
+    certificate: tuple[str, int] | None = None
+    expires_at: float = math.inf
 
     @property
     def client(self) -> str:
@@ -105,6 +110,7 @@ class Method:
         self._handler = handler
         self._rules = rules
         self._is_about_vm = verb.is_about_vm
+        self._needs = verb.role
         # Mutating verbs are told of at INFO, reads only at DEBUG.
         self._level = logging.INFO if verb.changes else logging.DEBUG
 
@@ -126,8 +132,8 @@ class Method:
     def _values(self, caller: Caller, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """The handler's arguments. Raises UnsupportedOperation, Recovering, InvalidParams."""
         verb = self.verb
-        if verb.changes:
-            self._refuse_onlookers(caller)
+        if self._needs is not Role.MONITOR:
+            self._refuse_others(caller)
         if verb.needs_vms and not self._rules.recovered():
             raise Recovering(
                 f"{verb.name} cannot be answered yet: this host's VMs are still being read from "
@@ -140,15 +146,17 @@ class Method:
         self._log_params(given, values)
         return values
 
-    def _refuse_onlookers(self, caller: Caller) -> None:
+    def _refuse_others(self, caller: Caller) -> None:
+        """Refuse a caller whose role does not allow the verb."""
         role = self._rules.role(caller.names)
-        if role is Role.ADMIN:
+        if role.includes(self._needs):
             return
         log.warning("denied %s to %s, whose role is %s", self.verb.name, caller, role.value)
+        does = "changes something" if self.verb.changes else "shows what may be secret"
         raise UnsupportedOperation(
-            f"{self.verb.name} changes something, which role {role.value} of "
+            f"{self.verb.name} {does}, which role {role.value} of "
             f"{caller.subject or 'a client without a certificate'} does not allow; give it role "
-            "admin in option access.roles, or call with another certificate",
+            f"{self._needs.value} in option access.roles, or call with another certificate",
             role=role.value,
         )
 

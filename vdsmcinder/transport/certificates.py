@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from vdsmcinder.config import CertificatesUnusable, Listen
-from vdsmcinder.transport import peer, tls
+from vdsmcinder.transport import identity, peer, tls
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class Held:
 class Certificates:
     """The TLS context for connections from now on.
 
-    held: the certificates that it is made of. trouble: why the files as they are now are not in
-    force; empty while they are.
+    held: the certificates that it is made of. revoked: those that listen.crl lists. trouble: why
+    the files as they are now are not in force; empty while they are.
     """
 
     def __init__(self, listen: Listen) -> None:
@@ -75,7 +75,7 @@ class Certificates:
         self._reading = asyncio.Lock()
         self.trouble = ""
         self._stamps = _look(listen)
-        self.context, self.held = _read(listen)
+        self.context, self.held, self.revoked = _read(listen)
 
     async def reload(self) -> None:
         """Read the files again; if they are of no use, what is in force stays so, and one line
@@ -85,7 +85,7 @@ class Certificates:
             # In threads, here and below: the files may be on a disk that is slow, or gone.
             self._stamps = await asyncio.to_thread(_look, self._listen)
             try:
-                self.context, self.held = await asyncio.to_thread(_read, self._listen)
+                self.context, self.held, self.revoked = await asyncio.to_thread(_read, self._listen)
             except CertificatesUnusable as e:
                 self.trouble = str(e)
                 log.error("the certificates read before stay in force: %s", e)
@@ -109,22 +109,41 @@ class Certificates:
         return min(held.expires_at for held in self.held if held.owner is owner)
 
 
-def _read(listen: Listen) -> tuple[ssl.SSLContext, tuple[Held, ...]]:
-    """The context that the files make, and what it holds. Raises CertificatesUnusable."""
+def _read(
+    listen: Listen,
+) -> tuple[ssl.SSLContext, tuple[Held, ...], frozenset[identity.Number]]:
+    """The context that the files make, what it holds, and what is revoked.
+
+    Raises CertificatesUnusable.
+    """
     try:
         context = tls.server_context(listen)
         ends = not_after(Path(listen.certificate).read_bytes())
+        revoked = _revoked(listen)
     except OSError as e:
         raise CertificatesUnusable(
-            f"listen.certificate, listen.key and listen.ca: a file of theirs was replaced while it "
-            f"was read ({e}); they are read again"
+            "listen.certificate, listen.key, listen.ca and listen.crl: a file of theirs was "
+            f"replaced while it was read ({e}); they are read again"
         ) from e
     own = Held(Owner.HOST, listen.certificate, "", ends)
-    return context, (own, *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()))
+    held = (own, *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()))
+    return context, held, revoked
+
+
+def _revoked(listen: Listen) -> frozenset[identity.Number]:
+    if not listen.crl:
+        return frozenset()
+    try:
+        return identity.revoked(Path(listen.crl).read_bytes())
+    except identity.Unreadable as e:
+        raise CertificatesUnusable(
+            f"listen.crl: {listen.crl}: {e}; have its CA make it anew"
+        ) from e
 
 
 def _look(listen: Listen) -> tuple[_Stamp, ...]:
-    return tuple(_stamp(path) for path in (listen.certificate, listen.key, listen.ca))
+    files = (listen.certificate, listen.key, listen.ca, listen.crl)
+    return tuple(_stamp(path) for path in files if path)
 
 
 def _of_ca(certificate: Mapping[str, Any], file: str) -> Held:

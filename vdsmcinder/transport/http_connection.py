@@ -238,6 +238,10 @@ class HttpConnection(asyncio.Protocol):
         if self._session.stage in _READING:
             self._transport.close()
 
+    def dismiss(self, why: str) -> None:
+        """End the connection of a client that may not be here any more, whatever is unsent."""
+        self.abort()
+
     def abort(self) -> None:
         """Close the connection, whatever is unsent."""
         self._transport.abort()

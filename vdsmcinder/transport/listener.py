@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from asyncio import sslproto
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING
 
 from vdsmcinder import tls_errors
 from vdsmcinder.config import Listen, Rpc
+from vdsmcinder.rpc.access import Role
 from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.tasks import Tasks, within
-from vdsmcinder.transport import peer, sockets, tls
+from vdsmcinder.transport import identity, peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.http import HttpServer
 from vdsmcinder.transport.http_connection import HttpConnection
@@ -30,7 +32,7 @@ from vdsmcinder.transport.status_pages import Pages
 from vdsmcinder.transport.stomp_server import StompConnection, StompServer
 
 if TYPE_CHECKING:
-    from vdsmcinder.rpc.dispatch import Dispatcher
+    from vdsmcinder.rpc.dispatch import Caller, Dispatcher
     from vdsmcinder.rpc.events import Events
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ GREETING_TIMEOUT_S = 10.0
 MOST_NEWCOMERS = 2000
 # Verbs under way at shutdown have this long.
 SHUTDOWN_TIMEOUT_S = 3.0
+# How often it is looked at whose certificate has ended or was revoked, in seconds.
+LOOK_S = 1.0
 # While the process is out of file descriptors, new clients wait in the kernel this long.
 ACCEPT_RETRY_S = 1.0
 # For what is read of one connection before it is handled, in bytes.
@@ -80,6 +84,7 @@ class Listener:
         self.certificates: Certificates | None = None
         self.accepted: Counter[Spoken] = Counter()
         self.turned_away = 0
+        self._role = dispatcher.role
         self._requests = tasks.group("requests")
         self._greetings = tasks.group("clients that come")
         self._newcomers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
@@ -130,6 +135,7 @@ class Listener:
         self._http.start()
         if self.certificates is not None:
             self._greetings.spawn(self.certificates.watch(), "certificates")
+        self._greetings.spawn(self._watch_clients(), "clients")
         for sock in self._sockets:
             self._greetings.spawn(self._accept(sock), "accept")
         names = [peer.address(sock.getsockname()) for sock in self._sockets]
@@ -144,6 +150,33 @@ class Listener:
         await self._stomp.close()
         await self._http.close()
         await self._requests.finish(SHUTDOWN_TIMEOUT_S)
+
+    def dismiss(self) -> None:
+        """End the connections of clients that may not be here any more."""
+        connections: list[StompConnection | HttpConnection] = [
+            *self._stomp.connections,
+            *self._http.connections,
+        ]
+        for connection in connections:
+            why = self._refusal(connection.caller)
+            if why:
+                log.warning("client %s is dismissed: %s", connection.caller, why)
+                connection.dismiss(why)
+
+    async def _watch_clients(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.dismiss()
+
+    def _refusal(self, caller: Caller) -> str:
+        """Why a client may not be here, with what to do; empty if it may."""
+        if self._role(caller.names) is Role.NONE:
+            return "its role is none; give it another one in option access.roles"
+        if caller.expires_at <= time.time():
+            return "its certificate has expired; renew it"
+        if self.certificates is not None and caller.certificate in self.certificates.revoked:
+            return "its certificate was revoked (option listen.crl); have it given another one"
+        return ""
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:
@@ -189,6 +222,8 @@ class Listener:
             log.info("client %s hung up before it said anything", name)
         except asyncio.TimeoutError:
             log.warning("client %s refused: silent for %.0f s", name, GREETING_TIMEOUT_S)
+        except identity.Unreadable as e:
+            log.warning("client %s refused: %s; give it another one", name, e)
         except OSError as e:
             log.warning("client %s refused: %s", name, tls.refusal(e))
         finally:
@@ -206,6 +241,9 @@ class Listener:
         try:
             spoken = await within(greeter.spoken, GREETING_TIMEOUT_S)
             local = sock.family == socket.AF_UNIX
+            why = self._refusal(peer.caller(transport, ""))
+            if why:
+                raise PermissionError(errno.EACCES, why)
             protocol = self._protocol(Spoken.HTTP if local else spoken)
         except BaseException:
             transport.abort()

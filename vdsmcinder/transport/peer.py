@@ -14,6 +14,7 @@ from typing import Any
 
 from vdsmcinder.rpc import access
 from vdsmcinder.rpc.dispatch import Caller
+from vdsmcinder.transport import identity
 
 # RFC 4514, section 3: the short names of the attribute types that certificates carry.
 _SHORT_NAMES: Mapping[str, str] = {
@@ -27,7 +28,6 @@ _SHORT_NAMES: Mapping[str, str] = {
     "streetAddress": "STREET",
     "userId": "UID",
 }
-_COMMON_NAME = "commonName"
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
@@ -35,7 +35,8 @@ def caller(transport: asyncio.BaseTransport, protocol: str) -> Caller:
     """Who is at the other end of a connection that speaks protocol ('stomp' or 'http').
 
     Over TCP: address and port, and the certificate's subject and names. Over the unix socket: the
-    process and the user it runs as.
+    process and the user it runs as. Raises identity.Unreadable for a certificate without readable
+    names.
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
@@ -44,25 +45,27 @@ def caller(transport: asyncio.BaseTransport, protocol: str) -> Caller:
         )
         names = (access.name(access.UID, str(uid)),)
         return Caller(f"pid {pid}", f"uid {uid}", protocol, names)
+    where, tls = transport.get_extra_info("peername"), transport.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    if der is None:
+        return Caller(address(where), "", protocol)
     certificate = transport.get_extra_info("peercert")
+    known = identity.of_certificate(der)
     return Caller(
-        address=address(transport.get_extra_info("peername")),
+        address=address(where),
         subject=subject(certificate),
         transport=protocol,
-        names=names_of(certificate),
+        names=(*known.names, *alternative_names(certificate)),
+        certificate=known.number,
+        expires_at=known.expires_at,
     )
 
 
-def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """All names that roles are given to, of a certificate as ssl.getpeercert() returns it."""
-    if not certificate:
-        return ()
-    parts = [pair for part in certificate.get("subject", ()) for pair in part]
+def alternative_names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those that roles are given to, of a certificate as ssl.getpeercert() returns it."""
     alternatives = certificate.get("subjectAltName", ())
-    return (
-        access.name(access.SUBJECT, subject(certificate)),
-        *(access.name(access.COMMON_NAME, v) for kind, v in parts if kind == _COMMON_NAME),
-        *(access.name(kind, v) for kind, v in alternatives if kind in access.ALTERNATIVE_NAMES),
+    return tuple(
+        access.name(kind, value) for kind, value in alternatives if kind in access.ALTERNATIVE_NAMES
     )
 
 

@@ -141,7 +141,7 @@ class StompConnection(asyncio.Protocol):
         """Called once, by the listener."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._caller = peer.caller(transport, "stomp")
+        self.caller = peer.caller(transport, "stomp")
         limit = self._server.max_buffer_bytes // 2
         transport.set_write_buffer_limits(high=limit, low=limit // 4)
         self._server.connections.add(self)
@@ -156,7 +156,7 @@ class StompConnection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
         cause = f": {tls_errors.reason(exc)}" if exc else ""
-        log.info("STOMP client %s is gone%s", self._caller.address, cause)
+        log.info("STOMP client %s is gone%s", self.caller.address, cause)
 
     def data_received(self, data: bytes) -> None:
         """Bytes off the wire; after the session's end they are read and ignored."""
@@ -214,7 +214,7 @@ class StompConnection(asyncio.Protocol):
             self._undeliverable = session.unanswerable
             log.warning(
                 "a request of STOMP client %s is dropped: %s",
-                self._caller.address,
+                self.caller.address,
                 session.unanswerable,
             )
         if session.event_heads and not hears_events:
@@ -256,9 +256,9 @@ class StompConnection(asyncio.Protocol):
         self._welcomed = self._session.connects
         self._forget_deadline()
         self._heart.start(*self._session.heartbeats)
-        who = self._caller.subject or "without a certificate"
-        role = self._server.role(self._caller.names).value
-        log.info("STOMP client %s connected, %s, role %s", self._caller.address, who, role)
+        who = self.caller.subject or "without a certificate"
+        role = self._server.role(self.caller.names).value
+        log.info("STOMP client %s connected, %s, role %s", self.caller.address, who, role)
 
     def _answer(self, request: Request) -> None:
         server = self._server
@@ -266,7 +266,7 @@ class StompConnection(asyncio.Protocol):
             server.refused += 1
             reply: Any = refusal(request.body, server.max_queue)
         else:
-            reply = server.handle(request.body, self._caller, request.flow_id)
+            reply = server.handle(request.body, self.caller, request.flow_id)
         if isinstance(reply, bytes):
             self._session.reply(request.subscription, reply)
         elif reply is not None:
@@ -323,7 +323,7 @@ class StompConnection(asyncio.Protocol):
         self._server.deliveries.events_dropped += self._unread_events
         log.warning(
             "STOMP client %s is dropped: it left %d bytes unread, %s",
-            self._caller.address,
+            self.caller.address,
             self._unread(),
             why,
         )
@@ -338,6 +338,10 @@ class StompConnection(asyncio.Protocol):
             self._session.fail(reason)
             self._flush()
 
+    def dismiss(self, why: str) -> None:
+        """End the session of a client that may not be here any more."""
+        self.end(f"the session ends: {why}")
+
     def _part(self, farewell: bytes) -> None:
         """Send the last frame, and give the client a moment to read it and hang up.
 
@@ -345,7 +349,7 @@ class StompConnection(asyncio.Protocol):
         frame with it.
         """
         if self._session.failure:
-            log.warning("STOMP client %s: %s", self._caller.address, self._session.failure)
+            log.warning("STOMP client %s: %s", self.caller.address, self._session.failure)
         self._stop()
         if tls.below(self._transport) is None:
             return

@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from pathlib import Path
 
+from vdsmcinder import revocation
 from vdsmcinder.config import CertificatesUnusable, Listen
 from vdsmcinder.tls_errors import reason
 
@@ -28,6 +29,9 @@ def server_context(listen: Listen) -> ssl.SSLContext:
             f"listen.ca: {listen.ca} holds no usable CA certificate ({reason(e)}); set it to the "
             "PEM file of the CA that signs clients' certificates"
         ) from e
+    if listen.crl:
+        _check_readable("crl", listen.crl)
+        revocation.refuse_revoked(context, listen.crl)
     try:
         # An empty password makes an encrypted key an error; the default asks on the terminal.
         context.load_cert_chain(listen.certificate, listen.key, password="")

@@ -77,7 +77,7 @@ def brought_along(verb: Verb) -> set[int]:
         codes.add(WrongParams.code)
     if verb.needs_vms:
         codes.add(Recovering.code)
-    if verb.changes:
+    if verb.changes or verb.shows_secrets:
         codes.add(UnsupportedOperation.code)
     return codes
 

@@ -121,8 +121,8 @@ def places(request: Any, kind: Type, tried: set[object]) -> Iterator[Place]:
             yield functools.partial(_put, request, path)
     if not isinstance(request, dict):
         return
-    for path, record, _ in records(kind, ""):
-        if not path:
+    for inner, record, _ in records(kind, ""):
+        if not inner:
             for name in record.fields.keys() - request.keys():
                 yield functools.partial(_put, {**request, name: ""}, (name,))
     yield lambda text: {**request, "more": {"deep": [text]}}

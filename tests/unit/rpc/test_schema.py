@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from vdsmcinder import errors
 from vdsmcinder.errors import InvalidParams
+from vdsmcinder.fields import kind_of
 from vdsmcinder.rpc.schema import apidoc, schema
 from vdsmcinder.rpc.schema.schema import SchemaError
-from vdsmcinder.rpc.schema.types import BUILTIN, Mismatch, kind_of
+from vdsmcinder.rpc.schema.types import BUILTIN, Mismatch
 
 ROOT = Path(__file__).parents[3]
 UUID = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"

@@ -67,7 +67,8 @@ def _verb(verb: Verb, contract: Schema) -> Iterator[str]:
             yield f"| `{param.name}` | {_link(param.type, contract)} | {_about(param, contract)} |"
     if verb.result_description:
         yield f"\nResult: {verb.result_description}."
-    yield f"\n{'Changes something' if verb.changes else 'Only reads'}. {_errors(verb)}"
+    does = "Changes something" if verb.changes else "Only reads"
+    yield f"\n{does}, for role `{verb.role.value}`. {_errors(verb)}"
 
 
 def _about(param: Param, contract: Schema) -> str:

@@ -23,6 +23,7 @@ from vdsmcinder.errors import (
     VdsmCinderError,
     VMExists,
 )
+from vdsmcinder.rpc.access import Role
 from vdsmcinder.rpc.schema.types import Mismatch, Type
 
 
@@ -57,6 +58,7 @@ class Verb:
     """One verb; params are in the order in which they go by position.
 
     changes: it changes something, so it is logged and is not for roles that only watch.
+    shows_secrets: what it answers may hold secrets of guests.
     needs_vms: it is answered only when the list of VMs is known.
     served: it has a handler here; the others of the contract are answered with code 44.
     ours: an addition of this daemon's, which engines do not know.
@@ -69,9 +71,17 @@ class Verb:
     result_description: str
     errors: tuple[int, ...]
     changes: bool
+    shows_secrets: bool
     needs_vms: bool
     served: bool
     ours: bool
+
+    @property
+    def role(self) -> Role:
+        """The least role that may call it."""
+        if self.changes:
+            return Role.ADMIN
+        return Role.VIEWER if self.shows_secrets else Role.MONITOR
 
     @property
     def is_about_vm(self) -> bool:
@@ -86,8 +96,8 @@ class Verb:
             codes.add(InvalidParams.code)
         if self.needs_vms:
             codes.add(Recovering.code)
-        if self.changes:
-            # To callers whose role is to watch.
+        if self.role is not Role.MONITOR:
+            # To callers of other roles.
             codes.add(UnsupportedOperation.code)
         if self.is_about_vm and VMExists.code not in self.errors:
             codes.add(NoSuchVM.code)
