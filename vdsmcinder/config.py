@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,11 @@ def option(default: Any, doc: str, **limits: Any) -> Any:
 def map_option(doc: str, **limits: Any) -> Any:
     """A field that maps names to values, none by default; the limits hold for the values."""
     return field(default_factory=dict, metadata={"doc": " ".join(doc.split()), **limits})
+
+
+def list_option(doc: str, default: Sequence[str] = (), **limits: Any) -> Any:
+    """A field that is a list of strings; the limits hold for each of them."""
+    return field(default=tuple(default), metadata={"doc": " ".join(doc.split()), **limits})
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,13 @@ ROLES = ("admin", "viewer", "monitor", "none")
 
 @dataclass(frozen=True)
 class Access:
-    """Who may do what: admin everything; viewer what changes nothing; monitor the same, but for
-    screens and domain documents; none nothing. Read again on SIGHUP."""
+    """Who may do what. Read again on SIGHUP."""
 
     default_role: str = option(
         "admin",
-        """Role of clients that roles does not name; engines need admin. Any client has a
+        """Role of clients that roles does not name; engines need admin. admin may do everything;
+        viewer what changes nothing; monitor the same, but for screens and domain documents; none
+        nothing. Any client has a
         certificate that the CA of section listen signed, unless listen.tls is false. Recommended is
         none, with a role in roles for each client that there is: then a certificate that the CA
         signed for something else is of no use here.""",
@@ -198,6 +204,40 @@ class Vms:
     )
     spare_pcie_ports: int = option(
         16, "PCIe root ports to spare for hot-plug in VMs whose domain is written here.", minimum=0
+    )
+
+
+# What profile strict refuses, by the words of policy.allow.
+DOCUMENT_KINDS = (
+    *("chardevs", "commandline", "elements", "emulator", "files", "hostdev", "interfaces"),
+    *("scripts", "seclabels"),
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What domain documents, and devices that are plugged, may hold."""
+
+    documents: str = option(
+        "vdsm",
+        """vdsm: all that libvirt takes, as in VDSM, so that role admin is root on this host;
+        strict: what a VM on Ceph needs, and no way to the host's files, programs and devices.""",
+        choices=("vdsm", "strict"),
+    )
+    allow: Sequence[str] = list_option(
+        """What strict lets through beside that. chardevs: serial ports, consoles and channels that
+        lead to files, devices or sockets of the host; commandline: arguments of QEMU's own;
+        elements: what is not known here; emulator: any program as QEMU; files: files, block devices
+        and network disks anywhere; hostdev: devices of the host; interfaces: NICs on other things
+        than bridges and libvirt's networks; scripts: scripts of NICs; seclabels: labels of a VM's
+        own, with which QEMU may run as root.""",
+        choices=DOCUMENT_KINDS,
+    )
+    paths: Sequence[str] = list_option(
+        """Directories below which strict lets disks, CDs and kernels be files; whoever can put a
+        link there leads out of it.""",
+        default=("/var/lib/libvirt/images",),
+        path=True,
     )
 
 
@@ -337,6 +377,7 @@ class Config:
     access: Access = field(default_factory=Access)
     libvirt: Libvirt = field(default_factory=Libvirt)
     vms: Vms = field(default_factory=Vms)
+    policy: Policy = field(default_factory=Policy)
     migration: Migration = field(default_factory=Migration)
     ceph: Ceph = field(default_factory=Ceph)
     rpc: Rpc = field(default_factory=Rpc)
@@ -399,9 +440,9 @@ def render(config: Config) -> str:
         parts.append(f"\n# {type(values).__doc__}\n{section.name}:")
         for f in dataclasses.fields(values):
             parts.append(_comment(f.metadata["doc"], f.metadata.get("choices")))
-            line = yaml.safe_dump(
-                {f.name: getattr(values, f.name)}, sort_keys=False, width=math.inf
-            )
+            value = getattr(values, f.name)
+            plain = list(value) if isinstance(value, tuple) else value
+            line = yaml.safe_dump({f.name: plain}, sort_keys=False, width=math.inf)
             parts.append(textwrap.indent(line.rstrip(), "  "))
     return "\n".join(parts) + "\n"
 
@@ -447,6 +488,12 @@ _MAPPING = re.compile(r"Mapping\[str, (\w+)\]")
 
 
 def _value(f: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    if str(f.type) == "Sequence[str]":
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} is {value!r}; expected a list: [one, another]")
+        return tuple(
+            _scalar("str", f.metadata, item, f"{where}[{i}]") for i, item in enumerate(value)
+        )
     of_map = _MAPPING.fullmatch(str(f.type))
     if of_map is None:
         return _scalar(str(f.type), f.metadata, value, where)
@@ -469,6 +516,8 @@ def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any
         raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
     if limits.get("uuid") and value and (not is_uuid(value) or value != str(value).lower()):
         raise ConfigError(f"{where} is {value!r}; expected a UUID in lower case, or nothing")
+    if limits.get("path") and not re.fullmatch("/[^/].*", str(value)):
+        raise ConfigError(f"{where} is {value!r}; expected the absolute path of a directory")
     minimum = limits.get("minimum")
     if minimum is not None and value < minimum:
         raise ConfigError(f"{where} is {value!r}; expected at least {minimum}")

@@ -49,6 +49,7 @@ from vdsmcinder.system.threads import Threads
 from vdsmcinder.tasks import Tasks, ends_within
 from vdsmcinder.transport.listener import Listener, limit_read_buffers
 from vdsmcinder.transport.status_pages import Page, Pages
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.fleet import clusters
 from vdsmcinder.virt.fleet.disk_checks import DiskChecks
 from vdsmcinder.virt.fleet.domain_watch import DomainWatch
@@ -174,6 +175,7 @@ class Daemon:
         preflight = Preflight(
             self._ceph, self._secrets, settings.ceph, tasks.group("claims"), self._key_lacked
         )
+        policy = DocumentPolicy(settings.policy)
         self._registry = Registry(
             self._connection,
             self._secrets,
@@ -181,6 +183,7 @@ class Daemon:
             preflight,
             libvirt_options=settings.libvirt,
             vm_options=settings.vms,
+            policy=policy,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
             tasks=tasks.group("VMs"),
@@ -193,6 +196,7 @@ class Daemon:
             self._secrets,
             preflight,
             settings.migration,
+            policy=policy,
             dial=functools.partial(peer_client.connect, settings.listen),
             host_name=platform.node(),
             available_mib=lambda: self._host.snapshot().memory.available_kib // 1024,

@@ -95,14 +95,14 @@ def test_an_attachment_knows_its_volume_where_its_connection_does_not() -> None:
         (
             attachment({}),
             MissingParameter,
-            f"Cinder attachment of volume {VOLUME}: connection_info is empty",
+            f"Cinder attachment of '{VOLUME}: connection_info is empty",
         ),
         (attachment(name=None), MissingParameter, f"of '{VOLUME}': name is missing"),
-        (attachment(hosts=["a b"]), InvalidParameter, "hosts[0] is 'a b'"),
+        (attachment(hosts=["a b"]), InvalidParameter, "hosts[0] is a string of 3"),
         (attachment(secret_uuid=None), MissingParameter, "': secret_uuid is missing; expected the"),
         (attachment(driver_volume_type="iscsi"), UnsupportedDrive, "expected rbd"),
-        ({"attachment": 5}, InvalidParameter, "the description is 5; expected an object"),
-        ({"attachment": None}, InvalidParameter, "the description is None; expected an object"),
+        ({"attachment": 5}, InvalidParameter, "the description is a number"),
+        ({"attachment": None}, InvalidParameter, "the description is null"),
     ],
 )
 def test_attachment_refused(

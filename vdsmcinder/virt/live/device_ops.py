@@ -12,6 +12,7 @@ import asyncio
 import libvirt
 
 from vdsmcinder.errors import UnsupportedOperation
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.vm.vm import VM, described
@@ -22,16 +23,25 @@ class StillPlugged(Exception):
 
 
 async def plug(vm: VM, xml: str) -> None:
-    """Give the VM the device that the element describes. Raises libvirt.libvirtError."""
+    """Give the VM the device that the element describes.
+
+    Raises InvalidParameter (91) for what the host's policy does not allow, libvirt.libvirtError.
+    """
+    _check(vm, xml)
     vm.take(await vm.call(_attach, xml))
 
 
 async def change(vm: VM, xml: str, flags: int = 0) -> None:
     """Make a device of the VM what the element says; it names the device by address and alias.
 
-    flags: VIR_DOMAIN_DEVICE_MODIFY_...; Raises libvirt.libvirtError.
+    flags: VIR_DOMAIN_DEVICE_MODIFY_...; Raises as plug does.
     """
+    _check(vm, xml)
     vm.take(await vm.call(_update, xml, flags | libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+
+def _check(vm: VM, xml: str) -> None:
+    vm.services.policy.check(parse(xml, "device xml"), f"a device of VM {vm.id}")
 
 
 async def unplug(vm: VM, alias: str) -> None:

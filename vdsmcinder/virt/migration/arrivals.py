@@ -21,6 +21,8 @@ from vdsmcinder.errors import (
     VMExists,
 )
 from vdsmcinder.hypervisor.long_xml import aside
+from vdsmcinder.hypervisor.xmldoc import parse
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration import destination_checks
@@ -48,11 +50,13 @@ class Arrivals:
         registry: Registry,
         travel: Travel,
         preflight: Preflight,
+        policy: DocumentPolicy,
         available_mib: Callable[[], int],
     ) -> None:
         self._registry = registry
         self._travel = travel
         self._preflight = preflight
+        self._policy = policy
         self._host = destination_checks.Host(travel.connection, travel.secrets, available_mib)
         # One offer at a time, so that two do not count on the same memory.
         self._lock = asyncio.Lock()
@@ -65,7 +69,7 @@ class Arrivals:
         Raises VMExists (4), TooManyMigrations (82), MigrationFailed (12), OutOfMemory (14), and
         what virt/storage/preflight.py and Secrets.register raise; nothing is expected then.
         """
-        document = await aside(Document.censored, offer.xml)
+        document = await aside(self._read, offer.xml, offer.vm_id)
         domain = document.domain
         if domain.uuid != offer.vm_id:
             raise InvalidParameter(
@@ -86,6 +90,11 @@ class Arrivals:
             coming.expect()
         log.info("%s is expected from %s", vm.name, offer.source)
         return Acceptance(migration_job.has_tls()), vm
+
+    def _read(self, xml: str, vm_id: str) -> Document:
+        document = Document.censored(xml)
+        self._policy.check(parse(xml, "domain xml"), f"migration of VM {vm_id}")
+        return document
 
     def _incoming(self, vm: VM, migration_id: str, source: str) -> Incoming:
         coming = Incoming(vm, migration_id, source, self._travel, on_end=self._copy_ended)

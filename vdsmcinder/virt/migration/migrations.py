@@ -13,6 +13,7 @@ from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.errors import MigrationFailed
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.arrivals import Arrivals
 from vdsmcinder.virt.migration.common.context import Counts, Travel
@@ -36,6 +37,7 @@ class Migrations:
         preflight: Preflight,
         options: MigrationOptions,
         *,
+        policy: DocumentPolicy,
         dial: Dial,
         host_name: str,
         available_mib: Callable[[], int],
@@ -48,7 +50,7 @@ class Migrations:
             connection, secrets, options, dial, host_name, on_progress, tasks, self.counts
         )
         self.departures = Departures(registry, travel)
-        self.arrivals = Arrivals(registry, travel, preflight, available_mib)
+        self.arrivals = Arrivals(registry, travel, preflight, policy, available_mib)
 
     async def close(self) -> None:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""

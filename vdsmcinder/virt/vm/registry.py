@@ -20,8 +20,10 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.hypervisor.long_xml import LONG, MANY_DEVICES, apart
+from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain.create_request import DomainRequest, VmDocument, make_domain
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.domain.vm_description import VmDescription
 from vdsmcinder.virt.secrets.secrets import Secrets
@@ -57,6 +59,7 @@ class Registry:
         *,
         libvirt_options: LibvirtOptions,
         vm_options: VmOptions,
+        policy: DocumentPolicy,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
         tasks: Tasks,
@@ -71,6 +74,7 @@ class Registry:
             ceph,
             preflight,
             vm_options,
+            policy,
             libvirt_options.start_timeout_s,
             self._changed,
             on_thaw,
@@ -145,7 +149,9 @@ class Registry:
             allow_emulation=self._options.allow_emulation,
             spare_pcie_ports=self._options.spare_pcie_ports,
         )
-        return domain, Document.censored(domain.xml)
+        document = Document.censored(domain.xml)
+        self._services.policy.check(parse(domain.xml, "domain xml"), f"VM {vm_id}")
+        return domain, document
 
     async def _define(self, vm: VM, domain: DomainRequest) -> None:
         vm_id = vm.id

@@ -28,6 +28,7 @@ from vdsmcinder.hypervisor import process
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.domain import stats
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
@@ -54,6 +55,7 @@ NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
 class Services:
     """What every VM works with.
 
+    policy: what its domain, and devices that it is given, may hold.
     on_change: called after a VM's status or devices changed.
     on_thaw: called when a guest was thawed because nobody else did, with how that went.
     tasks: of all VMs; each has a group of them.
@@ -64,6 +66,7 @@ class Services:
     ceph: Workers
     preflight: Preflight
     options: VmOptions
+    policy: DocumentPolicy
     start_timeout_s: float
     on_change: Callable[[VM], None]
     on_thaw: Callable[[VM, LateThaw], None]

@@ -12,8 +12,10 @@ from lxml import etree
 
 from tests.unit.rpc.test_wire import XML
 from tests.unit.virt.disk.test_drive import network
+from vdsmcinder.config import Policy
 from vdsmcinder.errors import HotplugDiskFailed
 from vdsmcinder.rpc.requests.disk import read_plug
+from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.live import disks
 
@@ -26,7 +28,7 @@ class Vm:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.domain = Domain.from_xml(XML)
-        self.services = SimpleNamespace(preflight=self)
+        self.services = SimpleNamespace(preflight=self, policy=DocumentPolicy(Policy()))
         self.plugged: list[tuple[str, str]] = []
 
     def require_running(self, _doing: str) -> None: ...
