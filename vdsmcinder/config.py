@@ -515,7 +515,8 @@ def _scalar(kind: str, limits: Mapping[str, Any], value: Any, where: str) -> Any
     if choices is not None and value not in choices:
         raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(choices)}")
     if limits.get("uuid") and value and (not is_uuid(value) or value != str(value).lower()):
-        raise ConfigError(f"{where} is {value!r}; expected a UUID in lower case, or nothing")
+        # It may be the key itself that was put where its name belongs.
+        raise ConfigError(f"{where} is no UUID; expected one in lower case, or nothing")
     if limits.get("path") and not re.fullmatch("/[^/].*", str(value)):
         raise ConfigError(f"{where} is {value!r}; expected the absolute path of a directory")
     minimum = limits.get("minimum")

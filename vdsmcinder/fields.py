@@ -186,8 +186,14 @@ class Fields:
         )
 
     def invalid(self, name: str, expected: str) -> InvalidParameter:
-        """The error for a field whose value does not fit."""
-        return _invalid(self.thing, self._where(name), self.values.get(name), expected)
+        """The error for a field whose value does not fit, though it is of the right kind.
+
+        A number is told, for nothing else stands where there is to be one.
+        """
+        value = self.values.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return _refused(self.thing, self._where(name), str(value), expected)
+        return _invalid(self.thing, self._where(name), value, expected)
 
     def _list(self, name: str) -> Sequence[Any]:
         value = self.values.get(name)
@@ -215,7 +221,10 @@ class Fields:
 
 
 def _invalid(thing: str, where: str, value: Any, expected: str) -> InvalidParameter:
-    found = kind_of(value)
+    return _refused(thing, where, kind_of(value), expected)
+
+
+def _refused(thing: str, where: str, found: str, expected: str) -> InvalidParameter:
     return InvalidParameter(
         f"{thing}: {where} is {found}; expected {expected}",
         field=where,

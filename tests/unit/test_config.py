@@ -44,7 +44,7 @@ def test_every_option_is_documented():
 def test_a_secret_is_named_by_its_uuid():
     uuid = "148eb4bc-c47c-4ffe-b14e-3a0fb6c76833"
     assert config.parse(f"vms: {{cinder_secret_uuid: {uuid}}}", "f").vms.cinder_secret_uuid == uuid
-    with pytest.raises(config.ConfigError, match="cinder_secret_uuid is 'key'; expected a UUID"):
+    with pytest.raises(config.ConfigError, match="cinder_secret_uuid is no UUID; expected one"):
         config.parse("vms: {cinder_secret_uuid: key}", "f")
 
 

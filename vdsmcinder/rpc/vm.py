@@ -195,7 +195,7 @@ class VmVerbs:
         vm = self._registry.get(vm_id)
         if kind not in ("tpm", "nvram"):
             raise InvalidParameter(
-                f"VM {vm.id} has no data of kind {kind[:64]!r}; ask for tpm or nvram", field="kind"
+                f"VM {vm.id} has no data of that kind; ask for tpm or nvram", field="kind"
             )
         if kind in vm.domain.kept_outside:
             raise UnsupportedOperation(

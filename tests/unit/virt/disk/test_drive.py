@@ -231,7 +231,7 @@ def test_from_cinder_and_from_engine_come_to_the_same() -> None:
         (
             network(specParams={"ioTune": {"iops": 1}}),
             InvalidParameter,
-            ("specParams.ioTune.iops is a number", "read_iops_sec"),
+            ("specParams.ioTune.iops is 1", "read_iops_sec"),
         ),
         (
             network(specParams={"ioTune": {"total_iops_sec": 5, "read_iops_sec": 3}}),

@@ -129,24 +129,27 @@ def limits_xml(limits: dict[str, int]) -> tuple[str, str]:
         (
             in_fields(shared="shared", cache="writeback")
             + in_xml(child("<shareable/>"), ("cache='none'", "cache='writeback'")),
-            "cache is 'writeback'; expected none or directsync, as the disk is shared",
+            "expected none or directsync, as the disk is shared",
         ),
         (
             in_fields(path="volumes/volume-1@s")
             + in_xml((SOURCE, f"{SOURCE}<snapshot name='s'/>")),
-            "readonly is None; expected true, as 's' is a snapshot",
+            "readonly is null; expected true, as path names a snapshot",
         ),
         (
             in_fields(detectZeroes="unmap", discard=False)
             + in_xml(("cache='none'", "cache='none' detect_zeroes='unmap'")),
-            "detectZeroes is 'unmap'; expected on or off",
+            "detectZeroes is a string of 5 characters",
         ),
-        (in_fields(cache="fast") + in_xml(("cache='none'", "cache='fast'")), "cache is 'fast'"),
-        (in_xml(("io='threads'", "io='fast'")), "io is 'fast'; expected one of native"),
-        (in_xml(("error_policy='stop'", "error_policy='x'")), "propagateErrors is 'x'"),
-        (in_xml(("cache='none'", "cache='none' discard='x'")), "discard is 'x'"),
-        (in_xml(("cache='none'", "cache='none' iothread='x'")), "driver.iothread is 'x'"),
-        (in_fields(serial="a;b") + in_xml(child("<serial>a;b</serial>")), "serial is 'a;b'"),
+        (in_fields(cache="fast") + in_xml(("cache='none'", "cache='fast'")), "cache is a"),
+        (in_xml(("io='threads'", "io='fast'")), "io is a string of 4 characters"),
+        (in_xml(("error_policy='stop'", "error_policy='x'")), "propagateErrors is a"),
+        (
+            in_xml(("cache='none'", "cache='none' discard='x'")),
+            "discard is a",
+        ),
+        (in_xml(("cache='none'", "cache='none' iothread='x'")), "driver.iothread is a"),
+        (in_fields(serial="a;b") + in_xml(child("<serial>a;b</serial>")), "serial is a"),
         (
             in_fields(encryption={"uuid": OTHER, "format": "luks2", "engine": "qemu"})
             + in_xml(encryption(f"<encryption format='luks2'>{PASSPHRASE}</encryption>")),
@@ -165,11 +168,11 @@ def limits_xml(limits: dict[str, int]) -> tuple[str, str]:
             in_xml((SOURCE, f"{SOURCE}<auth username='x'>{PASSPHRASE}</auth>")),
             "auth stands in <disk> and in <source>",
         ),
-        (in_xml(child("<address type='pci' slot='08'/>")), "address.slot is '08'; expected"),
+        (in_xml(child("<address type='pci' slot='08'/>")), "address.slot is a"),
         *(
             (
                 in_fields(alias=alias) + in_xml(child(f"<alias name='{alias}'/>")),
-                f"is {alias!r}; expected letters, digits, '_' and '-', and '.' only where it does",
+                "expected letters, digits, '_' and '-', and '.' only where it does",
             )
             for alias in ("ua-data.disk", "ua-", "ua-a b")
         ),

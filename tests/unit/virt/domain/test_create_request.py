@@ -210,7 +210,7 @@ def test_display_is_closed_and_local_unless_told() -> None:
             InvalidParameter,
             "expected a multiple",
         ),
-        (flat(maxVCpus=3, smpThreadsPerCore=2), InvalidParameter, "maxVCpus is a number"),
+        (flat(maxVCpus=3, smpThreadsPerCore=2), InvalidParameter, "maxVCpus is 3"),
         (flat(cpuType="<x>"), InvalidParameter, "cpuType is a string of 3 characters"),
         (flat(timeOffset="soon"), InvalidParameter, "timeOffset is a string of 4 characters"),
         (flat(boot="x"), InvalidParameter, "boot is a string of 1 character"),

@@ -168,7 +168,7 @@ async def test_limits_that_go_with_those_in_force():
     [
         ({"ioTune": {"total_iops_sec": 5}}, MissingParameter, "tunables[2].name is missing"),
         ({"name": "vda", "ioTune": {}}, MissingParameter, "tunables[2].ioTune is missing"),
-        ({"name": "vda", "ioTune": {"x": 5}}, InvalidParameter, "tunables[2].ioTune.x is a number"),
+        ({"name": "vda", "ioTune": {"x": 5}}, InvalidParameter, "tunables[2].ioTune.x is 5"),
         ([], InvalidParameter, "tunables[2] is a list of 0; expected an object"),
     ],
 )

@@ -182,7 +182,7 @@ async def test_nothing_is_changed_for_a_disk_that_is_not_there() -> None:
     ("asked", "error", "words"),
     [
         ({}, MissingParameter, "vcpuLimit is missing"),
-        ({"vcpuLimit": "-1"}, InvalidParameter, "vcpuLimit is '-1'"),
+        ({"vcpuLimit": "-1"}, InvalidParameter, "vcpuLimit is a string of 2"),
         ({"ioTune": [{"maximum": LIMITS}]}, MissingParameter, "ioTune[0].name is missing"),
         ({"ioTune": [{"name": "vda"}]}, MissingParameter, "ioTune[0].maximum is missing"),
         ({"ioTune": [{"name": "vda", "maximum": {"x": 1}}]}, InvalidParameter, "maximum.x is 1"),

@@ -33,12 +33,12 @@ REFUSED = (
     (
         "<disk type='file'><driver name='qemu' iothread='x'/><source file='/x'/>"
         "<target dev='vda'/></disk>",
-        "driver.iothread is 'x'",
+        "driver.iothread is a string of 1 character",
     ),
     (
         "<disk type='file'><source file='/x'/><target dev='vda' bus='virtio'/>"
         "<address type='pci' slot='08'/></disk>",
-        "address.slot is '08'",
+        "address.slot is a string of 2 characters",
     ),
 )
 
