@@ -287,6 +287,28 @@ class TestEncryption:
                 assert await read(guest, disk, 0, 2) == pattern_checksum(2, disk)
                 assert_encrypted(engine.lab.ceph, name)
 
+    @pytest.mark.parametrize("who", ["qemu", "librbd"])
+    async def test_an_encrypted_disk_grows(self, engine, encrypted, passphrase, who):
+        """The image is what Cinder made it, and the guest gets what the header leaves of it."""
+        name, ceph = encrypted("luks1"), engine.lab.ceph
+        encryption = {"uuid": passphrase, "format": "luks", "engine": who}
+        async with new_guest(engine, engine.disk(name, encryption=encryption)) as guest:
+            before = (await asyncio.to_thread(guest.console.disks))["vdb"]
+            made, grown = ceph.image_size(name), 96 * 1024**2
+            await write(guest, "vdb", 0, 2, "before")
+            ceph.resize_image(name, 96)
+            for _ in range(2):
+                call = {"driveSpecs": {"name": "vdb"}, "newSize": str(grown)}
+                assert await guest.call("diskSizeExtend", **call) == str(grown)
+                assert ceph.image_size(name) == grown
+            seen = (await asyncio.to_thread(guest.console.disks))["vdb"]
+            assert seen == before + grown - made
+            last_mib = seen // 1024**2 - 2
+            await write(guest, "vdb", last_mib, 2, "beyond")
+            assert await read(guest, "vdb", last_mib, 2) == pattern_checksum(2, "beyond")
+            assert await read(guest, "vdb", 0, 2) == pattern_checksum(2, "before")
+            assert ceph.image_size(name) == grown
+
     async def test_another_passphrase(self, engine, vm, encrypted):
         """The sentence says what is wrong, not what was tried."""
         name, uuid = encrypted("luks1"), new_id()

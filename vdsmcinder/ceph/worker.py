@@ -36,6 +36,9 @@ _OWNER = re.compile(rb"vdsm-cinder:([^;]{1,200});")
 # What librbd 16 knows: from layering to a dirty cache, bits 0 to 11. Newer bindings name more.
 _FEATURES = (1 << 12) - 1
 _MIRRORED = (1 << 6) | (1 << 10)  # journaling, and "non-primary"
+# The beginning of a LUKS 1 header, and where in it the data's offset stands, in sectors.
+_LUKS_1 = b"LUKS\xba\xbe\x00\x01"
+_PAYLOAD_OFFSET = 104
 
 
 class Refused(Exception):
@@ -176,10 +179,14 @@ class Images:
         return [look.result() for look in looks]
 
     def _inspect(
-        self, path: str, snapshot: str | None = None, claim: Mapping[str, Any] | None = None
+        self,
+        path: str,
+        snapshot: str | None = None,
+        claim: Mapping[str, Any] | None = None,
+        luks: bool = False,
     ) -> dict[str, Any]:
         """An image's size, features and users. claim: of the image, taken before its users are
-        read, so that of two who claim it and look one sees the other.
+        read, so that of two who claim it and look one sees the other. luks: read its header, too.
         """
         with self._opened(path) as (ioctx, image):
             found = {"features": image.features(), "unknown": image.features() & ~known_features()}
@@ -188,6 +195,8 @@ class Images:
             elif claim is not None:
                 _claim(ioctx, image, claim)
             found["size"] = image.size()
+            if luks:
+                found["luks_header"] = _luks_header(image)
             found["watchers"] = self._watchers(image)
             found["locks"] = _locks(image)
             found["primary"] = _is_primary(image, found["features"])
@@ -220,6 +229,15 @@ class Images:
                 if namespace and not rbd.RBD().namespace_exists(ioctx, namespace):
                     raise Refused("no_namespace", str(e)) from e
                 raise Refused("no_image", str(e)) from e
+
+
+def _luks_header(image: rbd.Image) -> int:
+    """The bytes that LUKS 1 keeps for itself in front of the data; 0 in an image that has none."""
+    head = image.read(0, min(image.size(), _PAYLOAD_OFFSET + 4))
+    if len(head) < _PAYLOAD_OFFSET + 4 or not head.startswith(_LUKS_1):
+        return 0
+    (sectors,) = struct.unpack_from(">I", head, _PAYLOAD_OFFSET)
+    return int(sectors) * 512
 
 
 def _set_snapshot(image: rbd.Image, snapshot: str) -> None:

@@ -29,17 +29,19 @@ async def extend(vm: VM, wanted: DiskNames, new_size: int) -> int:
     """Tell the guest the size that the image of its disk has now; returns it, in bytes.
 
     wanted: which disk. new_size: what the caller believes, in bytes. QEMU makes the image as large
-    as it is told, so it is told only what is true already.
+    as it is told, so it is told only what is true already. Of an encrypted disk the guest gets
+    what its header leaves.
     Raises VMIsDown (6), ImageNotFound (13) for a disk that the VM does not have, UnsupportedDrive
     (36) for one that is not on Ceph, ResourceUnavailable (40), WrongDiskSize (58).
     """
     async with vm.lock:
         vm.require_running("told of a disk's size")
         drive, image = _ceph_disk(vm, wanted)
-        size = await _image_size(vm, image)
+        size, header = await _image_size(vm, drive, image)
         try:
-            _check(drive, size, new_size, await vm.call(_known_size, drive.target))
-            await vm.call(_block_resize, drive.target, size)
+            known = await vm.call(_known_size, drive.target)
+            _check(drive, size, new_size, known + header)
+            await vm.call(_block_resize, drive.target, size - header)
         except libvirt.libvirtError as e:
             action = f"the guest of VM {vm.id} could not be told the size of disk {drive.name}"
             raise libvirt_errors.explain(e, action, WrongDiskSize, [drive]) from e
@@ -63,8 +65,11 @@ def _ceph_disk(vm: VM, wanted: DiskNames) -> tuple[Drive, CephImage]:
     return drive, image
 
 
-async def _image_size(vm: VM, image: CephImage) -> int:
-    """What Ceph says: QEMU knows the size that the image had when it was opened."""
+async def _image_size(vm: VM, drive: Drive, image: CephImage) -> tuple[int, int]:
+    """The size of the image, and what of it is a header that QEMU keeps from the guest, in bytes.
+
+    It is what Ceph says: QEMU knows the size that the image had when it was opened.
+    """
     action = f"the size of {image.words} could not be read"
     key = ceph_access.key(image, vm.services.secrets)
     if key is None and image.secret is not None:
@@ -74,10 +79,18 @@ async def _image_size(vm: VM, image: CephImage) -> int:
             secret=image.secret.uuid,
         )
     try:
+        # To QEMU, a disk that it decrypts is what is behind the header; with librbd, tried with
+        # version 16, sizes are of the whole image.
+        encryption = drive.source.encryption
+        question = {
+            "path": image.path,
+            "luks": encryption is not None and encryption.engine != "librbd",
+        }
         (looked,) = await vm.services.ceph.ask(
-            ceph_access.account(image), key, "inspect", images=[{"path": image.path}]
+            ceph_access.account(image), key, "inspect", images=[question]
         )
-        return int(result(looked)["size"])
+        found = result(looked)
+        return int(found["size"]), int(found.get("luks_header", 0))
     except CephFault as e:
         raise ceph_access.error(e, action, image, ResourceUnavailable) from e
 
