@@ -106,6 +106,62 @@ async def assert_well(engine, vm):
         await asyncio.wait_for(engine.call(verb, vmID=vm.id), PROMPT_S)
 
 
+async def disk_of(engine, vm):
+    (stats,) = await engine.call("VM.getStats", vmID=vm.id)
+    return stats["disks"]["vda"]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["hangs", "busy"])
+async def test_statistics_of_one_that_hangs_stand_with_their_time(engine, well, busy):
+    """Counters do not fall, and there is no rate of what was not told, neither then nor after."""
+    host = engine.daemon.host
+    async with booted(engine) as vm:
+        await asyncio.to_thread(vm.console.ask, "hammer vda", r"^hammer vda \d+$")
+
+        async def written_some():
+            return int((await disk_of(engine, vm))["writtenBytes"]) > 0
+
+        await eventually(written_some, "the guest to write")
+        pid = await pid_of(engine, vm.id)
+        host.namespace.freeze(pid)
+        # What waits for QEMU holds its job: libvirt then tells what it knows without QEMU.
+        question = ("qemu-monitor-command", vm.id, "--hmp", "info status")
+        waiting = asyncio.create_task(asyncio.to_thread(host.virsh, *question)) if busy else None
+        try:
+            known = await disk_of(engine, vm)
+
+            async def silent():
+                return (await responses(engine))[vm.id] == "-1"
+
+            await eventually(silent, "QEMU to be told silent")
+            # Rounds of samples are seen by those of another VM.
+            for _ in range(3):
+                round_s = (await disk_of(engine, well))["sampleTime"]
+
+                async def next_round(before=round_s):
+                    return (await disk_of(engine, well))["sampleTime"] > before
+
+                await eventually(next_round, "the next round of samples")
+                now = await disk_of(engine, vm)
+                assert int(now["apparentsize"]) == 64 * 1024**2
+                assert int(now["writtenBytes"]) >= int(known["writtenBytes"])
+                assert now["sampleTime"] < round_s
+                known = now
+        finally:
+            host.namespace.kill(pid, signal.SIGCONT)
+            if waiting is not None:
+                await waiting
+
+        async def sampled():
+            after = await disk_of(engine, vm)
+            return after if after["sampleTime"] > known["sampleTime"] else None
+
+        after = await eventually(sampled, "a sample once it answers")
+        passed_s = after["sampleTime"] - known["sampleTime"]
+        most = (int(after["writtenBytes"]) - int(known["writtenBytes"])) / passed_s
+        assert float(after["writeRate"]) <= most * 1.01 + 1
+
+
 async def test_one_that_dies_is_down_within_a_second(engine, empty):
     async def die():
         async with running(engine, empty()) as vm_id:
