@@ -70,4 +70,5 @@ def test_a_lock_that_somebody_took_by_hand_keeps_all_away(others: Others) -> Non
 @pytest.mark.parametrize("others", Others)
 def test_only_what_nobody_else_has_is_claimed(others: Others) -> None:
     claimed = use(others).question(CLAIM)["claim"]
-    assert (claimed == CLAIM.params()) is (others is Others.NOBODY)
+    alone = others in (Others.NOBODY, Others.OWN)
+    assert (claimed == CLAIM.params()) is alone
