@@ -164,7 +164,7 @@ class Method:
         unknown = self.verb.unknown(given)
         if unknown:
             # What is no name may be what should stand nowhere.
-            known = [name if _NAME.fullmatch(name) else kind_of(name) for name in unknown[:8]]
+            known = [repr(name) if _NAME.fullmatch(name) else kind_of(name) for name in unknown[:8]]
             log.warning(
                 "%s: %d unknown parameters ignored: %s",
                 self.verb.name,

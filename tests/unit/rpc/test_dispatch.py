@@ -347,12 +347,12 @@ async def test_unknown_parameters_are_one_warning(dispatcher, caplog):
     assert reply["result"] == "ho"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "Host.echo: 2 unknown parameters ignored: a, b" in record.getMessage()
+    assert "Host.echo: 2 unknown parameters ignored: 'a', 'b'" in record.getMessage()
 
 
 async def test_parameters_beyond_the_last_are_ignored_too(dispatcher, caplog):
     assert (await send(dispatcher, request("Host.echo", ["ho", KEY])))["result"] == "ho"
-    assert "1 unknown parameters ignored: #2" in caplog.text
+    assert "1 unknown parameters ignored: '#2'" in caplog.text
 
 
 @pytest.mark.parametrize(

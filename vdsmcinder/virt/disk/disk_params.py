@@ -186,7 +186,7 @@ def is_known_form(name: str) -> bool:
     """
     if not is_xml_text(name):
         return False
-    known = is_uuid(name.removeprefix(USER_ALIAS)) or targets.is_name(name)
+    known = is_uuid(name) or name.startswith(USER_ALIAS) or targets.is_name(name)
     return known or (_PATH.fullmatch(name) is not None)
 
 

@@ -14,7 +14,7 @@ from vdsmcinder.virt.disk.disk_params import same_alias
 
 MAC_ADDRESS = "([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}"
 # A MAC address, an alias of libvirt's, an engine's alias.
-_NAME = re.compile(rf"{MAC_ADDRESS}|(net|hostdev)[0-9]+|ua-[0-9A-Fa-f-]{{36}}")
+_NAME = re.compile(rf"{MAC_ADDRESS}|(net|hostdev)[0-9]+|ua-[A-Za-z0-9_-]+")
 
 
 def is_mac(text: str) -> bool:
