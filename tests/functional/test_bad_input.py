@@ -148,7 +148,7 @@ async def test_extra_parameters_are_passed_over_with_a_warning(engine, daemon):
     assert await engine.session.call("Host.echo", ["x", "y", "z"]) == "x"
     lines = daemon.log.read_bytes()[logged:].decode()
     assert "WARNING vdsmcinder.rpc.method: Host.ping2: 1 unknown parameters ignored" in lines
-    assert "ignored: sinceVersion" in lines
+    assert "'sinceVersion'" in lines
     assert "4.9" not in lines
 
 
@@ -360,7 +360,7 @@ async def test_a_disk_that_is_not_plugged_is_not_unplugged(engine, vm):
     listed = f"VM {vm.id}, whose disks are: vda (volumes/{vm.image}); name one of them"
     with refused(46, f"disk volumes/volume-x is not plugged into {listed}"):
         await unplug(engine, vm.id, engine.disk("volume-x"))
-    with refused(46, "disk of that name is not plugged into", listed, without=("ua-nothing",)):
+    with refused(46, "disk ua-nothing is not plugged into", listed):
         await unplug(engine, vm.id, {"alias": "ua-nothing"})
     with refused(11, "drive is missing; expected an alias, a deviceId, a path, a serial"):
         await unplug(engine, vm.id, {})
