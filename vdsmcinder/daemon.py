@@ -26,6 +26,7 @@ from vdsmcinder import config, logs, peer_client
 from vdsmcinder.ceph.cluster_monitor import ClusterMonitor, ClusterState
 from vdsmcinder.ceph.workers import Workers
 from vdsmcinder.config import CertificatesUnusable, Config, ConfigError
+from vdsmcinder.host import libvirt_networks, machine
 from vdsmcinder.host.capabilities import Capabilities
 from vdsmcinder.host.network import Network
 from vdsmcinder.host.network_watch import NetworkWatch
@@ -186,6 +187,7 @@ class Daemon:
             policy=policy,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
+            host_words=machine.document_words(),
             tasks=tasks.group("VMs"),
         )
         self._networks = NetworkWatch(tasks.group("networks"), self._networks_changed)
@@ -284,7 +286,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Start every part; returns when clients are served."""
-        self._connection.start(self._watch.recover, self._watch.event_handlers())
+        self._connection.start(self._libvirt_is_up, self._watch.event_handlers())
         await self._host.start()
         await self._networks.start()
         self._sampler.start()
@@ -345,8 +347,18 @@ class Daemon:
     def _key_lacked(self, name: SecretName, what: str) -> None:
         self._missing.refused(name, what)
 
+    async def _libvirt_is_up(self) -> None:
+        await self._watch.recover()
+        self._prepare_networks()
+
     def _networks_changed(self, _found: Network) -> None:
         self._events.publish(*host_networks())
+        self._prepare_networks()
+
+    def _prepare_networks(self) -> None:
+        # Other drivers, such as libvirt's own for tests, have VMs without networks.
+        if self._settings.libvirt.uri.startswith("qemu"):
+            self._tasks.spawn(libvirt_networks.prepare(self._connection), "networks")
 
     def _migration_progress(self, vm: VM, progress: Progress) -> None:
         self._events.publish(*migration.notice(vm.id, progress))

@@ -176,3 +176,19 @@ async def test_a_network_of_the_host_that_comes_and_goes_is_told(engine, host):
     finally:
         host.run(["ip", "link", "del", "vms2"])
     assert "vms2" not in await told()
+
+
+async def test_a_nic_as_ovirts_engine_describes_it(engine, guest, host):
+    """On libvirt's network for the bridge, with the filter against forged addresses."""
+
+    async def prepared():
+        return f"vdsm-{BRIDGES[0]}" in host.virsh("net-list", "--name")
+
+    await eventually(prepared, "libvirt to know the network")
+    xml = f"""<hotplug><devices><interface type='network'>
+        <mac address='{MAC}'/><source network='vdsm-{BRIDGES[0]}'/><model type='virtio'/>
+        <filterref filter='vdsm-no-mac-spoofing'/><alias name='ua-engine'/>
+    </interface></devices></hotplug>"""
+    await guest.call("hotplugNic", params={"vmId": guest.id, "xml": xml})
+    assert (await guest.stats())["network"] is not None
+    await guest.call("hotunplugNic", params={"vmId": guest.id, "xml": xml})

@@ -66,6 +66,16 @@ def operating_system(root: Path = ROOT) -> OperatingSystem:
     return OperatingSystem(name, major, minor, release.get("PRETTY_NAME", ""))
 
 
+def document_words(root: Path = ROOT) -> dict[str, str]:
+    """What oVirt's engine writes into VMs' documents for a host to replace, and by what."""
+    system = operating_system(root)
+    return {
+        "OS-NAME:": system.name,
+        "OS-VERSION:": "-".join(filter(None, (system.version, system.release))),
+        "HOST-SERIAL:": host_uuid(None, root),
+    }
+
+
 def hardware(root: Path = ROOT) -> Hardware:
     """The machine by its firmware's DMI tables; serial number and UUID need root."""
     dmi = root / "sys/class/dmi/id"

@@ -11,6 +11,8 @@ from typing import Any
 from vdsmcinder.host.network import Kind, Link, Network
 
 NO_GATEWAY_V6 = "::"
+# Where NICs of VMs are that are on no network; engines are not told of it.
+DUMMY_BRIDGE = ";vdsmdummy;"
 
 
 def as_dict(net: Network) -> dict[str, Any]:
@@ -21,7 +23,9 @@ def as_dict(net: Network) -> dict[str, Any]:
     bridge: oVirt's engine would refuse all that is told here. Nobody reconfigures the network
     through us, so it is never 'dirty'.
     """
-    bridges = {link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE)}
+    bridges = {
+        link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE) if link.name != DUMMY_BRIDGE
+    }
     return {
         "nics": {link.name: _nic(link, net) for link in net.of(Kind.NIC)},
         "bondings": {link.name: _bond(link, net) for link in net.of(Kind.BOND)},

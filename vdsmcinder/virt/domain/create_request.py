@@ -8,7 +8,9 @@ document is written here.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from lxml import etree
 
@@ -58,16 +60,19 @@ def make_domain(
     *,
     allow_emulation: bool,
     spare_pcie_ports: int,
+    host_words: Mapping[str, str] = MappingProxyType({}),
 ) -> DomainRequest:
     """Make the domain that a request asks for.
 
     allow_emulation: make a VM for KVM one for QEMU's emulation. spare_pcie_ports: PCIe root ports
-    for disks to be plugged later, in domains that are written here.
+    for disks to be plugged later, in domains that are written here. host_words: what stands in
+    documents for the host to replace, and by what.
 
     Raises InvalidParameter for a document that is none, or that is of another VM.
     """
     if isinstance(request, VmDocument):
         domain = _read_document(vm_id, request)
+        _replace_words(domain, host_words)
     else:
         domain = _write_document(vm_id, request, spare_pcie_ports)
     ours = metadata.mark(domain)
@@ -98,6 +103,13 @@ def _read_document(vm_id: str, request: VmDocument) -> etree._Element:
     _set_text(domain, "uuid", vm_id)
     _set_text(domain, "name", given.get("name", NAME) or request.name or vm_id)
     return domain
+
+
+def _replace_words(domain: etree._Element, host_words: Mapping[str, str]) -> None:
+    """Give the guest's SMBIOS what only the host knows."""
+    for entry in domain.iterfind("sysinfo//entry"):
+        for word, known in host_words.items():
+            entry.text = (entry.text or "").replace(word, known)
 
 
 def _check_devices(domain: etree._Element, thing: str) -> None:

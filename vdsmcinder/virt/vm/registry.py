@@ -6,6 +6,7 @@ touched and never listed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Callable
 
 import libvirt
@@ -47,7 +48,7 @@ class Registry:
     """All VMs that are ours, by uuid.
 
     on_change: called after a VM's status or devices changed. on_thaw: called when a guest was
-    thawed because nobody else did, with how that went.
+    thawed because nobody else did, with how that went. host_words: as in make_domain().
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Registry:
         policy: DocumentPolicy,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
+        host_words: Mapping[str, str],
         tasks: Tasks,
     ) -> None:
         self._connection = connection
+        self._host_words = host_words
         self._options = vm_options
         self._vms: dict[str, VM] = {}
         self._tasks = tasks
@@ -148,6 +151,7 @@ class Registry:
             request,
             allow_emulation=self._options.allow_emulation,
             spare_pcie_ports=self._options.spare_pcie_ports,
+            host_words=self._host_words,
         )
         document = Document.censored(domain.xml)
         self._services.policy.check(parse(domain.xml, "domain xml"), f"VM {vm_id}")

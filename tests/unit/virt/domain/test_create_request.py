@@ -476,3 +476,14 @@ def test_the_mark_stands_where_libvirt_keeps_it() -> None:
     xml = request({"xml": given}).xml
     first = etree.fromstring(xml).findall("metadata")[0]
     assert "vdsmCinder" in etree.tostring(first, encoding="unicode") and is_ours(xml)
+
+
+def test_what_only_the_host_knows_is_put_into_the_guests_smbios() -> None:
+    words = {"OS-NAME:": "RHEL", "OS-VERSION:": "9-4", "HOST-SERIAL:": OTHER_UUID}
+    entries = "".join(f"<entry name='{word[:-1]}'>{word}</entry>" for word in words)
+    entries += "<entry name='kept'>as it is</entry>"
+    sysinfo = f"<sysinfo type='smbios'><system>{entries}</system></sysinfo>"
+    asked = read_vm(UUID, {"xml": ENGINE.replace("<devices>", f"{sysinfo}<devices>", 1)})
+    made = make_domain(UUID, asked, allow_emulation=False, spare_pcie_ports=0, host_words=words)
+    found = [entry.text for entry in etree.fromstring(made.xml).iterfind("sysinfo//entry")]
+    assert [*words.values(), "as it is"] == found[-4:] and not set(words) & set(found)
