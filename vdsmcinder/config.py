@@ -112,6 +112,19 @@ class Listen:
         disconnected.""",
         minimum=65536,
     )
+    max_held_bytes: int = option(
+        256 * 1024 * 1024,
+        """What all connections together may leave unread, and have sent and not been answered, in
+        bytes; beyond it the one with the most is disconnected. One client, by its certificate, may
+        have half of it. MemoryMax= of the unit is to leave room for it.""",
+        minimum=1024 * 1024,
+    )
+    max_connections: int = option(
+        4000,
+        """Connections of clients that may stand at once; one client, by its certificate, may have
+        half of them. If more come, whoever has most loses one.""",
+        minimum=2,
+    )
 
 
 ROLES = ("admin", "viewer", "monitor", "none")

@@ -177,3 +177,15 @@ def test_the_man_pages_tell_of_every_option(tmp_path: Path) -> None:
             assert f"{option.name}: " in pages["vdsm-cinder.yaml.5"]
     assert "--show-config" in pages["vdsm-cinderd.8"]
     assert "vdsm-cinder call [OPTION...] VERB [NAME=VALUE...]" in pages["vdsm-cinder.1"]
+
+
+def test_the_kernel_ends_the_daemon_rather_than_a_vm_when_memory_runs_out() -> None:
+    """QEMU's score is 0: neither libvirt's units nor ours give it another."""
+    unit = read("systemd/vdsm-cinderd.service")
+    (score,) = re.findall(r"^OOMScoreAdjust=(-?\d+)$", unit, re.M)
+    assert int(score) == 1000
+    (gib,) = re.findall(r"^MemoryMax=(\d+)G$", unit, re.M)
+    # Python's objects are larger than what they are read from, and workers stand beside it.
+    assert int(gib) * 2**30 >= 4 * Listen().max_held_bytes
+    assert re.findall(r"^OOMPolicy=(.*)$", unit, re.M) == ["continue"]
+    assert re.findall(r"^KillMode=(.*)$", unit, re.M) == ["process"]

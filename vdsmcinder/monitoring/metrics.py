@@ -197,6 +197,8 @@ def _clients(listener: Listener, events: Events) -> Iterator[Metric]:
         "Clients that did not get as far as a protocol: no valid certificate, or silent.",
         {(): listener.turned_away},
     )
+    held = {(): listener.held_bytes}
+    yield _gauge("connections_held_bytes", "What clients left unread, or unanswered.", held)
     yield _counter("events", "Events, whether anybody heard them or not.", {(): events.published})
     by_protocol = {(p.value,): sent for p, sent in listener.deliveries.items()}
     yield from _columns("", _DELIVERIES, by_protocol, "protocol")

@@ -126,6 +126,11 @@ class Decoder:
         self._last: tuple[bytes, _Head] = (b"", _Head("", {}, None))
 
     @property
+    def held_bytes(self) -> int:
+        """How much it has received of what it has not given out."""
+        return len(self._buffer) - self._start
+
+    @property
     def unfinished(self) -> int | None:
         """The number of the frame that has begun to arrive, counted from 0; None between frames."""
         begun = self._head is not None or len(self._buffer) > self._start

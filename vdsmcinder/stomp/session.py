@@ -26,7 +26,8 @@ FLOW_ID = "ovirtCorrelationId"
 # Whoever subscribes to one of these gets the events.
 EVENT_SUBSCRIPTIONS = frozenset((EVENTS, "jms.queue", "jms"))
 SERVER = "vdsm-cinder"
-MAX_SUBSCRIPTIONS = 1000
+# More than any client has; each gets a copy of every event, if it is to events.
+MAX_SUBSCRIPTIONS = 32
 # CONNECT with this header set to "true" comes from a client that reads all frames of a TLS record.
 # oVirt's engine reads one, and the rest when the next record is there.
 GATHERED = "gathered-frames"
@@ -96,6 +97,11 @@ class Session:
         self._subscriptions: dict[str, Subscription] = {}
         self._reply_to: dict[str, Subscription] = {}
         self._messages = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much was received that is not handled yet."""
+        return self._decoder.held_bytes
 
     @property
     def unfinished(self) -> int | None:

@@ -103,6 +103,7 @@ class _Stream:
         self._waiting.append(event)
         self._size += len(event)
         self._wake.set()
+        self._client.queued(self._size)
 
     async def next(self) -> bytes:
         """What to write next; no bytes at the stream's end."""
@@ -115,6 +116,7 @@ class _Stream:
         chunk = b"".join(self._waiting)
         self._waiting.clear()
         self._size = 0
+        self._client.queued(0)
         return chunk
 
     def end(self) -> None:

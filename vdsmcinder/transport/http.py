@@ -16,6 +16,7 @@ from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport.event_stream import EventStreams
 from vdsmcinder.transport.http_connection import Answer, HttpConnection
 from vdsmcinder.transport.http_session import Refused, Request
+from vdsmcinder.transport.shares import Shares
 from vdsmcinder.transport.status_pages import Pages
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class HttpServer:
         requests: Tasks,
         pages: Pages,
         *,
+        shares: Shares,
         tasks: Tasks,
     ) -> None:
         self.max_body_bytes = listen.max_frame_bytes
         self.turns = dispatcher.turns
         self.connections: set[HttpConnection] = set()
         self.tasks = tasks
+        self.shares = shares
         self._dispatcher = dispatcher
         self._requests = requests
         self._pages = pages

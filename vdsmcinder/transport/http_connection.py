@@ -16,9 +16,11 @@ from typing import Any, NamedTuple, Protocol
 
 from vdsmcinder.fair_scheduling import Turns, turn_end
 from vdsmcinder.rpc import envelope
+from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.transport import peer
+from vdsmcinder.transport import peer, tls
 from vdsmcinder.transport.http_session import HttpSession, Refused, Request, Stage
+from vdsmcinder.transport.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,11 @@ class Server(Protocol):
     turns: Turns
     tasks: Tasks
     connections: set[HttpConnection]
+    shares: Shares
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """What clients were sent."""
 
     def admit(self, request: Request) -> None:
         """Refuse a request before its body is there. Raises Refused."""
@@ -58,7 +65,8 @@ class Server(Protocol):
 class HttpConnection(asyncio.Protocol):
     """Requests are answered one after the other, in the order in which they came.
 
-    caller: who is at the other end. lost: done when the connection is closed.
+    caller: who is at the other end. lost: done when the connection is closed. written_bytes: what
+    was sent. queued_bytes: what an answer has yet to write, if it is made piece by piece.
     """
 
     def __init__(self, server: Server) -> None:
@@ -66,6 +74,8 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._session = HttpSession(server.admit, server.max_body_bytes)
         self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.written_bytes = 0
+        self.queued_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._deadline: asyncio.TimerHandle | None = None
@@ -81,14 +91,17 @@ class HttpConnection(asyncio.Protocol):
         """Called once, by the listener."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._tcp = tls.below(transport)
         self.caller = peer.caller(transport, "http")
         self._server.connections.add(self)
         self._be_patient()
+        self._server.shares.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whichever side; verbs under way go on."""
         self._forget_deadline()
         self._server.connections.discard(self)
+        self._server.shares.leave(self)
         if self._running is not None:
             self._running.cancel()
         if not self.lost.done():
@@ -99,6 +112,8 @@ class HttpConnection(asyncio.Protocol):
         self._session.receive(data)
         if not self._turn_due:
             self._work(turn_end())
+        if self._session.unread:
+            self._server.shares.note(self)
 
     def eof_received(self) -> bool:
         """The client will send no more; whether the connection stays open for an answer."""
@@ -118,6 +133,7 @@ class HttpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self._writable.set()
+        self._server.shares.note(self)
         self._next_turn()
 
     # --- requests --------------------------------------------------------------------------------
@@ -132,7 +148,7 @@ class HttpConnection(asyncio.Protocol):
                 unread = session.unread
                 request, told = session.next_request()
                 if told:
-                    self._transport.write(told)
+                    self._send(told)
                 if request is not None:
                     self._server.serve(request, self)
                 elif session.unread == unread:
@@ -179,7 +195,7 @@ class HttpConnection(asyncio.Protocol):
         if answer.body:
             headers["Content-Type"] = answer.content_type
         wire = self._session.answer(answer.status, headers, answer.body, last=self._closing)
-        self._transport.write(wire)
+        self._send(wire)
         self._answered()
 
     def run(self, answering: Coroutine[Any, Any, None]) -> None:
@@ -190,16 +206,16 @@ class HttpConnection(asyncio.Protocol):
     def begin(self, headers: Mapping[str, str]) -> None:
         """Begin an answer of status 200 whose pieces follow by write()."""
         date = _date(int(time.time()))
-        self._transport.write(self._session.begin(HTTPStatus.OK, {"Date": date, **headers}))
+        self._send(self._session.begin(HTTPStatus.OK, {"Date": date, **headers}))
 
     async def write(self, piece: bytes) -> None:
         """Send a piece; returns once the client has read most of what was sent."""
-        self._transport.write(self._session.piece(piece))
+        self._send(self._session.piece(piece))
         await self._writable.wait()
 
     def end(self) -> None:
         """The answer has all its pieces."""
-        self._transport.write(self._session.end())
+        self._send(self._session.end())
         self._answered()
 
     def _answered(self) -> None:
@@ -227,8 +243,44 @@ class HttpConnection(asyncio.Protocol):
             "Content-Type": answer.content_type,
             **refused.headers,
         }
-        self._transport.write(self._session.answer(answer.status, headers, answer.body, last=True))
+        self._send(self._session.answer(answer.status, headers, answer.body, last=True))
         self._part(linger=True)
+
+    # --- its share -------------------------------------------------------------------------------
+
+    def _send(self, wire: bytes) -> None:
+        self.written_bytes += len(wire)
+        self._transport.write(wire)
+        if self.unread_bytes():
+            self._server.shares.note(self)
+
+    def queued(self, size: int) -> None:
+        """How many bytes of an answer are there that were not written yet."""
+        self.queued_bytes = size
+        self._server.shares.note(self)
+
+    def unread_bytes(self) -> int:
+        """What was sent and not read yet."""
+        return tls.unread_bytes(self._transport, self._tcp)
+
+    def held_bytes(self) -> int:
+        """That, what is to be sent, and what was received and not handled yet."""
+        return self.unread_bytes() + self.queued_bytes + self._session.held_bytes
+
+    def refuse(self, reason: str) -> None:
+        """End the connection, with an answer that gives the reason if none is under way."""
+        if self._session.stage in _READING:
+            self._refuse(Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason))
+        else:
+            self.abort()
+
+    def drop(self, why: str) -> None:
+        """End the connection of a client that does not read; why: as transport/shares.py has it."""
+        self._server.deliveries.clients_dropped += 1
+        unread = self.unread_bytes() + self.queued_bytes
+        words = "HTTP client %s is dropped: it left %d bytes unread, %s"
+        log.warning(words, self.caller.address, unread, why)
+        self.abort()
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -91,6 +91,11 @@ class HttpSession:
         return len(self._received)
 
     @property
+    def held_bytes(self) -> int:
+        """How many bytes were received of requests that are not complete."""
+        return len(self._received) + len(self._body)
+
+    @property
     def begun(self) -> bool:
         """Whether an answer has begun whose end is not there yet."""
         return self._exchange.our_state is h11.SEND_BODY

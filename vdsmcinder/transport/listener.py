@@ -27,7 +27,9 @@ from vdsmcinder.transport import identity, peer, sockets, tls
 from vdsmcinder.transport.certificates import Certificates
 from vdsmcinder.transport.http import HttpServer
 from vdsmcinder.transport.http_connection import HttpConnection
+from vdsmcinder.transport.newcomers import Newcomers
 from vdsmcinder.transport.protocol_detect import Greeter, Spoken
+from vdsmcinder.transport.shares import Shares
 from vdsmcinder.transport.status_pages import Pages
 from vdsmcinder.transport.stomp_server import StompConnection, StompServer
 
@@ -39,8 +41,6 @@ log = logging.getLogger(__name__)
 
 # A client has this long, in seconds, for its TLS handshake, and as long for its first bytes.
 GREETING_TIMEOUT_S = 10.0
-# Clients, not known yet, that may be in their handshake or silent: each takes some 100 KB.
-MOST_NEWCOMERS = 2000
 # Verbs under way at shutdown have this long.
 SHUTDOWN_TIMEOUT_S = 3.0
 # How often it is looked at whose certificate has ended or was revoked, in seconds.
@@ -66,7 +66,7 @@ class Listener:
     handed: file descriptors of systemd's listening sockets; none without socket activation.
     pages: what GET /health and GET /metrics answer.
     certificates: those in force; None before start(), and without TLS.
-    accepted: clients that got as far as their protocol. turned_away: those that did not.
+    accepted: clients that got as far as their protocol.
     """
 
     def __init__(  # noqa: PLR0917 - all that clients can ask for, and where they come in
@@ -83,14 +83,22 @@ class Listener:
         self._handed = handed
         self.certificates: Certificates | None = None
         self.accepted: Counter[Spoken] = Counter()
-        self.turned_away = 0
         self._role = dispatcher.role
         self._requests = tasks.group("requests")
         self._greetings = tasks.group("clients that come")
-        self._newcomers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
-        self._stomp = StompServer(listen, rpc, dispatcher, events, self._requests)
+        self._newcomers = Newcomers()
+        self._shares = Shares(listen)
+        self._stomp = StompServer(
+            listen, rpc, dispatcher, events, self._requests, shares=self._shares
+        )
         self._http = HttpServer(
-            listen, dispatcher, events, self._requests, pages, tasks=tasks.group("HTTP")
+            listen,
+            dispatcher,
+            events,
+            self._requests,
+            pages,
+            shares=self._shares,
+            tasks=tasks.group("HTTP"),
         )
         self._sockets: list[socket.socket] = []
         self._activated = False
@@ -100,6 +108,16 @@ class Listener:
         """The TCP port; the one that was found free where the configuration says 0."""
         tcp = next(sock for sock in self._sockets if sock.family != socket.AF_UNIX)
         return int(tcp.getsockname()[1])
+
+    @property
+    def turned_away(self) -> int:
+        """How many clients did not get as far as their protocol."""
+        return self._newcomers.turned_away
+
+    @property
+    def held_bytes(self) -> int:
+        """What clients have not read, or sent and not been answered, as far as is known."""
+        return self._shares.held
 
     @property
     def connections(self) -> Mapping[Spoken, int]:
@@ -131,6 +149,8 @@ class Listener:
         self._activated = bool(self._sockets)
         if not self._activated:
             self._sockets = sockets.opened(listen)
+        self._shares.start()
+        self._newcomers.start()
         self._stomp.start()
         self._http.start()
         if self.certificates is not None:
@@ -146,6 +166,8 @@ class Listener:
     async def close(self) -> None:
         """Stop accepting, end every connection, and leave no task behind."""
         await self._greetings.close()
+        self._newcomers.close()
+        self._shares.close()
         self._close_sockets()
         await self._stomp.close()
         await self._http.close()
@@ -199,36 +221,39 @@ class Listener:
             self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
-        """Greet a client; if too many are being greeted, who has been at it longest has to go."""
-        self._newcomers[self._greetings.spawn(self._greet(sock), "greet")] = None
-        if len(self._newcomers) > MOST_NEWCOMERS:
-            log.warning(
-                "more than %d clients have not said anything yet; one is refused", MOST_NEWCOMERS
-            )
-            self.turned_away += 1
-            next(iter(self._newcomers)).cancel()
+        """Greet a client, unless its address sends too many that fail."""
+        name, host = "on the unix socket", None
+        if sock.family != socket.AF_UNIX:
+            try:
+                peer_name = sock.getpeername()
+            except OSError:
+                # It has gone again.
+                sock.close()
+                return
+            name, host = peer.address(peer_name), str(peer_name[0])
+        if not self._newcomers.let_in(host):
+            sock.close()
+            return
+        task = self._greetings.spawn(self._greet(sock, name, host), "greet")
+        self._newcomers.greets(task, host)
 
-    async def _greet(self, sock: socket.socket) -> None:
-        """Bring a new client as far as its own protocol; one line in the log if that fails."""
-        name = "on the unix socket"
-        task = asyncio.current_task()
+    async def _greet(self, sock: socket.socket, name: str, host: str | None) -> None:
+        """Bring a new client as far as its own protocol; the log may have a line if that fails."""
+        task, newcomers = asyncio.current_task(), self._newcomers
         assert task is not None
         try:
-            if sock.family != socket.AF_UNIX:
-                name = peer.address(sock.getpeername())
             await self._introduce(sock)
-            return
         except ConnectionResetError:
-            log.info("client %s hung up before it said anything", name)
+            newcomers.failed(host, name, "it hung up before it said anything", level=logging.INFO)
         except asyncio.TimeoutError:
-            log.warning("client %s refused: silent for %.0f s", name, GREETING_TIMEOUT_S)
+            # An address that is far away, or a host that is busy, is no attack.
+            newcomers.failed(host, name, f"silent for {GREETING_TIMEOUT_S:.0f} s", counts=False)
         except identity.Unreadable as e:
-            log.warning("client %s refused: %s; give it another one", name, e)
+            newcomers.failed(host, name, f"{e}; give it another one")
         except OSError as e:
-            log.warning("client %s refused: %s", name, tls.refusal(e))
+            newcomers.failed(host, name, tls.refusal(e))
         finally:
-            self._newcomers.pop(task, None)
-        self.turned_away += 1
+            newcomers.greeted(task, host)
 
     async def _introduce(self, sock: socket.socket) -> None:
         """Shake hands, listen to the first bytes, and hand over to the protocol that they are of.

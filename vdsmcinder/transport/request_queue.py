@@ -31,26 +31,26 @@ class _Entry(NamedTuple):
 class Lane:
     """Runs answers as tasks of `requests`, which goes on with them when the connection is gone.
 
-    on_room: called when the lane was full and no longer is.
+    on_room: called when the lane was full and no longer is. held_bytes: of the bodies under way.
     """
 
     def __init__(self, requests: Tasks, on_room: Callable[[], None]) -> None:
         self.length = 0  # requests whose answer is not there yet
         self._requests = requests
         self._on_room = on_room
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._running = 0
         self._waiting: deque[_Entry] = deque()
 
     @property
     def full(self) -> bool:
         """Whether so much is held that no more should be added; what is added is taken anyway."""
-        return self._held_bytes > HELD_BYTES
+        return self.held_bytes > HELD_BYTES
 
     def add(self, answer: Answer, deliver: Callable[[bytes | None], None], size: int) -> None:
         """Have deliver called with what answer gives, once it has run; size: of its body, bytes."""
         self.length += 1
-        self._held_bytes += size
+        self.held_bytes += size
         self._waiting.append(_Entry(answer, deliver, size))
         self._start_next()
 
@@ -72,7 +72,7 @@ class Lane:
             was_full = self.full
             self._running -= 1
             self.length -= 1
-            self._held_bytes -= entry.size
+            self.held_bytes -= entry.size
             self._start_next()
             if was_full and not self.full:
                 self._on_room()

@@ -25,6 +25,7 @@ from vdsmcinder.system.counters import Deliveries
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.transport import peer, tls
 from vdsmcinder.transport.request_queue import Lane
+from vdsmcinder.transport.shares import Shares
 
 if TYPE_CHECKING:
     from vdsmcinder.rpc.dispatch import Dispatcher
@@ -43,9 +44,8 @@ CONNECT_TIMEOUT_S = 10.0
 FRAME_TIMEOUT_S = 30.0
 # and, once its session is over, to read what was sent last and hang up.
 LINGER_S = 2.0
-# Who is no longer listened to, because half of what may be unread is, must read some of it within
-# so many seconds.
-STALL_TIMEOUT_S = 60.0
+# What has been received of a frame and is told of, in bytes: most frames come whole.
+WORTH_TELLING = 16 * 1024
 
 
 class StompServer:
@@ -55,7 +55,14 @@ class StompServer:
     """
 
     def __init__(
-        self, listen: Listen, rpc: Rpc, dispatcher: Dispatcher, events: Events, requests: Tasks
+        self,
+        listen: Listen,
+        rpc: Rpc,
+        dispatcher: Dispatcher,
+        events: Events,
+        requests: Tasks,
+        *,
+        shares: Shares,
     ) -> None:
         self.limits = Limits(frame=listen.max_frame_bytes)
         self.heartbeat_floor_ms = listen.heartbeat_ms
@@ -64,6 +71,7 @@ class StompServer:
         self.handle = dispatcher.handle
         self.role = dispatcher.role
         self.requests = requests
+        self.shares = shares
         self.turns = dispatcher.turns
         self.connections: set[StompConnection] = set()
         self.deliveries = Deliveries()
@@ -113,7 +121,7 @@ class StompConnection(asyncio.Protocol):
     """One client's connection.
 
     What is to be sent gathers in the session while input is worked off, or during one turn of the
-    loop, and goes out in one write.
+    loop, and goes out in one write. caller, written_bytes: as transport/shares.py has them.
     """
 
     def __init__(self, server: StompServer) -> None:
@@ -122,6 +130,7 @@ class StompConnection(asyncio.Protocol):
         self._session = Session(server.limits, server.heartbeat_floor_ms)
         self._heart = Heart(self._send_heartbeat, self._on_silence)
         self._deadline: asyncio.TimerHandle | None = None
+        self.written_bytes = 0
         self.lost = self._loop.create_future()
         self._welcomed = 0  # how many CONNECT frames were
         self._undeliverable = ""  # why a request was dropped, if that was told
@@ -141,6 +150,7 @@ class StompConnection(asyncio.Protocol):
         """Called once, by the listener."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._tcp = tls.below(transport)
         self.caller = peer.caller(transport, "stomp")
         limit = self._server.max_buffer_bytes // 2
         transport.set_write_buffer_limits(high=limit, low=limit // 4)
@@ -148,11 +158,13 @@ class StompConnection(asyncio.Protocol):
         self._end_by(
             CONNECT_TIMEOUT_S, self.end, f"no CONNECT frame within {CONNECT_TIMEOUT_S:.0f} s"
         )
+        self._server.shares.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whichever side."""
         self._stop()
         self._server.connections.discard(self)
+        self._server.shares.leave(self)
         if not self.lost.done():
             self.lost.set_result(None)
         cause = f": {tls_errors.reason(exc)}" if exc else ""
@@ -165,6 +177,8 @@ class StompConnection(asyncio.Protocol):
         self._session.receive(data)
         if not self._interrupted:
             self._take_turn(perf_counter() + AT_ONCE_S)
+        if self._session.held_bytes > WORTH_TELLING:
+            self._server.shares.note(self)
 
     def eof_received(self) -> None:
         """The client will send no more, so the transport closes once what was sent is read."""
@@ -181,7 +195,6 @@ class StompConnection(asyncio.Protocol):
         # Measured from here, so that one reply larger than all of it may still be read.
         self._most_unread = self._unread() + self._server.max_buffer_bytes // 2
         self._transport.pause_reading()
-        self._end_by(STALL_TIMEOUT_S, self._check_stall, self._unread())
 
     def resume_writing(self) -> None:
         """The client has read most of it; or, at the end, all of it."""
@@ -190,7 +203,7 @@ class StompConnection(asyncio.Protocol):
             return
         self._blocked = False
         self._unread_events = 0
-        self._forget_deadline()
+        self._server.shares.note(self)
         self._listen_again()
 
     # --- requests and replies ------------------------------------------------------------------
@@ -300,31 +313,37 @@ class StompConnection(asyncio.Protocol):
             return
         if self._blocked and self._unread() > self._most_unread:
             allowed = self._server.max_buffer_bytes
-            self._drop_slow_reader(f"more than option listen.max_buffer_bytes ({allowed}) allows")
+            self.drop(f"more than option listen.max_buffer_bytes ({allowed}) allows")
             return
         # One write for each is one TLS record for each.
         for frames in self._session.take_output():
+            self.written_bytes += len(frames)
             self._transport.write(frames)
         if self._session.farewell is not None:
             self._part(self._session.farewell)
+        elif self.unread_bytes():
+            self._server.shares.note(self)
 
     def _unread(self) -> int:
+        """What was sent and not read yet, as far as pause_writing() and its like know of it."""
         return self._transport.get_write_buffer_size()
 
-    def _check_stall(self, unread_before: int) -> None:
-        """Drop a client that has read nothing for a while, or look again later."""
-        if self._unread() >= unread_before:
-            self._drop_slow_reader(f"and read none of them for {STALL_TIMEOUT_S:.0f} s")
-        else:
-            self._end_by(STALL_TIMEOUT_S, self._check_stall, self._unread())
+    def unread_bytes(self) -> int:
+        """What was sent and not read yet."""
+        return tls.unread_bytes(self._transport, self._tcp)
 
-    def _drop_slow_reader(self, why: str) -> None:
+    def held_bytes(self) -> int:
+        """That, what was received and not handled yet, and the requests under way."""
+        return self.unread_bytes() + self._session.held_bytes + self._lane.held_bytes
+
+    def drop(self, why: str) -> None:
+        """End the connection of a client that does not read; why: as transport/shares.py has it."""
         self._server.deliveries.clients_dropped += 1
         self._server.deliveries.events_dropped += self._unread_events
         log.warning(
             "STOMP client %s is dropped: it left %d bytes unread, %s",
             self.caller.address,
-            self._unread(),
+            self.unread_bytes(),
             why,
         )
         self._stop()
@@ -341,6 +360,10 @@ class StompConnection(asyncio.Protocol):
     def dismiss(self, why: str) -> None:
         """End the session of a client that may not be here any more."""
         self.end(f"the session ends: {why}")
+
+    def refuse(self, reason: str) -> None:
+        """As end(), which transport/shares.py calls so."""
+        self.end(reason)
 
     def _part(self, farewell: bytes) -> None:
         """Send the last frame, and give the client a moment to read it and hang up.

@@ -56,6 +56,15 @@ def below(transport: asyncio.Transport) -> asyncio.Transport | None:
     return tcp
 
 
+def unread_bytes(transport: asyncio.Transport, tcp: asyncio.Transport | None) -> int:
+    """What was written to a transport and not sent yet; tcp: the one below it, of below().
+
+    asyncio's TLS transport tells of what it holds itself, before Python 3.11 of what is below.
+    """
+    own = transport.get_write_buffer_size()
+    return own if tcp is None or tcp is transport else max(own, tcp.get_write_buffer_size())
+
+
 def _check_readable(option: str, path: str) -> None:
     try:
         with Path(path).open("rb"):

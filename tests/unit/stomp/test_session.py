@@ -259,9 +259,9 @@ def test_requests_before_a_broken_frame_are_handed_out() -> None:
 
 
 def test_subscriptions_are_bounded() -> None:
-    many = [Frame("SUBSCRIBE", {"id": str(n), "destination": "x"}) for n in range(1001)]
+    many = [Frame("SUBSCRIBE", {"id": str(n), "destination": "x"}) for n in range(33)]
     client = Client(CONNECT, *many)
-    assert b"subscription '1000' is one too many; expected at most 1000" in client.answer.body
+    assert b"subscription '32' is one too many; expected at most 32" in client.answer.body
 
 
 client_frames = st.builds(

@@ -8,13 +8,14 @@ import json
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.transport.serving import Host, listening, read_frames, stop_reading
+from tests.unit.transport.serving import Host, listening, read_frames, stop_reading, until
 from vdsmcinder.stomp.client import connect
 from vdsmcinder.stomp.frames import Frame, encode
-from vdsmcinder.transport import listener, request_queue, stomp_server
+from vdsmcinder.transport import newcomers, request_queue, stomp_server
 
 CONNECT = b"CONNECT\naccept-version:1.2\nheart-beat:%d,%d\n\n\0"
 SUBSCRIBE = b"SUBSCRIBE\nid:r\ndestination:replies\n\n\0"
@@ -78,29 +79,62 @@ async def test_frames_that_end_may_come_as_slowly_as_they_like(
         writer.close()
 
 
-async def test_who_stops_reading_replies_is_dropped_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("tls", [False, True])
+async def test_who_stops_reading_is_dropped_however_little_it_leaves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tls: bool
 ) -> None:
-    monkeypatch.setattr(stomp_server, "STALL_TIMEOUT_S", 0.05)
-    async with listening(tmp_path, max_buffer_bytes=65536) as host:
-        _, writer = await client(host)
+    """Far below listen.max_buffer_bytes; heart-beats that it sends do not help it."""
+    async with listening(tmp_path, tls=tls) as host:
+        # What fits into the kernel's buffers is not the daemon's to keep.
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", host.port))
+        options: dict[str, Any] = (
+            {"ssl": host.engine_tls, "server_hostname": "127.0.0.1"} if tls else {}
+        )
+        reader, writer = await asyncio.open_connection(sock=sock, **options)
+        writer.write(CONNECT % (0, 0) + SUBSCRIBE)
+        await read_frames(reader, 1)
         stop_reading(writer)
         (connection,) = host.listener._stomp.connections
-        writer.write(b"".join(request("big", n, size=100_000) for n in range(200)))
+        below = connection._tcp.get_extra_info("socket")
+        below.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        # Little enough for TLS to have handed all of it on.
+        writer.write(request("big", 1, size=60_000))
+        await until(connection.unread_bytes, "it was all read")
+        shares = host.listener._shares
+        shares.look()
+        assert not connection._ended
+
+        def looked() -> bool:
+            # Again, for the kernel may have taken some more.
+            writer.write(b"\n")
+            shares.look()
+            return connection._ended
+
+        await until(looked, "it was not dropped")
         await asyncio.wait_for(asyncio.shield(connection.lost), 30)
         assert host.listener._stomp.deliveries.clients_dropped == 1
         assert "and read none of them for" in caplog.text
+        assert shares.held == 0
         writer.transport.abort()
 
 
-async def test_who_reads_slowly_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(tmp_path, max_buffer_bytes=65536) as host:
-        _, writer = await client(host)
+async def test_who_reads_slowly_is_not(tmp_path: Path) -> None:
+    async with listening(tmp_path) as host:
+        reader, writer = await client(host)
         (connection,) = host.listener._stomp.connections
-        connection._check_stall(unread_before=1)  # it has read since
+        for number in range(200):
+            writer.write(request("big", number, size=100_000))
+        await until(connection.unread_bytes, "it was all read")
+        for _ in range(3):
+            host.listener._shares.look()
+            before = connection.written_bytes - connection.unread_bytes()
+            while connection.written_bytes - connection.unread_bytes() <= before:
+                await reader.read(1 << 16)
+        host.listener._shares.look()
         assert not connection._ended
-        assert connection._deadline is not None
-        writer.close()
+        writer.transport.abort()
 
 
 async def test_a_counter_tells_of_subscribers_that_stopped_reading(tmp_path: Path) -> None:
@@ -136,7 +170,7 @@ async def test_who_will_send_no_more_and_does_not_read_is_gone_soon(
 async def test_who_says_nothing_makes_room_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "MOST_NEWCOMERS", 3)
+    monkeypatch.setattr(newcomers, "MOST", 3)
     async with listening(tmp_path) as host:
         silent = [await host.raw() for _ in range(3)]
         engine = await connect("127.0.0.1", host.port)
