@@ -44,6 +44,7 @@ from vdsmcinder.rpc.wire import ceph, migration
 from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.rpc.wire.stats import EncodedStats
 from vdsmcinder.system.fdstore import FdStore
+from vdsmcinder.system.names import Names
 from vdsmcinder.system.socket_activation import receive
 from vdsmcinder.system.supervision import Supervision
 from vdsmcinder.system.threads import Threads
@@ -106,8 +107,9 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
 
     Raises ConfigError for what it cannot start with.
     """
-    loop, stop, threads = asyncio.get_running_loop(), asyncio.Event(), Threads()
+    loop, stop, threads, names = asyncio.get_running_loop(), asyncio.Event(), Threads(), Names()
     loop.set_default_executor(threads)
+    names.install(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     daemon = Daemon(settings, read)
@@ -116,21 +118,22 @@ async def serve(settings: Config, read: Callable[[], Config]) -> None:
     try:
         await daemon.start()
     except ConfigError as e:
-        if not await _closed(daemon, threads):
+        if not await _closed(daemon, threads, names):
             _leave(_refusal(e))
         raise
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     await stop.wait()
     log.info("stopping; the VMs run on")
-    if not await _closed(daemon, threads):
+    if not await _closed(daemon, threads, names):
         _leave(0)
 
 
-async def _closed(daemon: Daemon, threads: Threads) -> bool:
+async def _closed(daemon: Daemon, threads: Threads, names: Names) -> bool:
     """Close the daemon; False if something of it is left that the interpreter would wait for."""
 
     async def close() -> None:
         await daemon.close()
+        names.close()
         await threads.idle()
 
     if not await ends_within(close(), STOP_TIMEOUT_S):
@@ -138,7 +141,7 @@ async def _closed(daemon: Daemon, threads: Threads) -> bool:
         return False
     if daemon.stuck_calls:
         log.warning("%d libvirt calls never came back", daemon.stuck_calls)
-    return not daemon.calls_under_way
+    return not (daemon.calls_under_way or names.busy)
 
 
 def _refusal(error: ConfigError) -> int:

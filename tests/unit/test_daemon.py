@@ -29,6 +29,7 @@ from vdsmcinder import daemon
 from vdsmcinder.daemon import CERTIFICATES_UNUSABLE, WRONG_CONFIGURATION, Daemon
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.client import SessionLost
+from vdsmcinder.system import names
 from vdsmcinder.transport.certificates import Owner
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
@@ -462,18 +463,28 @@ def test_a_start_that_fails_is_told_even_when_closing_hangs(
     assert missing in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("hangs", [True, False])
+@pytest.mark.parametrize("hangs", ["a file", "a name", ""])
 def test_the_end_does_not_wait_for_a_thread_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str
 ) -> None:
-    """Such as one that asks a driver, or reads a file of a server that is gone."""
-    gate, left = threading.Event(), []
+    """Such as one that asks a driver or a name server, or reads a file of a server that is gone."""
+    gate, began, left = threading.Event(), threading.Event(), []
     start = Daemon.start
+
+    def look(asked: object) -> list[object]:
+        began.set()
+        gate.wait(30)
+        return []
 
     async def start_and_stop(self: Daemon) -> None:
         await start(self)
-        if hangs:
-            asyncio.get_running_loop().run_in_executor(None, gate.wait, 30)
+        loop = asyncio.get_running_loop()
+        if hangs == "a file":
+            loop.run_in_executor(None, gate.wait, 30)
+        elif hangs == "a name":
+            asked = asyncio.ensure_future(loop.getaddrinfo("ceph.example.com", 6789))
+            await until(began.is_set, "no thread asked for the name")
+            asked.cancel()
         # A call of libvirt's in that moment is one that is not waited for, too.
         await until(lambda: not self.calls_under_way, "libvirt to have answered all calls")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -483,6 +494,7 @@ def test_the_end_does_not_wait_for_a_thread_that_hangs(
         left.append(code)
         raise SystemExit(code)
 
+    monkeypatch.setattr(names, "_look", look)
     monkeypatch.setattr(Daemon, "start", start_and_stop)
     monkeypatch.setattr(daemon, "STOP_TIMEOUT_S", 2)
     monkeypatch.setattr(os, "_exit", leave)
