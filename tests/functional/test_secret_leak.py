@@ -132,7 +132,7 @@ async def test_no_key_shows_anywhere(lab, wire, target):
         async with Engine(lab, search.daemon) as engine:
             await engine.register_key()
             await log_everything(engine)
-            async with new_guest(engine) as vm:
+            async with new_guest(engine, maxMemSize=1024, maxMemSlots=1) as vm:
                 await plug_and_unplug(engine, search, vm)
                 await go_through_the_guest(vm)
                 await go_through_the_verbs(engine, search, vm, wrong)
@@ -196,6 +196,9 @@ async def go_through_the_verbs(engine, search, vm, wrong):
     for verb in ("getSecrets", "getVMList", "getVMFullList", "getAllVmStats", "dumpxmls"):
         await engine.call(f"Host.{verb}")
     await engine.call("Host.echo", message="hello")
+    await engine.call("Host.hostdevListByCaps")
+    await engine.call("Host.setMOMPolicyParameters", key_value_store={})
+    await engine.call("Host.setSafeNetworkConfig")
     await engine.call("Host.checkDisk", drive=engine.disk(vm.image))
     await engine.call("VM.checkDisks", vmID=vm.id)
     for verb in ("getInfo", "getStats", "pause", "cont", "reset"):
@@ -216,6 +219,7 @@ async def go_through_the_verbs(engine, search, vm, wrong):
     await engine.call("Host.registerSecrets", secrets=[{**secret, "usageID": "ovirt/renamed"}])
     await engine.call("Host.unregisterSecrets", uuids=[secret["uuid"]])
     await engine.call("Host.registerSecrets", secrets=[secret])
+    await engine.call("VM.setDestroyOnReboot", vmID=vm.id)
     search.add_processes()
 
 
@@ -233,6 +237,13 @@ async def go_through_the_guest(vm):
     await vm.call("setTicket", **ticket)
     await vm.call("updateDevice", params={"graphicsType": "vnc", **ticket})
     await vm.call("changeCD", driveSpec="")
+    await vm.call(
+        "updateVmPolicy", params={"ioTune": [{"name": "vda", "maximum": limits[0]["ioTune"]}]}
+    )
+    await vm.call("getExternalData", kind="tpm")
+    memory = {"type": "memory", "device": "memory", "size": 256, "node": 0, "deviceId": new_id()}
+    for verb in ("hotplugMemory", "hotunplugMemory"):
+        await vm.call(verb, params={"memory": memory})
     await vm.call("setNumberOfCpus", numberOfCpus=2)
     await vm.call("setBalloonTarget", target=200 * 1024)
     ceph.resize_image(vm.image, GROWN_MIB)
