@@ -373,7 +373,7 @@ async def test_a_flood_of_strangers_leaves_one_line_and_lets_others_in(
         engine = await connect("127.0.0.1", host.port, host.engine_tls)
         for number in range(20):
             reader, writer = await host.raw()
-            writer.write(b"\x16\x03\x01 no handshake")
+            writer.write(b"no handshake")
             await reader.read()
             writer.close()
             await until(lambda n=number: host.listener.turned_away > n, "not refused")  # type: ignore[misc]
