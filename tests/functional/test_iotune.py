@@ -71,7 +71,7 @@ async def test_what_is_refused(guest, host):
         ([{"ioTune": {"total_iops_sec": 1}}], 11, "tunables[0].name is missing"),
         ([{"name": "vda"}], 11, "tunables[0].ioTune is missing"),
         ([{"name": "vda", "ioTune": {"speed": 1}}], 91, "speed"),
-        ([{"name": "vda", "ioTune": {"total_iops_sec": -1}}], 91, "total_iops_sec is -1"),
+        ([{"name": "vda", "ioTune": {"total_iops_sec": -1}}], 91, "expected a whole number from 0"),
         (
             [{"name": "vda", "ioTune": {"total_iops_sec": 5, "read_iops_sec": 5}}],
             91,

@@ -359,7 +359,11 @@ async def test_a_key_is_handed_over_where_that_is_wanted(lab, engine, elsewhere)
         ({"dst": "nowhere:54321"}, 10, ("host nowhere:54321 cannot be reached",)),
         ({"dst": "host1"}, 91, ("is on this host already", "name another as dst")),
         ({"mode": "file"}, 75, ("mode is 'file'",)),
-        ({"convergenceSchedule": {"init": [{"name": "hurry"}]}}, 91, ("name is 'hurry'",)),
+        (
+            {"convergenceSchedule": {"init": [{"name": "hurry"}]}},
+            91,
+            ("name is a string of 5", "setDowntime"),
+        ),
     ],
 )
 async def test_what_cannot_be_is_refused(traveller, changes, code, words):

@@ -125,7 +125,7 @@ async def test_roles_and_log_level_change_for_clients_that_are_connected(daemon)
     assert daemon.log.read_text().count("DEBUG") == before
     daemon.configure({"access": {"roles": {"engine": "operator"}}})
     daemon.reload()
-    await logged(daemon, "engine is 'operator'; expected one of admin, monitor")
+    await logged(daemon, "engine is 'operator'; expected one of admin, viewer, monitor, none")
     daemon.configure({})
     daemon.reload()
     await logged(daemon, APPLIED, times=2)
