@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lab.base import REPOSITORY, run, wait_until
 from lab.host.daemon import PORT
+from lab.host.pages import health
 from lab.pki import Pki
 from lab.systemd.host import SystemdHost
 from vdsmcinder import __version__
@@ -92,6 +93,11 @@ class InstalledDaemon(abc.ABC):
     def wait_status(self, text: str, timeout_s: float = 30) -> None:
         """Return when its status line begins with text."""
         wait_until(lambda: self.status.startswith(text), f"the status line '{text}'", timeout_s)
+
+    def wait_ready(self, timeout_s: float = 30) -> None:
+        """Return when it has reached libvirt and knows its VMs."""
+        socket = self.host.path("/run/vdsm-cinder/vdsm-cinder.sock")
+        wait_until(lambda: health(socket)["ready"], "the daemon to know its VMs", timeout_s)
 
     def command(self, *args: object) -> str:
         """What the operator's command prints on the host."""

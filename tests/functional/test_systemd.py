@@ -61,7 +61,7 @@ def daemon(request, lab):
 def active(daemon):
     """The daemon, which runs, whatever the test before did to it."""
     daemon.host.systemctl("start", SERVICE)
-    daemon.wait_status("VMs:")
+    daemon.wait_ready()
     return daemon
 
 
@@ -666,6 +666,12 @@ async def test_an_upgrade_refuses_nobody(engine, image, record_property):
     assert traffic.outcomes["refused"] == 0
     assert traffic.outcomes["lost"] <= 1
     assert daemon.host.run(["grep", "allow_emulation", CONFIG]).strip() == "allow_emulation: true"
+
+
+def test_nothing_went_wrong_that_nobody_thought_of(active):
+    """In none of all this: no exception came as far as the event loop or the log."""
+    said = [str(entry["MESSAGE"]) for entry in active.host.journal(f"--unit={SERVICE}")]
+    assert [line for line in said if "Traceback" in line] == []
 
 
 async def test_a_removal_leaves_the_vms_and_no_stray_files(engine, image):

@@ -157,7 +157,7 @@ class Listener:
             self._greetings.spawn(self.certificates.watch(), "certificates")
         self._greetings.spawn(self._watch_clients(), "clients")
         for sock in self._sockets:
-            self._greetings.spawn(self._accept(sock), "accept")
+            self._accept_on(sock)
         names = [peer.address(sock.getsockname()) for sock in self._sockets]
         log.info("listening on %s", " and ".join(names))
         if not listen.tls:
@@ -165,6 +165,8 @@ class Listener:
 
     async def close(self) -> None:
         """Stop accepting, end every connection, and leave no task behind."""
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
         await self._greetings.close()
         self._newcomers.close()
         self._shares.close()
@@ -208,17 +210,29 @@ class Listener:
             sock.close()
         self._sockets.clear()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(listening)
-            except OSError as e:
-                log.error("a client could not be accepted: %s", tls_errors.reason(e))
-                if e.errno in _OUT_OF_RESOURCES:
-                    await asyncio.sleep(ACCEPT_RETRY_S)
-                continue
-            self._welcome(sock)
+    def _accept_on(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Welcome whoever waits on a socket.
+
+        loop.sock_accept would lose who comes in the moment in which it is cancelled: here they wait
+        for the daemon that follows this one.
+        """
+        try:
+            sock, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as e:
+            log.error("a client could not be accepted: %s", tls_errors.reason(e))
+            if e.errno in _OUT_OF_RESOURCES:
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                loop.call_later(ACCEPT_RETRY_S, self._accept_on, listening)
+            return
+        sock.setblocking(False)
+        self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
         """Greet a client, unless its address sends too many that fail."""

@@ -106,9 +106,12 @@ async def metrics() -> Page:
 async def listening(directory: Path, **options: Any) -> AsyncIterator[Host]:
     """A host with these options of section listen, and max_queue; plain TCP unless tls is given.
 
+    handed: file descriptors of sockets that listen already.
+
     Fails if the listener leaves a task behind.
     """
     rpc = Rpc(max_queue=options.pop("max_queue", Rpc.max_queue))
+    handed = options.pop("handed", ())
     pki = Pki(directory / "pki")
     if options.get("tls"):
         make_pki(pki.directory, {"host": "127.0.0.1"})
@@ -126,7 +129,8 @@ async def listening(directory: Path, **options: Any) -> AsyncIterator[Host]:
     verbs, events = Verbs(), Events()
     health: dict[str, Any] = {"ready": True}
     before, tasks = asyncio.all_tasks(), Tasks("listener")
-    listener = Listener(listen, rpc, verbs, events, Pages(lambda: health, metrics), tasks)  # type: ignore[arg-type]
+    pages = Pages(lambda: health, metrics)
+    listener = Listener(listen, rpc, verbs, events, pages, tasks, handed)  # type: ignore[arg-type]
     await listener.start()
     try:
         yield Host(listener, listen, pki, verbs, events, health)

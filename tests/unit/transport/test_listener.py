@@ -7,6 +7,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -26,6 +27,7 @@ from tests.unit.transport.serving import (
     listening,
     read_frames,
     stop_reading,
+    until,
 )
 from vdsmcinder.config import ConfigError, Listen, Rpc
 from vdsmcinder.errors import RemoteError
@@ -34,7 +36,7 @@ from vdsmcinder.stomp.client import SessionLost, connect
 from vdsmcinder.stomp.frames import Frame, encode
 from vdsmcinder.stomp.heartbeat import Heart
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.transport import listener, stomp_server
+from vdsmcinder.transport import listener, sockets, stomp_server
 from vdsmcinder.transport.listener import Listener
 from vdsmcinder.transport.protocol_detect import Spoken, recognise
 
@@ -103,6 +105,46 @@ async def test_plain_text_on_the_tls_port_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+async def test_who_comes_while_it_closes_waits_for_the_next_one(tmp_path: Path) -> None:
+    """In the same moment: the loop has both to do in one turn."""
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: troubles.append(what))
+    with sockets.open_tcp("127.0.0.1", 0) as systemds:
+        async with listening(tmp_path, handed=[os.dup(systemds.fileno())]) as host:
+            with socket.create_connection(("127.0.0.1", host.port)) as client:
+                await asyncio.sleep(0)
+                await host.listener.close()
+                accepted, name = systemds.accept()
+                accepted.close()
+                assert name == client.getsockname()
+    assert troubles == []
+
+
+async def test_out_of_file_descriptors_clients_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "ACCEPT_RETRY_S", 0.05)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with listening(tmp_path) as host:
+        reader, writer = await host.raw()
+        writer.write(CONNECT)
+        await read_frames(reader, 1)
+        with socket.socket() as late:
+            late.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno(), limits[1]))
+            try:
+                await asyncio.get_running_loop().sock_connect(late, ("127.0.0.1", host.port))
+                await until(lambda: "Too many open files" in caplog.text, "nothing was said")
+                writer.write(SUBSCRIBE + request("echo", a=1))
+                assert result((await read_frames(reader, 1))[0])["result"] == {"a": 1}
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await asyncio.get_running_loop().sock_sendall(late, CONNECT)
+            answer = await asyncio.get_running_loop().sock_recv(late, 9)
+            assert answer == b"CONNECTED"
+        writer.close()
+
+
 async def test_tls_1_1_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with listening(tmp_path, tls=True) as host:
         old = host.engine_tls
