@@ -36,7 +36,15 @@ from vdsmcinder.monitoring import health
 from vdsmcinder.monitoring.certificate_expiry import Expiry
 from vdsmcinder.rpc.access import Access
 from vdsmcinder.rpc.dispatch import Dispatcher, Rules, handlers
-from vdsmcinder.rpc.events import Events, Told, host_networks, secrets_missing, vm_status, vm_thawed
+from vdsmcinder.rpc.events import (
+    Events,
+    Told,
+    host_networks,
+    secrets_missing,
+    vm_image_taken,
+    vm_status,
+    vm_thawed,
+)
 from vdsmcinder.rpc.host import HostVerbs
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.rpc.vm import VmVerbs
@@ -190,6 +198,7 @@ class Daemon:
             policy=policy,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
+            on_taken=self._vm_taken,
             host_words=machine.document_words(),
             tasks=tasks.group("VMs"),
         )
@@ -369,6 +378,9 @@ class Daemon:
     def _secrets_to_ask_for(self) -> list[Told]:
         missing = self._missing.uuids
         return [secrets_missing(missing)] if missing else []
+
+    def _vm_taken(self, vm: VM) -> None:
+        self._events.publish(*vm_image_taken(vm))
 
     def _vm_thawed(self, vm: VM, late: LateThaw) -> None:
         self._events.publish(*vm_thawed(vm, late))

@@ -22,6 +22,7 @@ from tests.functional.helpers import (
     eventually,
     hears,
     new_image,
+    refused,
     running,
     session_fixture,
     status,
@@ -32,6 +33,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 OSD_TIMEOUT_S = 2
 SMALL = "/mnt/small"
+BESIDE = {"listen": {"port": 54400}}
+CEPH_PORTS = "3300,6789,6800:7568"
 # What tells that nothing happens any more: several times as long as it takes to happen.
 QUIET_S = 4
 
@@ -173,3 +176,59 @@ async def test_a_full_disk_is_told_and_goes_on_when_there_is_room(engine, vm):
     engine.daemon.host.run(["mount", "-o", "remount,size=32m", SMALL])
     await hears(vm, "^wrote vdb 0 8 full")
     assert await status(engine, vm.id) == "Up"
+
+
+@contextmanager
+def cut_off_from_ceph(host):
+    """Ceph hears nothing from the host any more; engines do."""
+    ports = ["-p", "tcp", "-m", "multiport", "--dports", CEPH_PORTS]
+    host.run(["iptables", "-A", "OUTPUT", *ports, "-j", "DROP"])
+    try:
+        yield
+    finally:
+        host.run(["iptables", "-F", "OUTPUT"])
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_never_goes_on_once_another_host_has_its_image(engine, lab):
+    """It was cut off for so long that Ceph took its image for free, and host1 started it anew."""
+    conf = engine.daemon.directory / "impatient.conf"
+    conf.write_text(f"[client]\nrados_osd_op_timeout = {OSD_TIMEOUT_S}\n")
+    async with engine_on(lab, lab.hosts["host1"], "taker", BESIDE) as taker:
+        await taker.register_key()
+        with new_image(engine) as image:
+            disk = disk_xml(lab.ceph, image, "vda", engine.secret_id)
+            disk = disk.replace("</source>", f"<config file='{conf}'/></source>")
+            disk = disk.replace("cache='none'", "cache='none' error_policy='stop'")
+            async with running(engine, engine.document(new_id(), disk)) as lost:
+                with console_of(engine.daemon.host, f"vm-{lost}") as console:
+                    await asyncio.to_thread(console.wait_for, "^ready")
+                    await asyncio.to_thread(console.ask, "hammer vda 1", r"^hammer vda \d+$")
+                    await _never_again(engine, taker, image, lost)
+
+
+async def _never_again(engine, taker, image, lost):
+    ceph = engine.lab.ceph
+    with cut_off_from_ceph(engine.daemon.host):
+        await engine.wait_status(lost, "Paused")
+
+        async def free():
+            return not ceph.watchers(image)
+
+        await eventually(free, "Ceph to let go of what the host had")
+        params = taker.flat(new_id(), taker.disk(image))
+        await taker.create(params)
+        await taker.wait_status(params["vmId"], "Up")
+    name = f"|virt|VM_image_taken|{lost}"
+    told = await engine.session.wait_for_event(lambda e: e["method"] == name, 150)
+    words = f"the image of disk vda (volumes/{image}) is open on another host (client."
+    assert words in told["params"][lost]["reason"]
+    (stats,) = await ask(engine, "VM.getStats", vmID=lost)
+    assert (stats["status"], stats["pauseCode"]) == ("Paused", "EPERM")
+    assert any(lost in reason and words in reason for reason in engine.daemon.health()["reasons"])
+    with refused(16, "cannot be continued", words):
+        await engine.call("VM.cont", vmID=lost)
+    # Nor when the other has ended: it has changed what this one believes to know.
+    await taker.destroy(params["vmId"])
+    with refused(16, "cannot be continued", words):
+        await engine.call("VM.cont", vmID=lost)

@@ -89,6 +89,8 @@ def _libvirt(connection: Connection) -> Iterator[Trouble]:
 
 
 def _vms(watch: DomainWatch) -> Iterator[Trouble]:
+    for why in watch.taken:
+        yield Trouble(why, serious=False)
     for uuid, why in watch.unread.items():
         yield Trouble(
             f"libvirt's domain {uuid} is a VM of this daemon's that it cannot read, so that it is "

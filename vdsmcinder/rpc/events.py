@@ -95,6 +95,11 @@ def secrets_missing(uuids: Collection[str]) -> tuple[str, dict[str, Any]]:
     return f"|host|secrets_missing|{platform.node()}", {"uuids": list(uuids)}
 
 
+def vm_image_taken(vm: VM) -> tuple[str, dict[str, Any]]:
+    """Name and params of the event that tells that another host has a paused VM's image."""
+    return f"|virt|VM_image_taken|{vm.id}", {vm.id: {"reason": vm.taken}}
+
+
 def vm_thawed(vm: VM, late: LateThaw) -> tuple[str, dict[str, Any]]:
     """Name and params of the event that tells that a guest was left frozen for too long."""
     told: dict[str, Any] = {"thawed": late.failure is None, "frozenSeconds": late.frozen_s}

@@ -40,6 +40,9 @@ HELD = "held"
 # Our child that holds running_since_s.
 RUNNING_SINCE = "runningSince"
 
+# Our child that holds taken.
+TAKEN = "imageTaken"
+
 # Our child that holds arrived_by.
 ARRIVED_BY = "arrivedBy"
 
@@ -51,7 +54,7 @@ _ENCRYPTED = "migrationEncrypted"
 # What is said of one life of a VM, and of no other that is created from its document.
 _PRIVATE = frozenset(
     {
-        *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY),
+        *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY, TAKEN),
         *(*_MIGRATION, _DATA_HOST, _ENCRYPTED),
     }
 )
@@ -99,6 +102,7 @@ class VmMetadata:
     held: paused by an operator, after QEMU had paused it for an I/O error. running_since_s: when it
     was started, on whichever host, in seconds since 1970; only for one that has migrated.
     migration: the one that is under way. arrived_by: id of the one by which it came to this host.
+    taken: that another host opened an image of it while it stood here, a sentence's end.
     """
 
     version: int | None = None
@@ -115,6 +119,7 @@ class VmMetadata:
     running_since_s: int | None = None
     migration: MigrationMark | None = None
     arrived_by: str | None = None
+    taken: str | None = None
 
     @classmethod
     def of_request(cls, domain: etree._Element) -> VmMetadata:
@@ -156,6 +161,7 @@ class VmMetadata:
             running_since_s=get(values, RUNNING_SINCE, number(0)),
             migration=_read_migration(values),
             arrived_by=get(values, ARRIVED_BY, TEXT) or None,
+            taken=get(values, TAKEN, TEXT) or None,
         )
 
 

@@ -72,6 +72,11 @@ class DomainWatch:
         # One recovery at a time: what one has read is older than what the next has told.
         self._recovering = asyncio.Lock()
 
+    @property
+    def taken(self) -> list[str]:
+        """Of each VM that stays paused, for another host has opened its image, a sentence."""
+        return [f"VM {vm.id} ({vm.name}): {vm.taken}" for vm in self._registry.vms() if vm.taken]
+
     async def close(self) -> None:
         """End all tasks."""
         await self._tasks.close()

@@ -20,8 +20,8 @@ from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
-from vdsmcinder.errors import VdsmCinderError
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.errors import ResourceUnavailable, VdsmCinderError
+from vdsmcinder.tasks import Tasks, within
 from vdsmcinder.virt.disk import ceph_images
 from vdsmcinder.virt.disk.ceph_images import NO_IMAGES, CephImage, CephImages
 from vdsmcinder.virt.secrets.secret import Secret, SecretName
@@ -101,6 +101,42 @@ class Preflight:
             raise
         claims.keep()
         return claims
+
+    @property
+    def looks(self) -> bool:
+        """Whether images are looked at."""
+        return self._options.preflight != "off"
+
+    async def open_elsewhere(self, ceph: CephImages, within_s: float) -> str | None:
+        """What tells of an image that is the VM's alone and that another host has open.
+
+        ceph: the images of a VM that is here. Empty where there is none, and for those whose key
+        is not known. None where Ceph does not tell within so many seconds.
+        """
+        if not self.looks:
+            return ""
+        used = [
+            UsedImage(image, ceph_access.use(image, Others.HERE))
+            for image in ceph.opened.images
+            if image.exclusive
+            and (image.secret is None or ceph_access.key(image, self._secrets) is not None)
+        ]
+        until_s = time.monotonic() + _PASSING_S
+        while True:
+            try:
+                found = await within(self._look(used, "", self._no_claims()), within_s)
+            except asyncio.TimeoutError:
+                return None
+            taken = {one: f for one, f in found.items() if f.kind is Kind.IN_USE_THERE}
+            if not taken or time.monotonic() > until_s:
+                break
+            await asyncio.sleep(_RETRY_S)
+        for one, fault in taken.items():
+            return f"the image of {one.image.words} is open on another host ({fault.text})"
+        return None if any(f.kind.error is ResourceUnavailable for f in found.values()) else ""
+
+    def _no_claims(self) -> Claims:
+        return Claims(self._workers, self._tasks)
 
     async def _check_secrets(self, ceph: CephImages, failure: type[VdsmCinderError]) -> None:
         needed = {secret: disk for disk, secret in reversed(ceph.needs)}

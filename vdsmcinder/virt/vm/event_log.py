@@ -22,6 +22,7 @@ _FROM_OUTSIDE = "somebody did that through libvirt, not through this daemon"
 _PAUSED: Mapping[PauseCode, str] = {
     PauseCode.EIO: "QEMU stopped it at an I/O error (EIO); see to its storage, then VM.cont",
     PauseCode.ENOSPC: "QEMU stopped it, for a disk has no space left (ENOSPC)",
+    PauseCode.EPERM: "another host has opened its image (EPERM), and it is not continued any more",
     PauseCode.EOTHER: "libvirt tells no reason (EOTHER)",
 }
 

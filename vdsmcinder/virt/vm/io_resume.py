@@ -15,6 +15,7 @@ from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.storage import ceph_access
+from vdsmcinder.virt.vm.image_guard import ImageGuard
 from vdsmcinder.virt.vm.status import PauseCode, Status
 from vdsmcinder.virt.vm.vm import VM
 
@@ -34,12 +35,13 @@ async def continue_when_back(vm: VM) -> None:
     with vm.io.awaiting():
         if not vm.io.disks:
             await _learn_disks(vm)
-        pause_s = FIRST_S
+        pause_s, guard = FIRST_S, ImageGuard(vm)
         while waits(vm):
             await vm.io.wait_for_storage(pause_s)
             pause_s = min(2 * pause_s, MAX_S)
-            if waits(vm) and await _storage_answers(vm):
-                await _resume(vm)
+            if not waits(vm) or not await _storage_answers(vm) or await guard.keeps_paused():
+                continue
+            await _resume(vm)
 
 
 def waits(vm: VM) -> bool:

@@ -25,7 +25,7 @@ from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
-from vdsmcinder.virt.vm import cpu_limit, libvirt_errors, lifecycle
+from vdsmcinder.virt.vm import cpu_limit, image_guard, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM, described
@@ -256,11 +256,15 @@ async def pause(vm: VM) -> None:
 
 
 async def cont(vm: VM) -> None:
-    """Let the VM's CPUs run again. Raises VMIsDown (6), Unexpected (16)."""
+    """Let the VM's CPUs run again, unless another host has opened its images.
+
+    Raises VMIsDown (6), Unexpected (16).
+    """
     async with vm.lock:
         vm.require_running("continued")
         if vm.status is Status.UP:
             return
+        await image_guard.require_free(vm)
         errors = vm.io.count
         with vm.commands.serving():
             await vm.command(_resume, vm.io.held, doing="continued", failure=Unexpected)

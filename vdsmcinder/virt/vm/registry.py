@@ -63,6 +63,7 @@ class Registry:
         policy: DocumentPolicy,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
+        on_taken: Callable[[VM], None],
         host_words: Mapping[str, str],
         tasks: Tasks,
     ) -> None:
@@ -81,6 +82,7 @@ class Registry:
             libvirt_options.start_timeout_s,
             self._changed,
             on_thaw,
+            on_taken,
             tasks,
         )
         self._on_change = on_change

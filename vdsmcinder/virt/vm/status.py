@@ -117,6 +117,7 @@ class PauseCode(enum.Enum):
     NOERR = "NOERR"
     EIO = "EIO"
     ENOSPC = "ENOSPC"
+    EPERM = "EPERM"  # another host has opened its images
     EOTHER = "EOTHER"
 
 

@@ -41,7 +41,7 @@ from vdsmcinder.virt.vm.parts.freeze_state import Freezing, LateThaw
 from vdsmcinder.virt.vm.parts.io_errors import IoTrouble
 from vdsmcinder.virt.vm.parts.unplugs import Unplugs
 from vdsmcinder.virt.vm.qemu_monitor import Monitor
-from vdsmcinder.virt.vm.status import Exit, PauseCode, Status, after
+from vdsmcinder.virt.vm.status import Cause, Exit, PauseCode, Status, after
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Services:
     policy: what its domain, and devices that it is given, may hold.
     on_change: called after a VM's status or devices changed.
     on_thaw: called when a guest was thawed because nobody else did, with how that went.
+    on_taken: called when a VM is to stay paused, for another host has opened its image.
     tasks: of all VMs; each has a group of them.
     """
 
@@ -70,6 +71,7 @@ class Services:
     start_timeout_s: float
     on_change: Callable[[VM], None]
     on_thaw: Callable[[VM, LateThaw], None]
+    on_taken: Callable[[VM], None]
     tasks: Tasks
 
 
@@ -110,6 +112,7 @@ class VM:
         self.migration: Migration | None = None
         self.began_here_s: float | None = None
         self.adrift = False
+        self._taken = ""
         self._started_s = time.monotonic()
         self._held_back: Change | None = None
         self.commands = Commands()
@@ -164,6 +167,11 @@ class VM:
     def wanted_exit(self) -> Change | None:
         """The end that we asked for."""
         return self.ending.wanted
+
+    @property
+    def taken(self) -> str:
+        """Why it is not to run on: another host has opened its image; empty if none has."""
+        return self._taken or self.domain.metadata.taken or ""
 
     @property
     def monitor_responsive(self) -> bool:
@@ -253,6 +261,14 @@ class VM:
             self.pause_code = code
             self.services.on_change(self)
 
+    def image_taken(self, why: str) -> None:
+        """Another host has opened an image while it stood here: it is not to run on. why: that."""
+        self._taken = why
+        if self.status is Status.PAUSED:
+            self.pause_code = PauseCode.EPERM
+            self.services.on_change(self)
+        self.services.on_taken(self)
+
     def device_removed(self, alias: str) -> None:
         """The guest has let go of a device."""
         if not self.unplugs.removed(alias) and self.running:
@@ -315,11 +331,14 @@ class VM:
         assert status is not None, (
             "whatever a domain's state is, one that is powering up gets there"
         )
+        change = self._explained(change)
         log.info("%s %s", self.name, event_log.found(status, change, process.age_s(self.pid)))
         self._become(status, change)
 
     def _explained(self, change: Change) -> Change:
         """The change with what only we know: which I/O error it was, that we asked for the end."""
+        if change.cause is Cause.SUSPENDED and self.taken:
+            return replace(change, pause_code=PauseCode.EPERM)
         if change is lifecycle.PAUSED_BY_IO_ERROR and self.io.code is not None:
             return replace(change, pause_code=self.io.code)
         return self.ending.explained(change)

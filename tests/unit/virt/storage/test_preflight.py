@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -189,3 +190,51 @@ async def test_what_is_claimed_is_renewed_until_it_is_let_go(monkeypatch):
     await until(lambda: ("renew", "volumes/a") in cluster.asked, "it was not renewed")
     await claims.release()
     assert cluster.asked[-1] == ("release", "volumes/a")
+
+
+HERE = {"address": "10.0.0.1", "client": 1, "here": True}
+
+
+@pytest.mark.parametrize(
+    "watchers, elsewhere",
+    [([], False), ([HERE], False), ([STRANGER], True), ([HERE, STRANGER], True)],
+)
+async def test_who_has_the_images_of_a_vm_that_stands(watchers, elsewhere):
+    ceph = CephImages((image("a"), image("b", "vdb")))
+    desk = Desk(Cluster(a=FREE, b={**FREE, "watchers": watchers}))
+    found = await desk.preflight.open_elsewhere(ceph, 10)
+    told = "the image of disk vdb (volumes/b) is open on another host (client.4711 at 10.0.0.9)"
+    assert found == (told if elsewhere else "")
+    assert desk.lacked == []
+
+
+@pytest.mark.parametrize(
+    "changes, mode, key",
+    [
+        ({"shared": True}, "enforce", True),
+        ({"readonly": True}, "enforce", True),
+        ({}, "off", True),
+        ({}, "enforce", False),
+    ],
+)
+async def test_whose_images_are_not_the_vms_alone_or_cannot_be_asked_for(changes, mode, key):
+    desk = Desk(Cluster(a=HELD), mode, key=key)
+    assert await desk.preflight.open_elsewhere(CephImages((image("a", **changes),)), 10) == ""
+
+
+@pytest.mark.parametrize("kind", ["slow", "silent"])
+async def test_osds_that_do_not_answer_do_not_tell(kind):
+    desk = Desk(Cluster(a={"error": {"kind": kind, "text": "no"}}))
+    assert await desk.preflight.open_elsewhere(CephImages((image("a"),)), 10) is None
+
+
+async def test_a_cluster_that_does_not_answer_does_not_tell(monkeypatch):
+    desk, asked = Desk(Cluster(a=HELD)), asyncio.Event()
+
+    async def silent(*_: Any, **_named: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Cluster, "ask", silent)
+    assert await desk.preflight.open_elsewhere(CephImages((image("a"),)), 0.01) is None
+    assert asked.is_set()
