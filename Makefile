@@ -41,7 +41,7 @@ $(RELEASES): $(BUNDLED) $(wildcard $(PACKAGED))
 	@$(MAKE) --no-print-directory rpm DIST=.2
 	@touch $@
 
-fetch: $(READY) $(BUNDLED)  ## fetch all that lab and packages take from the network
+fetch: $(READY)  ## fetch all that lab and packages take from the network
 	@$(BIN)/python -m lab fetch
 
 fmt: $(READY)  ## format the code
@@ -85,7 +85,7 @@ unit-random: $(READY)  ## unit tests with other examples than those of every oth
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.schema.apidoc > docs/api.md
 
-docs: $(READY) $(BUNDLED)  ## write into the documentation what its commands print, where that changed
+docs: $(READY)  ## write into the documentation what its commands print, where that changed
 	$(BIN)/python -m lab run --hosts 1 -- $(BIN)/python -m tests.functional.walk
 
 demo: $(READY)  ## the lab, the daemon and an engine: a Ceph-backed VM from create to destroy
@@ -110,7 +110,7 @@ migrations: $(READY)  ## a VM that writes migrates twenty times, then while thin
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations --trips 20
 	$(BIN)/python -m lab run -- $(BIN)/python -m tests.faults.migrations $(WRITE)
 
-lab: $(READY) $(BUNDLED)  ## start the lab and say how to talk to it: HOSTS=1 hypervisors
+lab: $(READY)  ## start the lab and say how to talk to it: HOSTS=1 hypervisors
 	$(BIN)/python -m lab up --hosts $(or $(HOSTS),1)
 
 lab-down: $(READY)  ## stop the lab and leave nothing

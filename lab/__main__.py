@@ -14,13 +14,17 @@ import sys
 from types import FrameType
 
 from lab import several
-from lab.base import LabError
+from lab.base import REPOSITORY, LabError, run
 from lab.cinder.server import PROJECT
 from lab.fetching import fetch
 from lab.lifecycle import down, down_keeping_logs, kept_logs, up
 from lab.namespace import CLEAN_ENVIRONMENT
 from lab.running import Lab
 from lab.steps import Steps
+
+BUNDLED = "build/bundled"
+# All that pip and packaging/retry try until they give up.
+BUNDLING_TIMEOUT_S = 600
 
 
 def main() -> int:
@@ -95,6 +99,7 @@ def _add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    _bundle()
     _tell(_start(arguments.hosts, with_cinder=arguments.cinder))
     return 0
 
@@ -102,6 +107,7 @@ def _up(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if _one_runs():
         return _exec(argparse.Namespace(host=None, argv=arguments.argv))
+    _bundle()
     if arguments.labs > 1:
         return _run_in_several(arguments)
     lab = _start(arguments.hosts)
@@ -144,8 +150,14 @@ def _start(host_count: int, *, with_cinder: bool = False) -> Lab:
 
 
 def _fetch(_: argparse.Namespace) -> int:
+    _bundle()
     fetch(Steps(), with_cinder=True)
     return 0
+
+
+def _bundle() -> None:
+    """Fetch what our packages bundle: on a host of the lab, `make install` reaches no network."""
+    run(["make", "--directory", REPOSITORY, BUNDLED], BUNDLING_TIMEOUT_S)
 
 
 def _down(arguments: argparse.Namespace) -> int:
