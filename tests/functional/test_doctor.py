@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 OK, UNSURE, UNWELL = 0, 6, 7
 CHECKS = (
     *("configuration", "daemon", "port 54321", "certificates", "libvirt", "KVM", "QEMU"),
-    *("librbd", "secrets"),
+    *("librbd", "secrets", "preparation"),
 )
 STEPS = ("secret", "monitors", "user", "pool", "image", "features", "use")
 
@@ -97,8 +97,16 @@ class Patient:
         return await self.doctor("--disk", "-", *words, stdin=json.dumps(disk))
 
 
+# What the unit does before it starts the daemon.
+PREPARE = (
+    "mkdir -p /var/lib/libvirt/qemu/channels; "
+    "test -e '/sys/class/net/;vdsmdummy;' || ip link add ';vdsmdummy;' type bridge"
+)
+
+
 @session_fixture("module")
 async def patient(lab):
+    lab.hosts["host2"].run(["sh", "-c", PREPARE])
     with HostDaemon(lab.hosts["host2"], lab.pki, OPTIONS, "doctor") as daemon:
         async with Engine(lab, daemon) as engine:
             await engine.register_key()
@@ -389,7 +397,7 @@ async def test_libvirt_that_hangs_or_is_gone(patient):
     assert "… libvirt, for " in found.err
     message = "cannot be reached: it does not answer within 2.1 s"
     found.tells("libvirt", "wrong", message, "systemctl restart libvirtd")
-    assert set(found.bad()) <= {"libvirt", "secrets", "daemon"}
+    assert set(found.bad()) <= {"libvirt", "secrets", "daemon", "preparation"}
     host.kill_libvirtd()
     try:
         found = await patient.doctor()

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import pytest_asyncio
+from lxml import etree
 
 from lab.base import LabError, wait_until
 from lab.engine import Engine, client_context, new_id, secret_params
@@ -192,15 +193,23 @@ BROKEN = (
     ("chmod 400 {key}; chgrp root {key}", "certificates", "may not read {key}: Permission denied"),
     ("systemctl stop libvirtd libvirtd.socket", "libvirt", "cannot be reached"),
     ("rm --force {rules}; systemctl restart polkit", "libvirt", "refuses the daemon's user"),
+    (
+        "rm -r {channels}; ip link del ';vdsmdummy;'; virsh nwfilter-undefine {filter}",
+        "preparation",
+        "whose documents name directory {channels}, bridge ;vdsmdummy;, filter {filter}",
+    ),
 )
 FILES = {
     "key": "/etc/pki/vdsm/keys/vdsmkey.pem",
     "rules": "/usr/share/polkit-1/rules.d/50-vdsm-* /etc/polkit-1/rules.d/50-vdsm-*",
+    "channels": "/var/lib/libvirt/qemu/channels",
+    "filter": "vdsm-no-mac-spoofing",
 }
 
 
 def test_the_doctor_names_what_was_broken_and_the_command_that_mends_it(active):
-    assert examined(active) == {}
+    # What libvirt is to have comes after the daemon is ready.
+    wait_until(lambda: examined(active) == {}, "the doctor to find nothing", 30)
     for breaking, check, message in BROKEN:
         active.host.run(["sh", "-c", breaking.format(**FILES)])
         found = examined(active)[check]
@@ -211,6 +220,64 @@ def test_the_doctor_names_what_was_broken_and_the_command_that_mends_it(active):
         else:
             active.host.run(["sh", "-c", found["remedy"]])
         wait_until(lambda: examined(active) == {}, "the doctor to find nothing any more", 30)
+
+
+ENGINES_DEVICES = """
+  <interface type='network'>
+    <mac address='52:54:00:77:02:01'/><source network='vdsm-ovirtmgmt'/><model type='virtio'/>
+    <filterref filter='vdsm-no-mac-spoofing'/>
+  </interface>
+  <interface type='bridge'>
+    <mac address='52:54:00:77:02:02'/><source bridge=';vdsmdummy;'/><model type='virtio'/>
+    <link state='down'/>
+  </interface>
+  <channel type='unix'>
+    <source mode='bind' path='/var/lib/libvirt/qemu/channels/{vm_id}.org.qemu.guest_agent.0'/>
+    <target type='virtio' name='org.qemu.guest_agent.0'/>
+  </channel>
+</devices>"""
+ENGINES_SYSINFO = """<sysinfo type='smbios'><system>
+    <entry name='manufacturer'>oVirt</entry><entry name='product'>OS-NAME:</entry>
+    <entry name='version'>OS-VERSION:</entry><entry name='serial'>HOST-SERIAL:</entry>
+  </system></sysinfo>
+  <os><smbios mode='sysinfo'/>"""
+
+
+async def test_a_document_as_ovirts_engine_writes_it(engine, image):
+    """All that it takes for granted of a host is there, on one that has just been installed."""
+    vm_id, host = new_id(), engine.daemon.host
+    host.run(["ip", "link", "add", "ovirtmgmt", "type", "bridge"])
+
+    async def known():
+        return "vdsm-ovirtmgmt" in host.virsh("net-list", "--name")
+
+    try:
+        await eventually(known, "libvirt to know the network")
+        params = engine.document(vm_id, disk_xml(engine.lab.ceph, image(), "vda", engine.secret_id))
+        xml = params["xml"].replace("</devices>", ENGINES_DEVICES.format(vm_id=vm_id))
+        await engine.run({**params, "xml": xml.replace("<os>", ENGINES_SYSINFO, 1)})
+        living = etree.fromstring((await engine.call("Host.dumpxmls", vmList=[vm_id]))[vm_id])
+        entries = {entry.get("name"): entry.text for entry in living.iterfind("sysinfo/system/*")}
+        told = await engine.call("Host.getCapabilities")
+        about = told["operatingSystem"]
+        assert entries == {
+            "manufacturer": "oVirt",
+            "product": about["name"],
+            "version": "-".join(filter(None, (about["version"], about["release"]))),
+            "serial": told["uuid"],
+        }
+        agent = f"/var/lib/libvirt/qemu/channels/{vm_id}.org.qemu.guest_agent.0"
+        host.run(["test", "-S", agent])
+        ports = {
+            bridge: host.run(["ls", f"/sys/class/net/{bridge}/brif"]).split()
+            for bridge in ("ovirtmgmt", ";vdsmdummy;")
+        }
+        taps = [target.get("dev") for target in living.iterfind("devices/interface/target")]
+        assert [ports["ovirtmgmt"], ports[";vdsmdummy;"]] == [[tap] for tap in taps]
+        assert ";vdsmdummy;" not in told["networks"]
+        await engine.destroy(vm_id)
+    finally:
+        host.run(["ip", "link", "del", "ovirtmgmt"])
 
 
 def examined(daemon):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 OS_RELEASE = Path("/etc/os-release")
 USER, GROUP = "vdsm-cinder", "kvm"
-_MODULAR = ("virtqemud", "virtsecretd", "virtstoraged")
+_MODULAR = ("virtqemud", "virtsecretd", "virtstoraged", "virtnetworkd", "virtnwfilterd")
 _UNITS = tuple(map(Path, ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")))
 
 

@@ -16,14 +16,12 @@ from lxml import etree
 
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.host import network
-from vdsmcinder.host.netinfo import DUMMY_BRIDGE
-from vdsmcinder.host.network import Kind, Network
+from vdsmcinder.host.netinfo import LIBVIRT_FILTER, LIBVIRT_PREFIX, bridges
+from vdsmcinder.host.network import Network
 from vdsmcinder.hypervisor.connection import Connection
 
 log = logging.getLogger(__name__)
 
-PREFIX = "vdsm-"
-FILTER = "vdsm-no-mac-spoofing"
 # libvirt's own filters, which it is made of.
 _PARTS = ("no-mac-spoofing", "no-arp-mac-spoofing")
 
@@ -36,8 +34,7 @@ async def prepare(conn: Connection, read: Callable[[], Network] = network.read) 
     """
     try:
         found = await asyncio.to_thread(read)
-        bridges = [link.name for link in found.of(Kind.BRIDGE) if link.name != DUMMY_BRIDGE]
-        await conn.call(_define, conn.handle, bridges)
+        await conn.call(_define, conn.handle, [link.name for link in bridges(found)])
     except (libvirt.libvirtError, OSError) as e:
         log.warning("VMs with NICs as oVirt's engine describes them may not start: %s", e)
     except ResourceUnavailable as e:
@@ -47,10 +44,10 @@ async def prepare(conn: Connection, read: Callable[[], Network] = network.read) 
 # What follows runs in the connection's thread pool.
 
 
-def _define(handle: libvirt.virConnect, bridges: Sequence[str]) -> None:
+def _define(handle: libvirt.virConnect, names: Sequence[str]) -> None:
     known = {defined.name(): defined for defined in handle.listAllNetworks()}
-    for bridge in bridges:
-        name = PREFIX + bridge
+    for bridge in names:
+        name = LIBVIRT_PREFIX + bridge
         defined = known.get(name)
         if defined is None:
             defined = handle.networkDefineXML(_network_xml(name, bridge))
@@ -58,9 +55,9 @@ def _define(handle: libvirt.virConnect, bridges: Sequence[str]) -> None:
             log.info("libvirt has network %s now, for bridge %s", name, bridge)
         if not defined.isActive():
             defined.create()
-    if FILTER not in {known_filter.name() for known_filter in handle.listAllNWFilters()}:
+    if LIBVIRT_FILTER not in {known_filter.name() for known_filter in handle.listAllNWFilters()}:
         handle.nwfilterDefineXML(_filter_xml())
-        log.info("libvirt has filter %s now", FILTER)
+        log.info("libvirt has filter %s now", LIBVIRT_FILTER)
 
 
 def _network_xml(name: str, bridge: str) -> str:
@@ -72,7 +69,7 @@ def _network_xml(name: str, bridge: str) -> str:
 
 
 def _filter_xml() -> str:
-    root = etree.Element("filter", {"name": FILTER, "chain": "root"})
+    root = etree.Element("filter", {"name": LIBVIRT_FILTER, "chain": "root"})
     for part in _PARTS:
         etree.SubElement(root, "filterref", {"filter": part})
     return etree.tostring(root, encoding="unicode")

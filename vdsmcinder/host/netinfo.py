@@ -13,6 +13,15 @@ from vdsmcinder.host.network import Kind, Link, Network
 NO_GATEWAY_V6 = "::"
 # Where NICs of VMs are that are on no network; engines are not told of it.
 DUMMY_BRIDGE = ";vdsmdummy;"
+# libvirt's network for a bridge, before the bridge's name, as documents of oVirt's engine have it.
+LIBVIRT_PREFIX = "vdsm-"
+# libvirt's filter that keeps guests from sending in the name of others' addresses, likewise.
+LIBVIRT_FILTER = "vdsm-no-mac-spoofing"
+
+
+def bridges(net: Network) -> list[Link]:
+    """The bridges that are networks for engines."""
+    return [link for link in net.of(Kind.BRIDGE) if link.name != DUMMY_BRIDGE]
 
 
 def as_dict(net: Network) -> dict[str, Any]:
@@ -23,15 +32,13 @@ def as_dict(net: Network) -> dict[str, Any]:
     bridge: oVirt's engine would refuse all that is told here. Nobody reconfigures the network
     through us, so it is never 'dirty'.
     """
-    bridges = {
-        link.name: _bridge(link, net) for link in net.of(Kind.BRIDGE) if link.name != DUMMY_BRIDGE
-    }
+    told = {link.name: _bridge(link, net) for link in bridges(net)}
     return {
         "nics": {link.name: _nic(link, net) for link in net.of(Kind.NIC)},
         "bondings": {link.name: _bond(link, net) for link in net.of(Kind.BOND)},
         "vlans": {link.name: _vlan(link, net) for link in _told_vlans(net)},
-        "bridges": bridges,
-        "networks": {name: {**bridge, "iface": name} for name, bridge in bridges.items()},
+        "bridges": told,
+        "networks": {name: {**bridge, "iface": name} for name, bridge in told.items()},
         "nameservers": list(net.nameservers),
         "supportsIPv6": net.ipv6,
         "lastClientIface": net.default_link,

@@ -7,20 +7,26 @@ What it finds on real hosts is in tests/functional/test_doctor.py and test_syste
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from typing import Any
 
 import pytest
 
+from tests.unit.host.test_capabilities import net
 from vdsmcinder.ceph.findings import Check
 from vdsmcinder.client import cli, system
 from vdsmcinder.client.doctor import host as doctor_host
 from vdsmcinder.client.doctor import libvirt as doctor_libvirt
+from vdsmcinder.client.doctor import preparation
 from vdsmcinder.client.doctor import run as doctor
 from vdsmcinder.client.doctor.run import Examination
 from vdsmcinder.config import Config, Listen
+from vdsmcinder.host import netinfo, network
 from vdsmcinder.transport.certificates import Held, Owner
+
+assert net  # a fixture
 
 CENTOS = 'ID="centos"\nID_LIKE="rhel fedora"\n'
 DEBIAN = "ID=debian\n"
@@ -50,7 +56,7 @@ def test_packages_have_the_names_of_the_system(os_release, text, command):
 def test_libvirt_is_the_one_that_the_host_has(tmp_path, monkeypatch):
     etc, usr = tmp_path / "etc", tmp_path / "usr"
     monkeypatch.setattr(system, "_UNITS", (etc, usr))
-    modular = "virtqemud virtsecretd virtstoraged"
+    modular = "virtqemud virtsecretd virtstoraged virtnetworkd virtnwfilterd"
     assert system.libvirt_units() == modular
     usr.mkdir()
     (usr / "libvirtd.service").touch()
@@ -96,6 +102,39 @@ def test_a_libvirt_of_which_a_part_does_not_answer():
     (found,) = asyncio.run(doctor_libvirt.libvirt(host(**told)))
     assert (found.state.value, "no virtsecretd-sock" in found.message) == ("wrong", True)
     (found,) = asyncio.run(doctor_libvirt.secrets(host(**told)))
+    assert found.state.value == "not checked"
+
+
+@pytest.fixture
+def bridge(net, monkeypatch):
+    """A host with a bridge ovirtmgmt and the one for NICs on no network."""
+    dummy = dataclasses.replace(net.links["ovirtmgmt"], name=netinfo.DUMMY_BRIDGE)
+    links = {**net.links, dummy.name: dummy}
+    monkeypatch.setattr(network, "read", lambda: dataclasses.replace(net, links=links))
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks"),
+    [
+        (("vdsm-ovirtmgmt", "vdsm-no-mac-spoofing"), ""),
+        (("default", "vdsm-no-mac-spoofing"), "network vdsm-ovirtmgmt"),
+        (("vdsm-ovirtmgmt", "no-mac-spoofing"), "filter vdsm-no-mac-spoofing"),
+    ],
+)
+def test_what_ovirts_documents_name(bridge, tmp_path, monkeypatch, has, lacks):
+    told = {"networks": [has[0]], "filters": [has[1]]}
+    monkeypatch.setattr(preparation, "CHANNELS", tmp_path)
+    (found,) = asyncio.run(preparation.preparation(host(**told)))
+    assert (found.state.value == "ok", lacks in found.message) == (not lacks, True)
+    monkeypatch.setattr(preparation, "CHANNELS", tmp_path / "none")
+    (found,) = asyncio.run(preparation.preparation(host(**told)))
+    assert found.message.startswith(f"VMs do not start whose documents name directory {tmp_path}")
+    assert lacks in found.message
+    assert found.remedy == "systemctl restart vdsm-cinderd.service"
+
+
+def test_a_libvirt_that_does_not_tell_what_it_has():
+    (found,) = asyncio.run(preparation.preparation(host(networks=[], filters={"error": "no"})))
     assert found.state.value == "not checked"
 
 

@@ -48,13 +48,18 @@ def _libvirt(uri: str) -> dict[str, Any]:
         version = connection.getLibVersion()
     except libvirt.libvirtError as e:
         return {"error": str(e)}
-    return {
+    found = {
         "version": version,
         "kvm": _or_error(_emulator, connection, "kvm"),
         "emulation": _or_error(_emulator, connection, "qemu"),
         "secrets": _or_error(_secrets, connection),
         "domains": _or_error(_domains, connection),
     }
+    # Other drivers, such as libvirt's own for tests, have VMs without networks.
+    if uri.startswith("qemu"):
+        found["networks"] = _or_error(_networks, connection)
+        found["filters"] = _or_error(_filters, connection)
+    return found
 
 
 def _or_error(ask: Callable[..., Any], *args: Any) -> Any:
@@ -78,6 +83,15 @@ def _emulator(connection: libvirt.virConnect, virt_type: str) -> str:
 
 def _secrets(connection: libvirt.virConnect) -> list[str]:
     return [secret.UUIDString() for secret in connection.listAllSecrets()]
+
+
+def _networks(connection: libvirt.virConnect) -> list[str]:
+    running = connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
+    return [network.name() for network in running]
+
+
+def _filters(connection: libvirt.virConnect) -> list[str]:
+    return [known.name() for known in connection.listAllNWFilters()]
 
 
 def _domains(connection: libvirt.virConnect) -> list[dict[str, Any]]:
