@@ -98,6 +98,11 @@ class LocalDaemon:
         """Whether its process runs."""
         return self._process.poll() is None
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients reach it."""
+        return HOST, self.port
+
     def resident_bytes(self) -> int:
         """Its resident memory (proc(5), status, VmRSS)."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

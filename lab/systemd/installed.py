@@ -76,6 +76,11 @@ class InstalledDaemon(abc.ABC):
         self.host.run(["grep", "--quiet", new, CONFIG])
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Where clients reach it."""
+        return self.host.address, self.port
+
+    @property
     def pid(self) -> int:
         """Its main process, 0 if there is none."""
         return int(self.host.show(SERVICE, "MainPID"))

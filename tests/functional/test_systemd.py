@@ -23,11 +23,9 @@ from lxml import etree
 from lab.base import LabError, wait_until
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.domains import console_of, disk_xml
-from lab.host.hypervisor import address_of
-from lab.pki import certify_host
-from lab.systemd.host import boot
 from lab.systemd.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
 from tests.functional.helpers import eventually, refused, running
+from tests.functional.installed import installed
 from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp import client as stomp
@@ -45,17 +43,8 @@ RECOVERING = 99
 @pytest.fixture(scope="module", params=[RpmDaemon, MadeDaemon], ids=["rpm", "make"])
 def daemon(request, lab):
     """The daemon, installed, configured and started on a host that has just booted."""
-    name = request.param.HOST
-    certify_host(lab.pki.directory, name, address_of(name))
-    host = boot(lab, name)
-    try:
-        daemon = request.param(host, lab.pki)
-        daemon.install()
-        daemon.configure()
-        host.systemctl("enable", "--now", SERVICE)
+    with installed(lab, request.param) as daemon:
         yield daemon
-    finally:
-        host.end()
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A client of a daemon that is a process of its own: blocking, and exact about what it is told.
-
-The daemon is a lab.host.local.LocalDaemon.
-"""
+"""A client of a daemon that is a process of its own: blocking, and exact about what it is told."""
 
 from __future__ import annotations
 
 import json
 import socket
 import ssl
-from typing import Any
+from typing import Any, Optional, Protocol
 
-from lab.host.local import HOST, LocalDaemon
 from vdsmcinder.stomp.frames import Decoder, Frame, Limits
 
 TIMEOUT_S = 60
@@ -21,6 +17,17 @@ CONNECT = b"CONNECT\naccept-version:1.2\nheart-beat:0,0\n\n\0"
 SUBSCRIBE = b"SUBSCRIBE\nid:r\ndestination:replies\nreceipt:subscribed\n\n\0"
 SEND = b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:replies\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+
+# What a client shows and trusts; None is plain TCP.
+Tls = Optional[ssl.SSLContext]
+
+
+class Served(Protocol):
+    """A daemon that clients reach."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
 
 
 def call(verb: str, request_id: object = 1, **params: object) -> bytes:
@@ -40,10 +47,8 @@ def post(body: bytes) -> bytes:
 class Client:
     """A well-behaved client on a blocking socket."""
 
-    def __init__(self, daemon: LocalDaemon, context: ssl.SSLContext | None = None) -> None:
-        self.socket = connect(daemon)
-        if context is not None:
-            self.socket = context.wrap_socket(self.socket, server_hostname=HOST)
+    def __init__(self, daemon: Served, tls: Tls = None) -> None:
+        self.socket = connect(daemon, tls)
         self._decoder = Decoder(Limits(frame=64 * MIB))
         self.socket.sendall(CONNECT + SUBSCRIBE)
         assert [self.read().command for _ in range(2)] == ["CONNECTED", "RECEIPT"]
@@ -69,5 +74,13 @@ class Client:
         assert self.ask(call("Host.ping2"))["result"] is True
 
 
-def connect(daemon: LocalDaemon) -> socket.socket:
-    return socket.create_connection((HOST, daemon.port), TIMEOUT_S)
+def connect(daemon: Served, tls: Tls = None) -> socket.socket:
+    """A connection, over which nothing has been said yet."""
+    plain = socket.create_connection(daemon.address, TIMEOUT_S)
+    if tls is None:
+        return plain
+    try:
+        return tls.wrap_socket(plain, server_hostname=daemon.address[0])
+    except BaseException:
+        plain.close()
+        raise
