@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 OK, UNSURE, UNWELL = 0, 6, 7
 CHECKS = (
     *("configuration", "daemon", "port 54321", "certificates", "libvirt", "KVM", "QEMU"),
-    *("librbd", "secrets", "preparation"),
+    *("librbd", "secrets", "preparation", "autostart"),
 )
 STEPS = ("secret", "monitors", "user", "pool", "image", "features", "use")
 
@@ -397,7 +397,7 @@ async def test_libvirt_that_hangs_or_is_gone(patient):
     assert "… libvirt, for " in found.err
     message = "cannot be reached: it does not answer within 2.1 s"
     found.tells("libvirt", "wrong", message, "systemctl restart libvirtd")
-    assert set(found.bad()) <= {"libvirt", "secrets", "daemon", "preparation"}
+    assert set(found.bad()) <= {"libvirt", "secrets", "daemon", "preparation", "autostart"}
     host.kill_libvirtd()
     try:
         found = await patient.doctor()

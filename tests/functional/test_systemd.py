@@ -24,7 +24,7 @@ from lab.base import LabError, wait_until
 from lab.engine import Engine, client_context, new_id, secret_params
 from lab.guest.domains import console_of, disk_xml
 from lab.systemd.installed import CONFIG, SERVICE, UNITS, MadeDaemon, RpmDaemon
-from tests.functional.helpers import eventually, refused, running
+from tests.functional.helpers import booted, destroyed_at_last, eventually, refused, running
 from tests.functional.installed import installed
 from tests.functional.leaks import files_changed, new_key, processes, shown
 from vdsmcinder.errors import RemoteError
@@ -274,7 +274,7 @@ def examined(daemon):
     told = daemon.host.run(["sh", "-c", "vdsm-cinder doctor --json; echo $?"])
     report, code = told.splitlines()
     found = json.loads(report)["checks"]
-    assert len(found) >= 9
+    assert len(found) >= 11
     bad = {finding["check"]: finding for finding in found if finding["state"] != "ok"}
     assert (code == "0") is (not bad), told
     return bad
@@ -301,6 +301,77 @@ async def test_tells_how_many_vms_run_and_since_when(engine, image):
         assert abs(int(stats["elapsedTime"]) - int(age)) <= 2
         assert stats["pid"] == qemu_pid(daemon, vm_id)
     daemon.wait_status("VMs: 0 running, 0 down")
+
+
+GUESTS = "libvirt-guests.service"
+# What it does on EL unless told otherwise: guests are suspended with the host, and started with it.
+SUSPENDING = "ON_BOOT=start\\nON_SHUTDOWN=suspend\\nSTART_DELAY=0\\n"
+
+
+async def test_libvirts_own_service_neither_suspends_nor_starts_our_vms(engine, image):
+    daemon = engine.daemon
+    host = daemon.host
+    host.run(["sh", "-c", f"printf '{SUSPENDING}' >/etc/default/libvirt-guests"])
+    (drop_in,) = host.show(GUESTS, "DropInPaths").split()
+    async with running_vm(engine, image()):
+        # The host boots.
+        host.systemctl("start", GUESTS)
+        assert host.show(GUESTS, "ActiveState") == "inactive"
+        # It had booted before the daemon came.
+        host.run(["mv", drop_in, "/root/kept"])
+        host.systemctl("daemon-reload")
+        host.systemctl("start", GUESTS)
+        assert host.show(GUESTS, "ActiveState") == "active"
+        found = examined(daemon)["autostart"]
+        assert found["message"].startswith(f"{GUESTS} starts VMs with the host")
+        assert found["remedy"] == "make install"
+        host.run(["mv", "/root/kept", drop_in])
+        host.systemctl("daemon-reload")
+        assert "autostart" not in examined(daemon)
+        # And goes down.
+        host.systemctl("stop", GUESTS)
+        assert host.show(GUESTS, "ActiveState") == "inactive"
+
+
+async def test_libvirt_starts_no_vm_of_ours_by_itself(engine, image):
+    daemon = engine.daemon
+    host = daemon.host
+    async with running_vm(engine, image()) as vm_id:
+        name = f"vm-{vm_id}"
+        host.virsh("autostart", name)
+        found = examined(daemon)["autostart"]
+        assert f"libvirt starts {name} by itself" in found["message"]
+        host.run(["sh", "-c", found["remedy"]])
+        assert "autostart" not in examined(daemon)
+        host.virsh("autostart", name)
+        restart_daemon(daemon)
+        daemon.wait_status("VMs: 1 running")
+        assert re.search(r"^Autostart: +disable$", host.virsh("dominfo", name), re.M)
+
+
+async def test_what_was_suspended_through_libvirt_is_not_gone_on_with(engine):
+    """Its saved image is told of, and a VM that is created anew boots, whatever lies about."""
+    daemon = engine.daemon
+    host = daemon.host
+    async with booted(engine) as machine:
+        name = f"vm-{machine.id}"
+        saved, kept = f"/var/lib/libvirt/qemu/save/{name}.save", "/root/saved"
+        host.virsh("managedsave", name)
+        await engine.wait_status(machine.id, "Down")
+        found = examined(daemon)["autostart"]
+        assert f"libvirt has a saved image of {name}" in found["message"]
+        assert found["remedy"] == f"virsh managedsave-remove {name}"
+        host.run(["cp", saved, kept])
+        await engine.destroy(machine.id)
+        assert "autostart" not in examined(daemon)
+        # As after somebody removed the domain's files alone.
+        host.run(["mv", kept, saved])
+        async with destroyed_at_last(engine, machine.id):
+            disk = disk_xml(engine.lab.ceph, machine.image, "vda", engine.secret_id)
+            await engine.run(engine.document(machine.id, disk))
+            with console_of(host, name) as console:
+                console.wait_ready()
+            host.run(["test", "!", "-e", saved])
 
 
 async def test_a_restart_refuses_nobody(engine, image, record_property):

@@ -144,6 +144,11 @@ def install(el: str, debian: str) -> str:
     return f"apt-get install {debian}" if is_debian() else f"dnf install {el}"
 
 
+def reinstall() -> str:
+    """The command that puts back what a package, or `make install`, had put there."""
+    return "make install" if is_debian() else "dnf reinstall vdsm-cinder"
+
+
 def libvirt_units() -> str:
     """The services of this host's libvirt: those of the modular one, or the monolithic one's."""
     enabled = _UNITS[0] / "sockets.target.wants" / f"{_MODULAR[0]}.socket"

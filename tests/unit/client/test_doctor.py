@@ -17,9 +17,9 @@ import pytest
 from tests.unit.host.test_capabilities import net
 from vdsmcinder.ceph.findings import Check
 from vdsmcinder.client import cli, system
+from vdsmcinder.client.doctor import autostart, preparation
 from vdsmcinder.client.doctor import host as doctor_host
 from vdsmcinder.client.doctor import libvirt as doctor_libvirt
-from vdsmcinder.client.doctor import preparation
 from vdsmcinder.client.doctor import run as doctor
 from vdsmcinder.client.doctor.run import Examination
 from vdsmcinder.config import Config, Listen
@@ -131,6 +131,67 @@ def test_what_ovirts_documents_name(bridge, tmp_path, monkeypatch, has, lacks):
     assert found.message.startswith(f"VMs do not start whose documents name directory {tmp_path}")
     assert lacks in found.message
     assert found.remedy == "systemctl restart vdsm-cinderd.service"
+
+
+@pytest.fixture
+def quiet(tmp_path, monkeypatch, os_release):
+    """A Debian with libvirt-guests, which our drop-in holds, and nothing in libvirt's files."""
+    os_release.write_text(DEBIAN)
+    monkeypatch.setattr(autostart, "QEMU_CONF", tmp_path / "qemu.conf")
+    shown = {
+        "LoadState": "loaded",
+        "UnitFileState": "enabled",
+        "ActiveState": "inactive",
+        "DropInPaths": "/usr/lib/systemd/system/libvirt-guests.service.d/50-vdsm-cinder.conf",
+    }
+
+    async def unit(name, *_):
+        return shown if name == "libvirt-guests.service" else {}
+
+    monkeypatch.setattr(system, "unit", unit)
+    return shown
+
+
+def starts(**vm):
+    return asyncio.run(autostart.autostart(host(domains=[{"name": "web", "xml": "", **vm}])))
+
+
+def test_nobody_else_starts_vms(quiet):
+    (found,) = starts(autostart=False, saved=False)
+    assert found.state.value == "ok"
+    quiet.update(LoadState="not-found", DropInPaths="")
+    assert starts()[0].state.value == "ok"
+    quiet.update(LoadState="loaded", UnitFileState="disabled")
+    assert starts()[0].state.value == "ok"
+
+
+@pytest.mark.parametrize(
+    ("vm", "remedy"),
+    [
+        ({"autostart": True}, "virsh autostart --disable web"),
+        ({"saved": True}, "virsh managedsave-remove web"),
+    ],
+)
+def test_a_vm_that_libvirt_starts(quiet, vm, remedy):
+    (found,) = starts(**vm)
+    assert (found.state.value, found.remedy) == ("wrong", remedy)
+
+
+@pytest.mark.parametrize("state", [{"UnitFileState": "disabled"}, {"ActiveState": "inactive"}])
+def test_a_service_that_starts_vms(quiet, state):
+    quiet.update({"DropInPaths": "/etc/systemd/system/x.conf", "ActiveState": "active", **state})
+    (found,) = starts()
+    assert (found.state.value, found.remedy) == ("wrong", "make install")
+
+
+def test_a_libvirt_that_ends_vms_with_the_host(quiet, tmp_path):
+    options = '#auto_shutdown_try_save = "all"\nauto_shutdown_poweroff = "none"\n'
+    (tmp_path / "qemu.conf").write_text(options)
+    assert starts()[0].state.value == "ok"
+    (tmp_path / "qemu.conf").write_text(options + 'auto_shutdown_try_save = "persistent"\n')
+    (found,) = starts()
+    assert found.message.startswith("libvirt's auto_shutdown_try_save in ")
+    assert found.remedy.startswith("set auto_shutdown_try_save to none")
 
 
 def test_a_libvirt_that_does_not_tell_what_it_has():

@@ -63,7 +63,7 @@ def _polkit_remedy() -> str:
     if not shutil.which("pkaction") and not Path("/usr/share/polkit-1").exists():
         return system.install("polkit", "polkitd")
     if not any(rule.exists() for rule in POLKIT_RULES):
-        return "make install" if system.is_debian() else "dnf reinstall vdsm-cinder"
+        return system.reinstall()
     return "systemctl restart polkit"
 
 

@@ -100,7 +100,15 @@ def _domains(connection: libvirt.virConnect) -> list[dict[str, Any]]:
         # One may have gone since it was listed.
         xml = _or_error(domain.XMLDesc, 0)
         if isinstance(xml, str) and NAMESPACE in xml:
-            found.append({"running": "id=" in xml.partition(">")[0], "xml": xml})
+            found.append(
+                {
+                    "running": "id=" in xml.partition(">")[0],
+                    "xml": xml,
+                    "name": domain.name(),
+                    "autostart": _or_error(domain.autostart) == 1,
+                    "saved": _or_error(domain.hasManagedSaveImage, 0) == 1,
+                }
+            )
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Callable
 
 from vdsmcinder.ceph.findings import Check, Finding, State
 from vdsmcinder.client import tables
-from vdsmcinder.client.doctor import disks, libvirt, preparation
+from vdsmcinder.client.doctor import autostart, disks, libvirt, preparation
 from vdsmcinder.client.doctor import host as doctor_host
 from vdsmcinder.client.doctor.disks import Wanted
 from vdsmcinder.client.doctor.host import Host
@@ -84,6 +84,7 @@ def _examinations(wanted: Wanted | None) -> list[Examination]:
         Examination("librbd", doctor_host.librbd, see),
         Examination("secrets", libvirt.secrets, restart),
         Examination("preparation", preparation.preparation, restart),
+        Examination("autostart", autostart.autostart, restart),
     ]
     if wanted is not None:
         look = functools.partial(disks.disks, asked=wanted)

@@ -283,8 +283,20 @@ def _list_domains(handle: libvirt.virConnect) -> list[Found]:
             raise
         document = _readable(xml)
         if document is not None:
+            _forbid_autostart(domain)
             found.append(Found(domain.UUIDString(), document, state, reason))
     return found
+
+
+def _forbid_autostart(domain: libvirt.virDomain) -> None:
+    """Who starts a VM is its engine: with this host's boot it may run on another host already."""
+    try:
+        if domain.autostart():
+            domain.setAutostart(0)
+            log.warning("%s was set to start with the host, and is not any more", domain.name())
+    except libvirt.libvirtError as e:
+        # It ended since it was listed, or is a transient one that somebody else has made.
+        log.info("whether a domain starts with the host is not known: %s", e)
 
 
 def _readable(xml: str) -> Document | VdsmCinderError | None:

@@ -278,6 +278,9 @@ async def cont(vm: VM) -> None:
 
 
 def _create(domain: libvirt.virDomain, flags: int) -> tuple[Document, int, int]:
+    # libvirt finds saved images by the domain's name: one of another life is not gone on with.
+    if domain.connect().getType() == "QEMU":
+        flags |= libvirt.VIR_DOMAIN_START_FORCE_BOOT
     domain.createWithFlags(flags)
     state, reason = domain.state()
     return described(domain), state, reason

@@ -132,6 +132,19 @@ async def test_one_that_somebody_else_started_again_is_up(tmp_path):
         await session.close()
 
 
+async def test_one_that_is_set_to_start_with_the_host_is_not_any_more(tmp_path, caplog):
+    vm_id, foreign = new_id(), new_id()
+    documents = document(vm_id), pluggable.DOMAIN.format(uuid=foreign)
+    async with running(tmp_path, **pluggable.host(tmp_path, *documents)) as whole:
+        for uuid_of_it in (vm_id, foreign):
+            domain(whole, uuid_of_it).setAutostart(1)
+        for _ in range(2):
+            await whole.daemon._watch.recover()
+        assert domain(whole, vm_id).autostart() == 0
+        assert domain(whole, foreign).autostart() == 1
+        assert caplog.text.count("was set to start with the host, and is not any more") == 1
+
+
 @pytest.mark.parametrize(
     ("runs", "found", "reason"), [(True, "Up", None), (False, "Down", 3)], ids=["ran", "did not"]
 )
