@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
+from typing import cast
 
 from lxml import etree
 
@@ -32,6 +33,10 @@ _FAULTS: Mapping[int, str] = {
 MOST_CHARACTERS = 8 * 1024 * 1024
 MOST_ATTRIBUTES = 256
 MOST_NAMESPACES = 1024
+# Elements of a namespace are somebody's own, as is all that stands in <metadata>.
+_FOREIGN_ATTRIBUTES = etree.XPath(
+    "//*[not(namespace-uri()) and @*[namespace-uri()] and not(ancestor::metadata)]"
+)
 _QUOTED = re.compile("\"[^\"]*\"|'[^']*'")
 
 
@@ -40,7 +45,8 @@ def parse(text: str, what: str) -> etree._Element:
 
     what: names the document in errors. Raises InvalidParameter for text that is not XML and for
     any document with a DTD: entities could read this host's files or grow without bound, and
-    libvirt would expand those that we pass on. So it does for one that would take long to parse.
+    libvirt would expand those that we pass on. So it does for one that would take long to parse,
+    and for attributes that libvirt takes for others.
     """
     _refuse_excess(text, what)
     if "<!DOCTYPE" in text:
@@ -61,12 +67,29 @@ def parse(text: str, what: str) -> etree._Element:
         remove_blank_text=True,
     )
     try:
-        return etree.fromstring(text.encode("utf-8"), parser)
+        root = etree.fromstring(text.encode("utf-8"), parser)
+        _refuse_foreign_attributes(root, what)
+        return root
     except UnicodeEncodeError:
         reason = "it holds characters that are not Unicode text"
     except etree.XMLSyntaxError as e:
         reason = _why(e) if text.strip() else "it is empty"
     raise InvalidParameter(f"{what}: not well-formed XML: {reason}; correct it", field="xml")
+
+
+def _refuse_foreign_attributes(root: etree._Element, what: str) -> None:
+    """Raise InvalidParameter for an attribute of a namespace on an element of none.
+
+    libvirt takes x:type for type (xmlGetProp() heeds no namespace), and we would read another
+    document than it does.
+    """
+    for element in cast("list[etree._Element]", _FOREIGN_ATTRIBUTES(root)):
+        names = (etree.QName(name) for name in element.attrib)
+        foreign = next(name.localname for name in names if name.namespace)
+        raise InvalidParameter(
+            f"{what}: <{element.tag!s}> has attribute {foreign} with a prefix; write it without",
+            field="xml",
+        )
 
 
 def _refuse_excess(text: str, what: str) -> None:

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 from lxml import etree
 
@@ -124,3 +125,53 @@ async def test_long_documents_are_read_in_threads_whoever_sends_them(
             await session.close()
     finally:
         plugs.uninstall()
+
+
+X = "xmlns:x='urn:x'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<disk {X} x:type='network'/>",
+        f"<domain {X} x:type='kvm'><name/></domain>",
+        f"<domain {X}><devices><disk type='file' x:type='network'/></devices></domain>",
+        f"<domain {X}><devices><disk><source x:protocol='rbd'/></disk></devices></domain>",
+        # No declaration is needed for this one.
+        "<interface xml:type='vhostuser' type='bridge'/>",
+    ],
+)
+def test_attributes_that_libvirt_takes_for_others_are_refused(text: str) -> None:
+    with pytest.raises(
+        InvalidParameter, match=r"has attribute \w+ with a prefix; write it without"
+    ):
+        parse(text, "the xml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<domain {X}><metadata><x:vm x:a='1'><b x:c='1'/></x:vm></metadata></domain>",
+        f"<domain {X}><x:commandline x:a='1'/></domain>",
+        f"<x:a {X} x:b='1'/>",
+    ],
+)
+def test_what_is_somebodys_own_has_attributes_as_it_likes(text: str) -> None:
+    parse(text, "the xml")
+
+
+def test_libvirt_takes_an_attribute_of_a_namespace_for_its_own() -> None:
+    """If it does so no more, there is nothing to refuse."""
+    disk = (
+        f"<disk {X} x:type='network' type='file'><source x:protocol='rbd' x:name='volumes/v'/>"
+        "<target dev='vda'/></disk>"
+    )
+    connection = libvirt.open("test:///default")
+    defined = connection.defineXML(
+        f"<domain type='test'><name>a</name><memory>1024</memory><os><type>hvm</type></os>"
+        f"<devices>{disk}</devices></domain>"
+    )
+    root = etree.fromstring(defined.XMLDesc())
+    connection.close()
+    assert root.find("devices/disk").get("type") == "network"
+    assert dict(root.find("devices/disk/source").attrib) == {"protocol": "rbd", "name": "volumes/v"}
