@@ -61,6 +61,7 @@ _BACKENDS: Mapping[str, frozenset[str]] = {
     "rng": frozenset({"random", "builtin"}),
     "tpm": frozenset({"emulator"}),
 }
+_RANDOM = frozenset({"", "/dev/random", "/dev/urandom", "/dev/hwrng"})
 _SMARTCARDS = frozenset({"passthrough"})
 _KIND_OF_TYPE: Mapping[str, str] = {"interface": "interfaces", "input": "hostdev"}
 # Devices of the host that a guest is given: a kind of their own.
@@ -75,16 +76,28 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "loader": ("/usr/share/",),
     "nvram": ("/var/lib/libvirt/qemu/nvram/", "/usr/share/"),
     "backend": ("/dev/random", "/dev/urandom", "/dev/hwrng"),
-    "channel": ("/var/lib/libvirt/qemu/", "/run/libvirt/qemu/", "/var/run/libvirt/qemu/"),
+    # libvirt's own, and what the engine has. Files of VMs that libvirt reads lie beside them.
+    "channel": (
+        *("/var/lib/libvirt/qemu/channel/", "/var/lib/libvirt/qemu/channels/"),
+        *("/run/libvirt/qemu/channel/", "/var/run/libvirt/qemu/channel/"),
+    ),
     "config": ("/etc/ceph/",),
     "partition": ("/machine",),
     "pty": ("/dev/pts/",),
 }
 # Texts of people, and of nobody that opens files.
-_FREE_TEXT = frozenset({"title", "description", "cmdline", "name", "entry", "passwd"})
-# What is a path even if it does not begin as one: these attributes, and what these elements hold.
-_PATHS = frozenset({"file", "dir", "path", "socket"})
-_PATH_TEXTS = frozenset({"kernel", "initrd", "loader", "nvram"})
+_FREE_TEXT = frozenset(
+    {"title", "description", "cmdline", "name", "entry", "passwd", "serial", "vendor", "product"}
+    | {"timezone", "value", "model"}
+)
+# What is a path even if it holds no slash: these attributes, and what these elements hold. libvirt
+# and QEMU start from the root directory.
+_PATHS = frozenset(
+    {"file", "dir", "path", "socket", "template", "rendernode", "logFile", "tap", "vhost"}
+)
+_PATH_TEXTS = frozenset({"kernel", "initrd", "loader", "nvram", "path"})
+# An image's content says nothing of other files in this format alone.
+_RAW = "raw"
 
 
 class Fault(NamedTuple):
@@ -125,6 +138,8 @@ class DocumentPolicy:
                 yield Fault("commandline" if foreign else "elements", _shown(child))
             elif child.tag == "os":
                 yield from _unknown(child, _OS)
+                for variables in child.iterchildren("nvram", "loader"):
+                    yield from self._of_sources(variables)
             elif child.tag == "seclabel":
                 yield from _label(child, domain=True)
             if child.tag == "devices":
@@ -140,10 +155,13 @@ class DocumentPolicy:
         elif tag not in _DEVICES:
             yield Fault("elements", _shown(device))
         elif tag == "emulator":
-            if (device.text or "").strip() not in _EMULATORS:
+            if _text(device) not in _EMULATORS:
                 yield Fault("emulator", _shown(device))
             return
         yield from _type(device)
+        if device.find(".//log") is not None:
+            # virtlogd writes it as root, what the guest says: to where libvirt reads documents.
+            yield Fault("chardevs", f"<log> of a <{tag}>")
         if tag == "disk":
             yield from self._of_disk(device)
         elif tag == "interface":
@@ -156,27 +174,38 @@ class DocumentPolicy:
         yield from _unknown(disk, _DISK)
         if disk.get("device") == "lun" or disk.get("rawio") == "yes" or disk.get("sgio"):
             yield Fault("hostdev", "<disk> with raw access to a device")
-        kind = disk.get("type", "file")
-        if kind == "network":
-            for source in disk.iter("source"):
-                if source.get("protocol", "rbd") != "rbd":
-                    yield Fault("files", "<source> of a protocol other than rbd")
-        elif kind not in ("file", "block"):
-            yield Fault("files", "<disk> of another type than network, file and block")
+        yield from self._of_sources(disk)
+
+    def _of_sources(self, disk: etree._Element) -> Iterator[Fault]:
+        """What a disk or the firmware's variables lead to, and whatever stands below and beside."""
         for source in disk.iter("source"):
+            holder = source.getparent()
+            kind = "file" if holder is None else holder.get("type", "file")
+            if kind not in ("file", "block", "network"):
+                yield Fault("files", "<disk> of another type than network, file and block")
+            if source.get("protocol", "rbd") != "rbd":
+                yield Fault("files", "<source> of a protocol other than rbd")
             if "dev" in source.attrib and not self._may_lead(source.get("dev", ""), "disk"):
                 yield Fault("files", "<source> with dev")
+        for element in disk.iter("driver", "format", "nvram", "loader"):
+            name = "type" if element.tag in ("driver", "format") else "format"
+            if element.get(name, _RAW) != _RAW:
+                yield Fault("files", f"<{element.tag!s}> of another format than raw")
 
     def _paths(self, part: etree._Element, device: str) -> Iterator[Fault]:
         """What leads to files of the host, in whatever element or attribute it stands."""
         for element in part.iter("*"):
             tag = str(element.tag)
-            text = (element.text or "").strip()
-            is_path = (text.startswith("/") and tag not in _FREE_TEXT) or tag in _PATH_TEXTS
-            if is_path and not self._may_lead(text, tag):
+            text = _own_text(element)
+            is_path = ("/" in text and tag not in _FREE_TEXT) or tag in _PATH_TEXTS
+            if len(element):
+                if text:
+                    # libvirt takes both for one text, wherever it wants one.
+                    yield Fault("elements", f"<{tag}> with elements and text")
+            elif is_path and not self._may_lead(text, tag):
                 yield Fault(_kind_of_path(tag), f"<{tag}> with this path")
             for name, value in ((str(n), str(v)) for n, v in element.items()):
-                is_path = (value.startswith("/") and name not in _FREE_TEXT) or name in _PATHS
+                is_path = ("/" in value and name not in _FREE_TEXT) or name in _PATHS
                 if is_path and not self._may_lead(value, _place(element, device)):
                     yield Fault(_kind_of_path(tag), f"<{tag}> with this {name}")
 
@@ -200,14 +229,18 @@ def _type(device: etree._Element) -> Iterator[Fault]:
     if known is not None and device.get("type") not in known:
         default = "chardevs" if tag in ("console", "serial", "parallel", "channel") else "elements"
         yield Fault(_KIND_OF_TYPE.get(tag, default), f"<{tag}> of this type")
-    source = device.find("source")
-    if device.get("type") == "unix" and source is not None and source.get("mode") != "bind":
+    modes = {source.get("mode") for source in device.iterchildren("source")}
+    if device.get("type") == "unix" and modes - {"bind"}:
         yield Fault("chardevs", f"<{tag}> that connects to a socket")
     for backend in device.iterchildren("backend"):
         if tag in _BACKENDS:
             kind = backend.get("model") or backend.get("type")
             if kind not in _BACKENDS[tag]:
                 yield Fault("hostdev", f"<{tag}> with this backend")
+            elif kind == "random" and _text(backend) not in _RANDOM:
+                yield Fault("files", "<backend> with this path")
+    if tag == "video" and device.find("driver[@name='vhostuser']") is not None:
+        yield Fault("hostdev", "<video> by a program of the host")
     if tag == "smartcard" and (
         device.get("mode") not in _SMARTCARDS or device.get("type") != "spicevmc"
     ):
@@ -240,6 +273,16 @@ def _unknown(parent: etree._Element, known: frozenset[str]) -> Iterator[Fault]:
 
 def _kind_of_path(tag: str) -> str:
     return "chardevs" if tag in ("log", "console") else "files"
+
+
+def _own_text(element: etree._Element) -> str:
+    """What stands directly in an element."""
+    return "".join((element.text or "", *(child.tail or "" for child in element))).strip()
+
+
+def _text(element: etree._Element) -> str:
+    """All text in an element, as libvirt reads it: that of elements within it, too."""
+    return "".join(map(str, element.itertext())).strip()
 
 
 def _shown(element: etree._Element) -> str:

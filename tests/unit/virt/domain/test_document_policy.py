@@ -64,6 +64,37 @@ DEVICES: list[tuple[str, str]] = [
     ("files", "<interface type='bridge'><source bridge='b'/><rom file='/etc/shadow'/></interface>"),
     ("files", "<graphics type='vnc'><listen type='socket' socket='/run/x'/></graphics>"),
     ("files", "<graphics type='spice'><gl enable='yes' rendernode='/dev/dri/x'/></graphics>"),
+    # libvirt and QEMU start from the root directory.
+    ("files", "<memory model='nvdimm'><source><path>etc/shadow</path></source></memory>"),
+    ("files", "<memory model='nvdimm'><source><path>vmlinuz</path></source></memory>"),
+    ("files", "<rng model='virtio'><backend model='random'>etc/shadow</backend></rng>"),
+    ("files", "<rng model='virtio'><backend model='random'>/dev/random/../sda</backend></rng>"),
+    ("files", "<graphics type='spice'><gl enable='yes' rendernode='dev/dri/x'/></graphics>"),
+    ("files", "<graphics type='vnc' keymap='../../etc/shadow'/>"),
+    ("files", "<interface type='bridge'><source bridge='b'/><backend tap='tap'/></interface>"),
+    # What stands below a disk on Ceph counts as the disk does.
+    *(
+        ("files", RBD.format("").replace("</disk>", f"{below}</disk>"))
+        for below in (
+            "<backingStore type='nvme'><source type='pci' namespace='1'/></backingStore>",
+            "<backingStore type='volume'><source pool='p' volume='v'/></backingStore>",
+            "<backingStore type='vhostuser'><source type='unix'/></backingStore>",
+            "<backingStore type='block'><source dev='dev/sda'/></backingStore>",
+            "<mirror type='network'><source protocol='nbd' name='x'/></mirror>",
+            "<backingStore type='network'><format type='qcow2'/>"
+            "<source protocol='rbd' name='p/i'/></backingStore>",
+        )
+    ),
+    (
+        "files",
+        "<disk type='file'><source file='/var/lib/libvirt/images/x'/><backingStore type='network'>"
+        "<source protocol='https' name='x'/></backingStore></disk>",
+    ),
+    # What its guest wrote could say that another file stands below it.
+    *(
+        ("files", RBD.format("").replace("</disk>", f"<driver name='qemu' type='{name}'/></disk>"))
+        for name in ("qcow2", "qed", "vmdk", "vhdx", "vpc", "luks", "iso", "RAW")
+    ),
     ("interfaces", NIC.format("ethernet", "")),
     ("interfaces", NIC.format("direct", "")),
     ("interfaces", NIC.format("vhostuser", "")),
@@ -76,6 +107,26 @@ DEVICES: list[tuple[str, str]] = [
     ("chardevs", "<channel type='unix'><source mode='connect' path='/run/docker.sock'/></channel>"),
     ("chardevs", "<serial type='pty'><log file='/etc/cron.d/x' append='off'/></serial>"),
     ("files", "<channel type='unix'><source mode='bind' path='/etc/x'/></channel>"),
+    # virtlogd would write what the guest says into what libvirt reads as its own.
+    *(
+        (
+            "chardevs",
+            "<channel type='unix'><source mode='bind' path='/var/lib/libvirt/qemu/channels/x'/>"
+            f"<log file='{path}'/></channel>",
+        )
+        for path in ("/var/lib/libvirt/qemu/save/vm.save", "/var/lib/libvirt/qemu/channels/y")
+    ),
+    ("chardevs", "<redirdev type='spicevmc'><log file='/dev/pts/1'/></redirdev>"),
+    (
+        "files",
+        "<channel type='unix'><source mode='bind' path='/run/libvirt/qemu/x.pid'/></channel>",
+    ),
+    (
+        "chardevs",
+        "<channel type='unix'><source mode='bind' path='/var/lib/libvirt/qemu/channels/x'/>"
+        "<source mode='connect' path='/var/lib/libvirt/qemu/channels/x'/></channel>",
+    ),
+    ("hostdev", "<video><driver name='vhostuser'/><model type='virtio'/></video>"),
     (
         "seclabels",
         DISK.format("/var/lib/libvirt/images/x").replace(
@@ -85,6 +136,8 @@ DEVICES: list[tuple[str, str]] = [
     ),
     ("elements", "<vdpa/>"),
     ("elements", "<graphics type='dbus' address='x'/>"),
+    ("emulator", "<emulator>/usr/bin/kvm<x>/../../tmp/x</x></emulator>"),
+    ("elements", "<memory model='nvdimm'><source>/dev/mem<x/></source></memory>"),
 ]
 DOMAINS: list[tuple[str, str]] = [
     ("commandline", f"<q:commandline {QEMU}><q:arg value='-x'/></q:commandline>"),
@@ -95,6 +148,11 @@ DOMAINS: list[tuple[str, str]] = [
     ("files", "<os><initrd>root/initrd</initrd></os>"),
     ("files", "<os><loader>/tmp/x</loader></os>"),
     ("files", "<os><nvram template='/etc/shadow'/></os>"),
+    ("files", "<os><nvram template='etc/shadow'/></os>"),
+    ("files", "<os><nvram type='network'><source protocol='nbd' name='x'/></nvram></os>"),
+    ("files", "<os><nvram type='block'><source dev='dev/sda'/></nvram></os>"),
+    ("files", "<os><nvram format='qcow2'>/var/lib/libvirt/qemu/nvram/x_VARS.fd</nvram></os>"),
+    ("elements", "<os><kernel>/var/lib/libvirt/images/x<y>/../z</y></kernel></os>"),
     ("elements", "<os><init>/bin/sh</init></os>"),
     ("files", "<sysinfo type='fwcfg'><entry name='opt/x' file='/etc/shadow'/></sysinfo>"),
     ("files", "<sysinfo type='fwcfg'><entry name='opt/x' file='etc/shadow'/></sysinfo>"),
