@@ -6,10 +6,13 @@ The rules may be replaced while the daemon runs.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
+from typing import Callable
 
 from vdsmcinder import config
 from vdsmcinder.rpc import distinguished_names
@@ -24,7 +27,7 @@ _KINDS: Mapping[str, str] = {
     "ip": "IP Address",
 }
 _KIND = re.compile(r"([A-Za-z ]+):")
-_EXACT = ("URI", UID)
+_URI_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//[^/?#]*)?")
 
 
 class Role(enum.Enum):
@@ -89,8 +92,61 @@ class Access:
 
 
 def name(kind: str, value: str) -> str:
-    """A name of a kind, in the form in which names are compared: but for URIs, in any case."""
-    return f"{kind}:{value if kind in _EXACT else value.casefold()}"
+    """A name of a kind, in the form in which names of that kind are compared.
+
+    In any case, but for what follows the host in a URI; addresses are those that they mean.
+    """
+    return f"{kind}:{_COMPARED[kind](value)}"
+
+
+def _host_name(value: str) -> str:
+    return value.casefold().rstrip(".")
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip()))
+    except ValueError:
+        return value.casefold()
+
+
+def _uri(value: str) -> str:
+    """RFC 3986, section 6.2.2.1: scheme and host are in any case."""
+    return _URI_HOST.sub(lambda found: found[0].casefold(), value, count=1)
+
+
+_COMPARED: Mapping[str, Callable[[str], str]] = {
+    COMMON_NAME: distinguished_names.folded,
+    UID: str,
+    "DNS": _host_name,
+    "URI": _uri,
+    "email": str.casefold,
+    "IP Address": _address,
+}
+
+
+def _is_address(value: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(value))
+    return False
+
+
+# What a name of each kind looks like in certificates (RFC 5280, section 4.2.1.6), and in words.
+_FORMS: Mapping[str, tuple[Callable[[str], object], str]] = {
+    "DNS": (
+        re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", re.ASCII).fullmatch,
+        "a host name, with other letters as xn-- has them",
+    ),
+    "URI": (
+        re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", re.ASCII).fullmatch,
+        "a URI with its scheme, in ASCII and without blanks",
+    ),
+    "email": (
+        re.compile(r"[!-?A-~]+@[!-?A-~]+", re.ASCII).fullmatch,
+        "an address with one @, in ASCII and without blanks",
+    ),
+    "IP Address": (_is_address, "an IP address"),
+}
 
 
 def subject(attributes: Iterable[tuple[str, str]]) -> str:
@@ -122,6 +178,9 @@ def _read(key: str) -> str:
 def _of_kind(kind: str, value: str, key: str) -> str:
     if not value:
         raise _useless(key, "it is empty")
+    form, expected = _FORMS.get(kind, (bool, ""))
+    if not form(value):
+        raise _useless(key, f"certificates hold {expected}")
     if kind == UID and not re.fullmatch("0|[1-9][0-9]{0,9}", value):
         raise _useless(key, "a local user is given by number, as id -u prints it")
     return name(kind, value)

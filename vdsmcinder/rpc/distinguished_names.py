@@ -48,7 +48,7 @@ _ESCAPED = re.compile(r"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 
 def canonical(attributes: Iterable[tuple[str, str]]) -> str:
     """One text for all names that are the same. attributes: dotted OIDs and values."""
-    return "+".join(sorted(f"{oid}={_folded(value)!r}" for oid, value in attributes))
+    return "+".join(sorted(f"{oid}={folded(value)!r}" for oid, value in attributes))
 
 
 def parse(text: str) -> tuple[tuple[str, str], ...]:
@@ -133,5 +133,6 @@ def _of_der(der: bytes) -> str:
     return der[2:].decode(encoding)
 
 
-def _folded(value: str) -> str:
+def folded(value: str) -> str:
+    """A value as it is compared."""
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())

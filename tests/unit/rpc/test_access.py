@@ -100,10 +100,34 @@ def test_any_name_gives_a_role(key):
 
 
 @pytest.mark.parametrize(
+    ("key", "kind", "value"),
+    [
+        ("IP:2001:db8::7", "IP Address", "2001:DB8:0:0:0:0:0:7"),
+        ("IP:2001:DB8:0:0::7", "IP Address", "2001:DB8:0:0:0:0:0:7\n"),
+        ("DNS:Grafana.Example.com.", "DNS", "grafana.example.com"),
+        ("DNS:grafana.example.com", "DNS", "Grafana.example.COM."),
+        ("DNS:*.example.com", "DNS", "*.example.com"),
+        ("URI:SPIFFE://Example.com/x", "URI", "spiffe://example.COM/x"),
+        ("email:Ops@Example.com", "email", "ops@example.com"),
+    ],
+)
+def test_alternative_names_are_compared_as_what_they_mean(key, kind, value):
+    """With admin as default, a name that is not known again would be an admin's."""
+    names = peer.alternative_names({"subjectAltName": ((kind, value),)})
+    assert role({key: "none"}, names) is Role.NONE
+
+
+@pytest.mark.parametrize("written", ["Grafana  Labs", "\uff47rafana labs", "CN:grafana labs"])
+def test_common_names_are_compared_as_subjects_are(written):
+    names = identity.of_certificate(certificate([(CN, "grafana labs ")])).names
+    assert role({written: "none"}, names) is Role.NONE
+
+
+@pytest.mark.parametrize(
     "key",
     [
         "grafana.example.com",
-        "email:grafana",
+        "email:grafana@example.com",
         "CN=grafana",
         f"OU=Ops+CN=grafana,O=Example\\, Inc.,E=a@b,{OWN_OID}=other",
         f"OU=Ops+CN=grafana,O=Example\\, Inc.,E=a@b,{OWN_OID}=x y,C=US",
@@ -127,6 +151,15 @@ def test_names_of_others_give_none(key):
         ({"": "monitor"}, "it is empty"),
         ({"DNS:": "monitor"}, "it is empty"),
         ({"host: x": "monitor"}, "of names there are subject:, CN:, uid:, DNS:, URI:, email:"),
+        ({"IP:192.0.2.07": "monitor"}, "certificates hold an IP address"),
+        ({"IP:host1": "monitor"}, "certificates hold an IP address"),
+        ({"DNS:bücher.example": "monitor"}, "a host name, with other letters as xn-- has them"),
+        ({"DNS:a b": "monitor"}, "a host name"),
+        ({"DNS:a..b": "monitor"}, "a host name"),
+        ({"email:grafana": "monitor"}, "an address with one @"),
+        ({"URI:grafana": "monitor"}, "a URI with its scheme"),
+        ({"URI:http://a b": "monitor"}, "a URI with its scheme"),
+        ({"IP:::1": "monitor", "IP:0:0:0:0:0:0:0:1": "admin"}, "is the same name with another"),
         ({"uid:grafana": "monitor"}, "a local user is given by number"),
         ({"uid:0": "monitor"}, "root and the daemon's own user are admin"),
         ({f"uid:{os.geteuid()}": "none"}, "root and the daemon's own user are admin"),
