@@ -67,6 +67,9 @@ def ended(duration_ms: float, error_code: int | None = None) -> dict[str, object
     return fields
 
 
+_FORMATTER = logging.Formatter()
+
+
 class Masks(logging.Filter):
     """Masks CEPHX keys in what is logged, whoever logs it and wherever they were pasted."""
 
@@ -74,6 +77,11 @@ class Masks(logging.Filter):
         text = record.getMessage()
         if (shown := masked(text)) != text:
             record.msg, record.args = shown, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            text = _FORMATTER.formatException(record.exc_info)
+            if (shown := masked(text)) != text:
+                # The journal would have the exception itself in a field of the entry.
+                record.exc_text, record.exc_info = shown, None
         return True
 
 

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
+from vdsmcinder.cephx_keys import masked
 from vdsmcinder.stomp.frames import Decoder, Frame, Limits, ProtocolError, encode, encode_head
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,8 @@ class Session:
         return [b"".join(output)] if self.gathered and output else output
 
     def fail(self, reason: str, headers: Mapping[str, str] = {}) -> None:
-        """End the session with an ERROR frame that gives the reason."""
+        """End the session with an ERROR frame that gives the reason, CEPHX keys in it masked."""
+        reason = masked(reason)
         about = {**headers, "message": reason.replace("\0", "\\0"), "content-type": "text/plain"}
         self.failure = reason
         self.farewell = encode(Frame("ERROR", about, reason.encode()))

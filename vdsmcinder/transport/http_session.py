@@ -20,6 +20,8 @@ from urllib.parse import unquote
 
 import h11
 
+from vdsmcinder.cephx_keys import masked
+
 # Of a request line and its headers, in bytes and in lines.
 HEAD_BYTES = 16 * 1024
 HEAD_LINES = 100
@@ -36,10 +38,13 @@ Headers = Mapping[str, str]
 
 
 class Refused(Exception):
-    """A request that gets an HTTP status instead of an answer; the message is for its sender."""
+    """A request that gets an HTTP status instead of an answer; the message is for its sender.
+
+    CEPHX keys are masked in it.
+    """
 
     def __init__(self, status: int, message: str, headers: Headers = MappingProxyType({})) -> None:
-        super().__init__(message)
+        super().__init__(masked(message))
         self.status = status
         self.headers = headers
 
