@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import logging
 import struct
+import time
 import uuid
 
 import pytest
@@ -68,9 +69,48 @@ def test_whatever_stands_around_a_key(
     assert key[16:-2] not in cephx_keys.masked(text)
 
 
+@pytest.mark.parametrize("mark", ["\u200b", "\u00ad", "\ufeff", "\u00a0", "\n\t", " \u2060"])
+def test_a_key_that_was_copied_with_what_cannot_be_seen(mark: str) -> None:
+    assert cephx_keys.holds_key(f"{KEY[:8]}{mark}{KEY[8:20]}{mark}{KEY[20:]}")
+
+
+@pytest.mark.parametrize("kind", cephx_keys._LENGTHS)
+@given(made_s=st.integers(0, 2**32 - 1), made_ns=st.integers(0, 999_999_999))
+def test_keys_of_all_times(kind: int, made_s: int, made_ns: int) -> None:
+    length = cephx_keys._LENGTHS[kind]
+    key = base64.b64encode(struct.pack("<HIIH", kind, made_s, made_ns, length) + bytes(length))
+    for text in (key, base64.urlsafe_b64encode(base64.b64decode(key)), base64.b64encode(key)):
+        assert cephx_keys.masked(text.decode()) == MASKED
+
+
+@pytest.mark.parametrize("text", ["AQ", "AgAQ", "AQAA", "A Q", "%41%51", "QVF", "QVFB", "QWdBAQA"])
+def test_what_only_looks_like_a_beginning_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """A client can send a million of them in one request."""
+    looked: list[str] = []
+    monkeypatch.setattr(cephx_keys, "_is_header", looked.append)
+    assert not cephx_keys.holds_key(text * 1000)
+    assert cephx_keys.masked(text * 1000) == text * 1000
+    assert looked == []
+
+
+def test_masking_many_keys_takes_time_for_each_alone() -> None:
+    def cost_s(count: int) -> float:
+        began = time.process_time()
+        assert cephx_keys.masked(f"{KEY} " * count) == f"{MASKED} " * count
+        return time.process_time() - began
+
+    # Sixteen times as many took 256 times as long.
+    assert cost_s(16_000) < 64 * max(cost_s(1000), 1e-3)
+
+
 def test_where_a_key_is_misplaced() -> None:
     assert cephx_keys.misplaced({"a": [{"b": "x"}, {"c": f"key={KEY}"}]}) == "a[1].c"
     assert cephx_keys.misplaced({"a": {KEY: 1}}) == "the name of a member of a"
+    assert cephx_keys.misplaced({"a": [{}, {KEY: 1}]}) == "the name of a member of a[1]"
+    assert cephx_keys.misplaced({KEY: 1}) == "the name of a member of the request"
+    assert cephx_keys.misplaced({"a": {"b": [[1, KEY]]}, "c": KEY}) == "a.b[0][1]"
     assert cephx_keys.misplaced({"secrets": [{"password": KEY, "uuid": "x"}]}) is None
     assert cephx_keys.misplaced({"data": {"keyring": f"[client.x]\nkey = {KEY}"}}) is None
     assert cephx_keys.misplaced({"note": f"{KEY[:20]}\n{KEY[20:]}"}) == "note"
