@@ -164,8 +164,19 @@ class Fields:
         ]
 
     def section(self, name: str) -> Fields:
-        """The fields of an object within this one, none when it is absent."""
-        return Fields(self.values[name] if name in self else {}, self.thing, self._where(name))
+        """The fields of an object within this one, none when it is absent.
+
+        Raises InvalidParameter for what is no object, or one of more members than anything has.
+        """
+        where = self._where(name)
+        inner = Fields(self.values[name] if name in self else {}, self.thing, where)
+        if len(inner.values) > MOST_ELEMENTS:
+            raise InvalidParameter(
+                f"{self.thing}: {where} has {len(inner.values)} members; expected at most "
+                f"{MOST_ELEMENTS}",
+                field=where,
+            )
+        return inner
 
     def sections(self, name: str) -> list[Fields]:
         """The fields of each object in a list; empty when the field is absent."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vdsmcinder.cephx_keys import holds_key
 from vdsmcinder.errors import InternalError, InvalidRequest, ParseError, VdsmCinderError
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def check(request: Any) -> None:
     if "params" in request and not isinstance(request["params"], (dict, list)):
         raise _invalid("its member params is neither an object nor a list")
     if "id" in request and not _is_id(request["id"]):
-        raise _invalid("its member id is none of a string, a number and null")
+        raise _invalid("its member id is none of a string, a number and null, or holds a CEPHX key")
 
 
 def _invalid(reason: str) -> InvalidRequest:
@@ -95,7 +96,10 @@ def _invalid(reason: str) -> InvalidRequest:
 
 
 def _is_id(value: Any) -> bool:
-    return value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool))
+    """Whether it may be repeated as the id of a reply."""
+    if isinstance(value, str):
+        return not holds_key(value)
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def id_of(request: Any) -> Any:

@@ -181,6 +181,11 @@ async def test_what_is_not_json(dispatcher, body, words):
         (request("Host.ping2", 7), "params is neither", "1"),
         (request("Host.ping2", id={}), "id is none of", None),
         (request("Host.ping2", id=True), "id is none of", None),
+        (
+            request("Host.ping2", id="AQANLY7YAAAAEBAAfroPNfBE1vyVnkIviCklMQ=="),
+            "or holds a CEPHX key",
+            None,
+        ),
     ],
 )
 async def test_what_is_not_a_request(dispatcher, body, words, request_id):

@@ -200,6 +200,14 @@ async def test_a_list_of_many_elements_is_refused_before_it_is_read(call):
     assert await call("VM.create", OTHER[:-1] + "6", {"memSize": 1, "devices": many}) == 91
 
 
+async def test_so_is_an_object_of_many_members(call):
+    """A VM with 60,000 properties of an engine's own kept all clients waiting for seconds."""
+    many = {f"p{n}": "x" for n in range(1001)}
+    assert await call("VM.create", OTHER[:-1] + "6", {"memSize": 1, "custom": many}) == 91
+    more = {f"p{n}": "x" for n in range(4097)}
+    assert await call("VM.setTicket", UUID, "x", 1, "keep", more) == -32602
+
+
 async def test_ids_of_no_vm_are_passed_over(call):
     unknown = OTHER.replace("1", "9")
     assert await call("Host.getVMList", False, [unknown, OTHER], True) == [OTHER]

@@ -145,6 +145,11 @@ class MapOf:
 
     def read(self, value: Any, where: str) -> dict[str, Any]:
         self._check_kind(value, where)
+        if len(value) > MOST_ELEMENTS:
+            found = f"an object of {len(value)} members"
+            raise Mismatch(
+                where, f"at most {MOST_ELEMENTS}; send the rest in another request", found
+            )
         return {
             self.key.read(k, f"a member's name in {where}"): self.value.read(
                 v, f"a member of {where}"
