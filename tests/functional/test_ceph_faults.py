@@ -342,7 +342,9 @@ async def test_a_disk_that_is_slow_to_come_is_plugged_after_all(other, far, imag
     try:
         with refused(40, f"whether disk vdb ({disk['path']}) is plugged is not known yet", far.id):
             await plug(other, far.id, disk, allowUnchecked=True)
-        warned = f"it is vouched for that nobody else has it open: disk vdb ({disk['path']}): "
+        warned = (
+            f"the request vouches for it, so QEMU is to try although: disk vdb ({disk['path']}): "
+        )
         assert warned in other.daemon.log.read_text()
         assert await other.call("Host.ping2") is True
         with refused(40, far.id, "an earlier call still waits"):

@@ -168,6 +168,27 @@ async def test_features_that_librbd_does_not_know(engine, vm, lab):
         _set_features(lab, header, 1)
 
 
+async def test_an_image_without_exclusive_lock(engine, elsewhere, vm, lab):
+    """On one a host that was cut off would write on; whoever wants that has to say so."""
+    with new_image(engine) as image:
+        features = ("exclusive-lock", "object-map", "fast-diff", "deep-flatten")
+        lab.ceph.rbd("feature", "disable", image, *features)
+        words = (
+            f"(volumes/{image}): the image has no feature exclusive-lock",
+            "'rbd feature enable",
+        )
+        with refused(45, *words):
+            await plug(engine, vm.id, engine.disk(image))
+        params = elsewhere.flat(new_id(), elsewhere.disk(image))
+        with refused(9, *words):
+            await elsewhere.create(params)
+        async with running(elsewhere, {**params, "allowNoExclusiveLock": True}):
+            pass
+        lab.ceph.rbd("feature", "enable", image, "exclusive-lock")
+        async with running(elsewhere, params):
+            pass
+
+
 def _image_id(lab, image):
     prefix = re.search(r"block_name_prefix: rbd_data\.(\w+)", lab.ceph.rbd("info", image))
     assert prefix is not None

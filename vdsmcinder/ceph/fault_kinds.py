@@ -111,6 +111,14 @@ class Kind(enum.Enum):
         "update librbd and QEMU on this host, or disable them with 'rbd feature disable'",
         None,
     )
+    UNGUARDED = (
+        "unguarded",
+        "the image has no feature exclusive-lock, so that a host that was cut off goes on writing "
+        "to it when it is back, beside another that has it by then",
+        "enable it with 'rbd feature enable POOL/IMAGE exclusive-lock', or describe the disk as "
+        "shared; VM.create and VM.hotplugDisk also take allowNoExclusiveLock",
+        None,
+    )
     CLAIMED = (
         "claimed",
         "the image is being given to another VM just now",

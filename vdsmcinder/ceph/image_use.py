@@ -15,6 +15,7 @@ from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 
 # A claim that is not renewed lapses after so many seconds.
 CLAIM_S = 30
+_EXCLUSIVE_LOCK = 1 << 2  # RBD_FEATURE_EXCLUSIVE_LOCK
 # librbd's own locks; those that people take with 'rbd lock add' have other cookies.
 _AUTOMATIC = "auto "
 
@@ -112,7 +113,11 @@ class ImageUse:
             return None
         if found["unknown"]:
             return CephFault(Kind.FEATURES, f"{found['unknown']:#x}")
-        return None if found["primary"] else CephFault(Kind.SECONDARY)
+        if not found["primary"]:
+            return CephFault(Kind.SECONDARY)
+        # Of a VM that runs already, here or where it comes from, it was decided when it started.
+        guarded = found["features"] & _EXCLUSIVE_LOCK or self.others is not Others.NOBODY
+        return None if guarded else CephFault(Kind.UNGUARDED)
 
 
 def clients(watchers: Sequence[Mapping[str, Any]]) -> str:

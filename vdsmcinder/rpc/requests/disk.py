@@ -47,7 +47,10 @@ def read_drive(params: Mapping[str, Any], default_secret: str | None) -> DrivePa
 
 def read_consent(fields: Fields) -> Consent:
     """Read what a request vouches for. Raises InvalidParameter (91)."""
-    return Consent(unchecked=fields.get("allowUnchecked", BOOLEAN) or False)
+    return Consent(
+        unchecked=fields.get("allowUnchecked", BOOLEAN) or False,
+        unguarded=fields.get("allowNoExclusiveLock", BOOLEAN) or False,
+    )
 
 
 def read_plug(

@@ -19,6 +19,7 @@ from vdsmcinder.errors import (
 from vdsmcinder.rpc.requests.disk import read_plug, read_unplug
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.domain.domain import Domain
+from vdsmcinder.virt.storage.consent import Consent
 
 LIVE = Domain.from_xml((Path(__file__).parents[2] / "data" / "domains" / "live.xml").read_text())
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
@@ -46,11 +47,18 @@ def plugged(params: Any, taken: Any, default_secret: str | None = None) -> Drive
     return wanted if isinstance(wanted, Drive) else Drive.of(wanted, taken)
 
 
-@pytest.mark.parametrize("given, unchecked", [({}, False), ({"allowUnchecked": "true"}, True)])
-def test_what_is_vouched_for(given: dict[str, Any], unchecked: bool) -> None:
+@pytest.mark.parametrize(
+    "given, vouched",
+    [
+        ({}, Consent()),
+        ({"allowUnchecked": "true"}, Consent(unchecked=True)),
+        ({"allowNoExclusiveLock": True}, Consent(unguarded=True)),
+    ],
+)
+def test_what_is_vouched_for(given: dict[str, Any], vouched: Consent) -> None:
     for form in ({"drive": network()}, {"xml": DISK}):
         _, consent = read_plug({"vmId": "x", **form, **given}, None)
-        assert consent.unchecked is unchecked
+        assert consent == vouched
 
 
 def test_description() -> None:

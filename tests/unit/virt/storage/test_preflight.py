@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.transport.serving import until
 from vdsmcinder.ceph.fault_kinds import CephFault
+from vdsmcinder.ceph.image_use import Others
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.config import Ceph
@@ -149,6 +150,22 @@ async def test_without_the_key_nobody_knows_and_the_key_is_asked_for():
     await desk.check(image("a"), consent=Consent(unchecked=True))
     await desk.check(image("a", readonly=True), image("b", "vdb", shared=True))
     await Desk(Cluster(), "warn", key=False).check(image("a"))
+
+
+async def test_an_image_without_exclusive_lock():
+    cluster = Cluster(a={**FREE, "features": 1})
+    with pytest.raises(CreateFailed, match=r"\(volumes/a\): the image has no feature") as refused:
+        await Desk(cluster).check(image("a"), consent=Consent(unchecked=True))
+    assert "'rbd feature enable POOL/IMAGE exclusive-lock'" in refused.value.message
+    await Desk(cluster).check(image("a"), consent=Consent(unguarded=True))
+    await Desk(cluster, "warn").check(image("a"))
+    await Desk(cluster).check(image("a", shared=True), image("a", "vdb", shared=True))
+    await Desk(cluster).check(image("a", readonly=True))
+    await Desk(cluster).check(image("a"), others=Others.SOURCE)
+    # Certain is certain.
+    held = Cluster(a={**HELD, "features": 1})
+    with pytest.raises(CreateFailed, match="in use elsewhere"):
+        await Desk(held).check(image("a"), consent=Consent(unguarded=True))
 
 
 async def test_an_image_that_cannot_be_asked_for():
