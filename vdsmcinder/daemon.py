@@ -424,7 +424,7 @@ class Daemon:
         return health.report(
             self._connection,
             self._watch,
-            self._migrations.arrivals,
+            self._migrations,
             self._missing,
             self._kept_keys.trouble,
             self._clusters,

@@ -17,7 +17,7 @@ from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
 from vdsmcinder.virt.fleet.domain_watch import DomainWatch
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
-from vdsmcinder.virt.migration.arrivals import Arrivals
+from vdsmcinder.virt.migration.migrations import Migrations
 
 # A certificate that ends sooner than this should have been renewed by now. Before, that it ends is
 # a warning, for as long as option listen.expiry_warning_days says.
@@ -35,7 +35,7 @@ class Trouble:
 def report(  # noqa: PLR0917 - one for each thing that can be wrong
     connection: Connection,
     watch: DomainWatch,
-    arrivals: Arrivals,
+    migrations: Migrations,
     missing: MissingSecrets,
     not_kept: str,
     clusters: ClusterMonitor,
@@ -53,7 +53,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
     troubles = [
         *_libvirt(connection),
         *_vms(watch),
-        *(Trouble(reason, serious=False) for reason in arrivals.troubles()),
+        *(Trouble(reason, serious=False) for reason in migrations.troubles()),
         *_secrets(missing, not_kept),
         *_ceph(clusters),
         *_certificates(expiry.certificates, urgent),

@@ -93,7 +93,9 @@ def call(registry, secrets, caplog):
     listings = Listings()
     stats = EncodedStats(listings)
     host = HostVerbs(registry, secrets, *none_of_these, listings, stats, nothing, Config())
-    migrations: Any = SimpleNamespace(departures=Departures(registry, nothing), arrivals=nothing)
+    migrations: Any = SimpleNamespace(
+        departures=Departures(registry, nothing, nothing), arrivals=nothing
+    )
     verbs = handlers(Host=host, VM=VmVerbs(registry, migrations, nothing, Config()))
     dispatcher = Dispatcher(schema.load(), verbs, Rules(lambda: True, True), max_batch=1)
 

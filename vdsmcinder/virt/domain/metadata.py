@@ -7,7 +7,7 @@ vmParams); vdsmCinder is our own child, which tells our VMs from other daemons'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
@@ -51,11 +51,15 @@ _MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHando
 _DATA_HOST = "migrationDataHost"
 _ENCRYPTED = "migrationEncrypted"
 
+# Our child that holds debts, and the verdicts that may be owed.
+OWED = "migrationOwed"
+_VERDICTS = ("run", "drop")
+
 # What is said of one life of a VM, and of no other that is created from its document.
 _PRIVATE = frozenset(
     {
         *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY, TAKEN),
-        *(*_MIGRATION, _DATA_HOST, _ENCRYPTED),
+        *(*_MIGRATION, _DATA_HOST, _ENCRYPTED, OWED),
     }
 )
 
@@ -92,6 +96,37 @@ NO_MIGRATION: Mapping[str, str] = dict.fromkeys((*_MIGRATION, _DATA_HOST, _ENCRY
 
 
 @dataclass(frozen=True)
+class Debt:
+    """What another host is still to be told of a VM, after a migration that failed.
+
+    id: of that migration. peer: the daemon that it went to, host:port. verdict: run or drop, see
+    virt/vm/migration.py. may_yield: its copy may have been let run without a word from here.
+    """
+
+    id: str
+    peer: str
+    verdict: str
+    may_yield: bool = False
+
+
+def write_debts(debts: Iterable[Debt]) -> str:
+    """As our child OWED holds them; empty for none."""
+    return ",".join(
+        " ".join((d.id, d.peer, d.verdict, *(["may-yield"] if d.may_yield else []))) for d in debts
+    )
+
+
+def _read_debts(text: str) -> tuple[Debt, ...]:
+    entries = (entry.split() for entry in text.split(","))
+    return tuple(
+        Debt(id_, peer, verdict, may_yield="may-yield" in more)
+        for id_, peer, verdict, *more in (entry for entry in entries if len(entry) >= 3)
+        # A newer daemon may owe more.
+        if verdict in _VERDICTS
+    )
+
+
+@dataclass(frozen=True)
 class VmMetadata:
     """What our metadata element says of a VM; all absent in a domain that has none.
 
@@ -103,6 +138,7 @@ class VmMetadata:
     was started, on whichever host, in seconds since 1970; only for one that has migrated.
     migration: the one that is under way. arrived_by: id of the one by which it came to this host.
     taken: that another host opened an image of it while it stood here, a sentence's end.
+    debts: of those that failed; they go along with it.
     """
 
     version: int | None = None
@@ -120,6 +156,7 @@ class VmMetadata:
     migration: MigrationMark | None = None
     arrived_by: str | None = None
     taken: str | None = None
+    debts: tuple[Debt, ...] = ()
 
     @classmethod
     def of_request(cls, domain: etree._Element) -> VmMetadata:
@@ -162,6 +199,7 @@ class VmMetadata:
             migration=_read_migration(values),
             arrived_by=get(values, ARRIVED_BY, TEXT) or None,
             taken=get(values, TAKEN, TEXT) or None,
+            debts=_read_debts(get(values, OWED, TEXT) or ""),
         )
 
 

@@ -163,6 +163,7 @@ class DomainWatch:
         if change.cause is Cause.STOPPED:
             change = exit_record.recorded(vm.domain.metadata) or change
         vm.found(domain.document, change)
+        self._migrations.debts.found(vm)
         guest_agent.recover(vm)
 
     def event_handlers(self) -> dict[int, Callable[..., None]]:

@@ -43,7 +43,7 @@ LINGER_S = 45.0
 
 
 class Arrivals:
-    """All migrations to this host."""
+    """All migrations to this host. on_arrival: called with each VM that has come and runs."""
 
     def __init__(
         self,
@@ -51,9 +51,12 @@ class Arrivals:
         travel: Travel,
         preflight: Preflight,
         policy: DocumentPolicy,
+        *,
         available_mib: Callable[[], int],
+        on_arrival: Callable[[VM], None],
     ) -> None:
         self._registry = registry
+        self._on_arrival = on_arrival
         self._travel = travel
         self._preflight = preflight
         self._policy = policy
@@ -97,7 +100,14 @@ class Arrivals:
         return document
 
     def _incoming(self, vm: VM, migration_id: str, source: str) -> Incoming:
-        coming = Incoming(vm, migration_id, source, self._travel, on_end=self._copy_ended)
+        coming = Incoming(
+            vm,
+            migration_id,
+            source,
+            self._travel,
+            on_arrival=self._on_arrival,
+            on_end=self._copy_ended,
+        )
         vm.migrates(coming)
         self._travel.tasks.spawn(coming.run(), f"{vm.name} comes")
         return coming

@@ -19,6 +19,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.virt.domain.metadata import MigrationMark
 from vdsmcinder.virt.migration.common.context import Direction, Travel
+from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.migration.outgoing.shell import Outgoing
 from vdsmcinder.virt.vm import lifecycle, migration
 from vdsmcinder.virt.vm.migration import Handover, Progress
@@ -33,9 +34,10 @@ log = logging.getLogger(__name__)
 class Departures:
     """All migrations away from this host. waiting: how many VMs wait for their turn."""
 
-    def __init__(self, registry: Registry, travel: Travel) -> None:
+    def __init__(self, registry: Registry, travel: Travel, debts: Debts) -> None:
         self._registry = registry
         self._travel = travel
+        self._debts = debts
         self._running: set[Outgoing] = set()
         self._queue: deque[tuple[Outgoing, MigrationRequest]] = deque()
         self._last: dict[str, Outgoing] = {}
@@ -80,7 +82,7 @@ class Departures:
         mark = MigrationMark(
             str(uuid.uuid4()), source, str(request.peer), handover.value, request.data_host
         )
-        going = Outgoing(vm, mark, request.peer, self._travel, request)
+        going = Outgoing(vm, mark, request.peer, self._travel, debts=self._debts, request=request)
         vm.migrates(going)
         known = self._registry.find
         self._last = {i: last for i, last in self._last.items() if known(i) is last.vm}
@@ -163,8 +165,9 @@ class Departures:
 
     def found(self, vm: VM, mark: MigrationMark) -> None:
         """A VM was on its way from here when the daemon ended: take it up again."""
-        going = Outgoing(vm, mark, ADDRESS.convert(mark.peer), self._travel)
+        going = Outgoing(vm, mark, ADDRESS.convert(mark.peer), self._travel, debts=self._debts)
         vm.migrates(going)
+        self._debts.found(vm)
         self._last[vm.id] = going
         self._running.add(going)
         going.found()

@@ -18,6 +18,7 @@ from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.migration.arrivals import Arrivals
 from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.departures import Departures
+from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import lifecycle
@@ -27,7 +28,10 @@ from vdsmcinder.virt.vm.vm import VM
 
 
 class Migrations:
-    """departures: the VMs that leave. arrivals: those that come. counts: what is over."""
+    """departures: the VMs that leave. arrivals: those that come. counts: what is over.
+
+    debts: what other hosts are still to be told.
+    """
 
     def __init__(
         self,
@@ -49,12 +53,24 @@ class Migrations:
         travel = Travel(
             connection, secrets, options, dial, host_name, on_progress, tasks, self.counts
         )
-        self.departures = Departures(registry, travel)
-        self.arrivals = Arrivals(registry, travel, preflight, policy, available_mib)
+        self.debts = Debts(connection, dial, tasks.group("debts"))
+        self.departures = Departures(registry, travel, self.debts)
+        self.arrivals = Arrivals(
+            registry,
+            travel,
+            preflight,
+            policy,
+            available_mib=available_mib,
+            on_arrival=self.debts.found,
+        )
 
     async def close(self) -> None:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
         await self._tasks.close()
+
+    def troubles(self) -> list[str]:
+        """What is left of migrations for long and needs somebody, as sentences."""
+        return [*self.arrivals.troubles(), *self.debts.troubles()]
 
     async def prepare(self) -> bool:
         """Learn which host this is, so that take_up() need not ask; False if that is known.
@@ -73,8 +89,10 @@ class Migrations:
 
         Raises VdsmCinderError, while libvirt does not tell which host this is.
         """
-        mark = vm.domain.metadata.migration
-        if mark is None:
+        kept = vm.domain.metadata
+        mark = kept.migration
+        # Of one that is owed a word it had been decided already what becomes of the VM.
+        if mark is None or any(debt.id == mark.id for debt in kept.debts):
             return False
         if mark.source == await self.departures.own_uuid():
             vm.found(document, lifecycle.MIGRATES)

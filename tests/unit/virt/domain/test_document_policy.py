@@ -246,7 +246,9 @@ async def test_devices_of_running_vms_are_looked_at(change: Any) -> None:
 async def test_vms_that_come_are_looked_at() -> None:
     travel: Any = SimpleNamespace(connection=None, secrets=None)
     nothing: Any = None
-    arrivals = Arrivals(nothing, travel, nothing, STRICT, lambda: 0)
+    arrivals = Arrivals(
+        nothing, travel, nothing, STRICT, available_mib=lambda: 0, on_arrival=nothing
+    )
     ENGINE.append(etree.fromstring(f"<q:commandline {QEMU}/>"))
     offer: Any = SimpleNamespace(xml=etree.tostring(ENGINE).decode(), vm_id=ID)
     with pytest.raises(InvalidParameter, match=f"migration of VM {ID}: <commandline> is not allow"):

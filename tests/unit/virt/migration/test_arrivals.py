@@ -39,7 +39,7 @@ def arrivals(*vms: Any) -> Arrivals:
         connection, unused, MigrationOptions(), unused, "host2", unused, tasks, Counts()
     )
     registry: Any = SimpleNamespace(find=by_id.get, vms=lambda: list(vms))
-    return Arrivals(registry, travel, unused, unused, lambda: 0)
+    return Arrivals(registry, travel, unused, unused, available_mib=lambda: 0, on_arrival=unused)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ async def coming(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Web, In
     vm: Any = web
     unused: Any = None
     travel = Travel(vm, unused, MigrationOptions(), unused, "host2", unused, tasks, Counts())
-    web.migration = Incoming(vm, "1", "host1", travel, on_end=lambda vm_id: None)
+    web.migration = Incoming(
+        vm, "1", "host1", travel, on_arrival=lambda vm: None, on_end=lambda vm_id: None
+    )
     running = tasks.spawn(web.migration.run(), "comes")
     try:
         yield web, web.migration

@@ -17,11 +17,12 @@ from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.errors import MigrationFailed
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
-from vdsmcinder.virt.domain.metadata import MigrationMark
+from vdsmcinder.virt.domain.metadata import MigrationMark, VmMetadata
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.common.migration_job import Situation
 from vdsmcinder.virt.migration.outgoing import shell
+from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.migration.outgoing.shell import Outgoing
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.convergence import Schedule
@@ -125,7 +126,8 @@ def web(host: Libvirt) -> Any:
         pid=0,
         xml="<domain/>",
         io=IoTrouble(held=False),
-        domain=SimpleNamespace(drives=(), ceph=NO_IMAGES),
+        domain=SimpleNamespace(drives=(), ceph=NO_IMAGES, metadata=VmMetadata()),
+        migration=None,
         running_since_s=0,
         wanted_exit=None,
         services=SimpleNamespace(connection=host),
@@ -159,7 +161,9 @@ async def leaving(web: Any, host: Any, **options: Any) -> AsyncIterator[tuple[Ou
         tasks,
         Counts(),
     )
-    going = Outgoing(web, MigrationMark("1", "", "", "confirmed"), ADDRESS, travel, REQUEST)
+    debts = Debts(host, dial, tasks)
+    mark = MigrationMark("1", "", "", "confirmed")
+    going = Outgoing(web, mark, ADDRESS, travel, debts=debts, request=REQUEST)
     web.migration = going
     tasks.spawn(going.run(), "leaves")
     going.its_turn()
@@ -194,7 +198,7 @@ async def test_it_is_cancelled_and_the_other_host_is_told(web: Any, host: Libvir
         await going.cancel()
         assert going.outcome == "cancelled"
         assert web.migration is None
-    assert peer.said == ["drop", "bye"]
+    assert sorted(peer.said) == ["bye", "bye", "drop"]
 
 
 @pytest.mark.parametrize("wait", ["not yet answered", "while it is copied"])

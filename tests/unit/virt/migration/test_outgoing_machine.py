@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsmcinder.errors import MigrationFailed, NoSuchVM, PeerUnreachable, VMExists
+from vdsmcinder.errors import (
+    MigrationFailed,
+    NoSuchVM,
+    PeerUnreachable,
+    Recovering,
+    VMExists,
+)
 from vdsmcinder.virt.migration.common.table import Due, IllegalEvent, Note, Wake
 from vdsmcinder.virt.migration.outgoing import (
     backoff,
@@ -207,15 +213,20 @@ def test_it_is_pure() -> None:
         (State.WAITING, ev.Turn(), [ev.Offer()]),
         (State.OFFERED, ev.Accepted(encrypted=True), [ev.Mark(encrypted=True)]),
         (State.OFFERED, BUSY, [ev.Answer(), Wake(1.0)]),
-        (State.OFFERED, ev.Stopped(lifecycle.PAUSED_BY_US), [ev.Stay()]),
+        (State.WAITING, ev.Stopped(lifecycle.PAUSED_BY_US), [ev.Stay()]),
+        (State.OFFERED, ev.Stopped(lifecycle.PAUSED_BY_US), [ev.Stay(owes=ev.Owe(DROP))]),
         (State.MARKING, ev.Marked(), [ev.Answer(), ev.Watch(), ev.Copy(SCHEDULE.init)]),
         (State.COPYING, ev.StoppedForHandover(), [ev.WatchClosely()]),
         (State.COPYING, ev.QemuGone(), [ev.Say(RUN)]),
         (State.COPYING, ev.CallEnded(), [ev.Look()]),
         (State.COPYING, ev.Cancelled(), [ev.Abort()]),
         (State.COPYING, ev.Looked(None), [Wake(0.5)]),
-        (State.COPYING, IDLE, [ev.Stay()]),
-        (State.COPYING, ev.Looked(Here.INTERRUPTED, None), [ev.Stay(resume=True)]),
+        (State.COPYING, IDLE, [ev.Stay(owes=ev.Owe(DROP))]),
+        (
+            State.COPYING,
+            ev.Looked(Here.INTERRUPTED, None),
+            [ev.Stay(resume=True, owes=ev.Owe(DROP))],
+        ),
         (State.POST_COPY, ev.Doomed(), []),
         (State.BROKEN_OFF, Due(), [ev.Say(DROP)]),
         (State.BROKEN_OFF, UNREACHED, [ev.Look()]),
@@ -330,7 +341,7 @@ def test_a_connection_that_is_dead_is_broken_off() -> None:
 def test_one_that_is_cancelled_while_it_is_marked_stays() -> None:
     going = at(State.MARKING)
     assert going.receive(ev.Cancelled(), 0.0) == []
-    assert wanted(going.receive(ev.Marked(), 0.0)) == [ev.Stay()]
+    assert wanted(going.receive(ev.Marked(), 0.0)) == [ev.Stay(owes=ev.Owe(DROP))]
     actions = wanted(going.receive(ev.Stays(lifecycle.RUNNING), 0.0))
     assert actions[:2] == [ev.Owe(DROP), ev.Release(lifecycle.RUNNING)]
     assert isinstance(actions[2], ev.Answer)
@@ -561,7 +572,7 @@ def test_never_may_both_run_it_and_never_is_it_owed_to_nobody(
 def test_each_event_while_a_last_word_is_owed(state: last_word.State) -> None:
     way = {last_word.State.OWED: (), last_word.State.YIELDING: (ev.Objected(THERE),)}
     for event in EVENTS:
-        owing = LastWord("web", "host2:54321", ev.Owe(DROP, may_yield=True), 0.0)
+        owing = LastWord("web", "host2:54321", ev.Owe(DROP, may_yield=True))
         for one in way.get(state, (ev.Answered(),)):
             owing.receive(one, 0.0)
         assert owing.state is state
@@ -574,17 +585,44 @@ def test_each_event_while_a_last_word_is_owed(state: last_word.State) -> None:
             assert owing.state in (state, *cell[1:])
 
 
-def test_it_is_said_for_five_minutes() -> None:
-    owing = LastWord("web", "host2:54321", ev.Owe(DROP), 0.0)
-    assert owing.receive(last_word.BEGIN, 0.0) == [ev.Say(DROP), Wake(300.0)]
-    assert wanted(owing.receive(UNREACHED, 299.9)) == [Wake(about(0.1))]
-    (note,) = owing.receive(Due(), 300.0)
-    assert "was not told what becomes of web" in note.text
+def test_it_is_said_until_it_is_heard() -> None:
+    """For days, if it has to be; and a host that cannot do it yet has not done it."""
+    owing = LastWord("web", "host2:54321", ev.Owe(DROP))
+    assert owing.receive(last_word.BEGIN, 0.0) == [ev.Say(DROP)]
+    assert owing.trouble == ""
+    note, wake = owing.receive(UNREACHED, 1.0)
+    assert (note.text, wake) == ("web: no answer; trying on", Wake(0.2))
+    for day in range(1, 20):
+        assert owing.receive(Due(), day * 86400.0) == [ev.Say(DROP)]
+        (wake,) = owing.receive(SOMEHOW if day % 2 else UNREACHED, day * 86400.0)
+    assert wake == Wake(30.0)
+    assert owing.trouble == "that host cannot reach libvirt"
+    (note,) = owing.receive(ev.Answered(), 1e9)
+    assert note.text == "web: host host2:54321 knows now what becomes of it"
     assert owing.over
+    assert not owing.runs_there
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why", "over"),
+    [
+        (DROP, THERE, True),
+        (DROP, MigrationFailed("an error of a later version"), False),
+        (DROP, Recovering("it is being read"), False),
+        (RUN, NOT_THERE, True),
+        (RUN, MigrationFailed("it is not whole"), True),
+        (RUN, Recovering("it is being read"), False),
+    ],
+)
+def test_which_objections_are_the_end_of_it(verdict: Verdict, why: Any, over: bool) -> None:
+    owing = LastWord("web", "host2:54321", ev.Owe(verdict))
+    owing.receive(ev.Objected(why), 1.0)
+    assert owing.over is over
+    assert owing.runs_there is (why is THERE)
 
 
 def test_a_vm_yields_to_a_copy_that_was_let_run() -> None:
-    owing = LastWord("web", "host2:54321", ev.Owe(DROP, may_yield=True), 0.0)
+    owing = LastWord("web", "host2:54321", ev.Owe(DROP, may_yield=True))
     assert owing.receive(ev.Objected(THERE), 1.0) == [ev.Yield()]
     assert wanted(owing.receive(ev.NotDestroyed("libvirt is gone"), 1.0)) == [Wake(0.5)]
     assert owing.receive(Due(), 1.5) == [ev.Yield()]

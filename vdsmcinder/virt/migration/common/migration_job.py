@@ -220,6 +220,15 @@ def set_mark(domain: libvirt.virDomain, values: Mapping[str, str]) -> None:
     metadata.set_live(domain, values)
 
 
+def set_owed(domain: libvirt.virDomain, owed: str) -> None:
+    """Note in the domain what other hosts are still to be told of it."""
+    values = {metadata.OWED: owed}
+    if domain.isPersistent():
+        metadata.set_lasting(domain, values)
+    if domain.isActive():
+        metadata.set_live(domain, values)
+
+
 def set_downtime(domain: libvirt.virDomain, ms: int) -> None:
     """How long the guest may stand still at the end."""
     domain.migrateSetMaxDowntime(ms)

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Callable
 
 import libvirt
@@ -53,8 +55,8 @@ _OF_LIBVIRT = (ev.Whole, ev.Runs, ev.Told, ev.Ended)
 class Incoming:
     """One migration to this host, which is under way while run() is.
 
-    source: where it comes from, in words. on_end: called with the VM's id when a copy that had come
-    has ended here.
+    source: where it comes from, in words. on_arrival: called with the VM when it runs here and its
+    domain says so. on_end: called with the VM's id when a copy that had come has ended here.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Incoming:
         source: str,
         travel: Travel,
         *,
+        on_arrival: Callable[[VM], None],
         on_end: Callable[[str], None],
     ) -> None:
         self.id = migration_id
@@ -71,6 +74,7 @@ class Incoming:
         self.source = source
         self.progress = Progress()
         self._travel = travel
+        self._on_arrival = on_arrival
         self._on_end = on_end
         self._over = asyncio.Event()
         self._reply: asyncio.Future[None] | None = None
@@ -235,6 +239,8 @@ class Incoming:
             vm.take(await vm.services.connection.on_domain(vm.id, _unmark, self.id))
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.warning("%s: its description could not be read: %s", vm.name, e)
+        else:
+            self._on_arrival(vm)
 
     async def _undefine(self) -> None:
         """What came last may have been made persistent; nobody is to start it by mistake."""
@@ -354,5 +360,17 @@ def _forget(domain: libvirt.virDomain) -> None:
 
 
 def _unmark(domain: libvirt.virDomain, migration_id: str) -> Document:
-    migration_job.set_mark(domain, {**metadata.NO_MIGRATION, metadata.ARRIVED_BY: migration_id})
+    owed = metadata.write_debts(_taken_over(described(domain).domain.metadata))
+    values = {**metadata.NO_MIGRATION, metadata.ARRIVED_BY: migration_id, metadata.OWED: owed}
+    migration_job.set_mark(domain, values)
     return described(domain)
+
+
+def _taken_over(kept: metadata.VmMetadata) -> Iterator[metadata.Debt]:
+    """What its source owed for it, of which this host is to tell others now.
+
+    Its copy here, if there was one, went when it was offered again. And whoever runs it by mistake,
+    it is not this host that is to give way, to which it has come by right.
+    """
+    here = None if kept.migration is None else kept.migration.peer
+    return (replace(debt, may_yield=False) for debt in kept.debts if debt.peer != here)

@@ -348,13 +348,26 @@ class Suspend:
 
 
 @dataclass(frozen=True)
+class Owe:
+    """See that the other host is told the verdict, as virt/migration/outgoing/debts.py does.
+
+    may_yield: its copy may have been let run without a word from here.
+    """
+
+    verdict: Verdict
+    may_yield: bool = False
+
+
+@dataclass(frozen=True)
 class Stay:
     """Have the VM go on here, and its domain say no more that it migrates: Stays or NotKnown.
 
-    resume: its guest stands, and is to be continued before.
+    resume: its guest stands, and is to be continued before. owes: what the domain is to say in
+    place of that.
     """
 
     resume: bool = False
+    owes: Owe | None = None
 
 
 @dataclass(frozen=True)
@@ -375,17 +388,6 @@ class Publish:
     """Tell engines how far it is."""
 
     progress: Progress
-
-
-@dataclass(frozen=True)
-class Owe:
-    """See that the other host is told the verdict, as virt/migration/last_word.py does.
-
-    may_yield: its copy may have been let run without a word from here.
-    """
-
-    verdict: Verdict
-    may_yield: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the other host is still to be told when a migration is over: a state machine; TABLE is all.
 
-It is pure, as machine.py is, and speaks its events and actions. The other host cleans up
-by itself what it is not told in all that time, or is asked about when the VM migrates again.
+It is pure, as machine.py is, and speaks its events and actions. It is said until it is heard,
+however long that takes: a whole, old copy must not be there to be let run.
 """
 
 from __future__ import annotations
@@ -11,37 +11,47 @@ import enum
 import logging
 from collections.abc import Mapping, Sequence
 
-from vdsmcinder.errors import VMExists
+from vdsmcinder.errors import MigrationFailed, NoSuchVM, VdsmCinderError, VMExists
 from vdsmcinder.virt.migration.common.table import Due, Note, Row, Wake, take_in
 from vdsmcinder.virt.migration.outgoing import events as ev
 from vdsmcinder.virt.migration.outgoing.backoff import Backoff
 from vdsmcinder.virt.migration.outgoing.transitions import LOOK_S
+from vdsmcinder.virt.vm.migration import Verdict
 
-# For how long it is told, in seconds.
-DROP_S = 300.0
+# The longest pause between two tries, in seconds.
+MOST_RETRY_S = 30.0
 # What has a machine begin.
 BEGIN = Due()
+# Objections with which the other host has done all that it will do.
+_FINAL: Mapping[Verdict, tuple[type[VdsmCinderError], ...]] = {
+    Verdict.DROP: (VMExists,),
+    Verdict.RUN: (NoSuchVM, MigrationFailed),
+}
 
 
 class State(enum.Enum):
     """How it goes."""
 
-    OWED = "the other host is told until it answers, but not for ever"
+    OWED = "the other host is told until it answers"
     YIELDING = "the VM runs there; QEMU here is ended"
-    OVER = "it has answered, or nothing more is said"
+    OVER = "it has answered"
 
 
 class LastWord:
-    """One verdict for one host. name: of the VM. address: of the other host's daemon, in words."""
+    """One verdict for one host. name: of the VM. address: of the other host's daemon, in words.
 
-    def __init__(self, name: str, address: str, owed: ev.Owe, now_s: float) -> None:
+    trouble: why it has not been heard yet, in words; empty until it was said in vain. runs_there:
+    once it is over, whether the copy had begun to run.
+    """
+
+    def __init__(self, name: str, address: str, owed: ev.Owe) -> None:
         self.state = State.OWED
+        self.trouble = ""
+        self.runs_there = False
         self._name = name
         self._address = address
         self._owed = owed
-        self._until_s = now_s + DROP_S
-        self._backoff = Backoff()
-        self._told = False
+        self._backoff = Backoff(MOST_RETRY_S)
 
     @property
     def over(self) -> bool:
@@ -52,25 +62,29 @@ class LastWord:
         """What is to be done now. Raises IllegalEvent, and nothing has changed then."""
         return take_in(self, TABLE, event, now_s)
 
-    def _say(self, _event: ev.Event, now_s: float) -> list[ev.Action]:
-        if now_s >= self._until_s:
-            self.state = State.OVER
-            text = f"host {self._address} was not told what becomes of {self._name}"
-            return [Note(logging.WARNING, text)]
-        return [ev.Say(self._owed.verdict), Wake(self._until_s - now_s)]
+    def _say(self, _event: ev.Event, _now_s: float) -> list[ev.Action]:
+        return [ev.Say(self._owed.verdict)]
 
-    def _again(self, event: ev.Unreached, now_s: float) -> list[ev.Action]:
-        pause_s = min(self._backoff.pause_s(), max(self._until_s - now_s, 0.0))
-        told, self._told = self._told, True
-        text = f"{self._name}: {event.why.message}; trying on"
-        return [*([] if told else [Note(logging.WARNING, text)]), Wake(pause_s)]
+    def _again(self, event: ev.Unreached | ev.Objected, _now_s: float) -> list[ev.Action]:
+        told, self.trouble = bool(self.trouble), event.why.message
+        text = f"{self._name}: {self.trouble}; trying on"
+        return [
+            *([] if told else [Note(logging.WARNING, text)]),
+            Wake(self._backoff.pause_s()),
+        ]
 
     def _end(self, _event: ev.Event, _now_s: float) -> list[ev.Action]:
         self.state = State.OVER
-        return []
+        if not self.trouble:
+            return []
+        text = f"{self._name}: host {self._address} knows now what becomes of it"
+        return [Note(logging.INFO, text)]
 
     def _refused(self, event: ev.Objected, now_s: float) -> list[ev.Action]:
-        if not (self._owed.may_yield and isinstance(event.why, VMExists)):
+        if not isinstance(event.why, _FINAL[self._owed.verdict]):
+            return self._again(event, now_s)
+        self.runs_there = isinstance(event.why, VMExists)
+        if not (self.runs_there and self._owed.may_yield):
             return self._end(event, now_s)
         self.state = State.YIELDING
         return [ev.Yield()]
@@ -86,7 +100,7 @@ class LastWord:
 # To be read as the table of machine.py.
 TABLE: Mapping[State, Row] = {
     State.OWED: {
-        Due: (LastWord._say, State.OVER),
+        Due: (LastWord._say,),
         ev.Answered: (LastWord._end, State.OVER),
         ev.Objected: (LastWord._refused, State.YIELDING, State.OVER),
         ev.Unreached: (LastWord._again,),

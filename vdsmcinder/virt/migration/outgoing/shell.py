@@ -26,13 +26,14 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor import process
 from vdsmcinder.tasks import within
-from vdsmcinder.virt.domain.metadata import MigrationMark
+from vdsmcinder.virt.domain.metadata import Debt, MigrationMark
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.context import Travel
 from vdsmcinder.virt.migration.common.runner import Runner
 from vdsmcinder.virt.migration.outgoing import events as ev
-from vdsmcinder.virt.migration.outgoing import last_word, offer
+from vdsmcinder.virt.migration.outgoing import offer
 from vdsmcinder.virt.migration.outgoing.copy_job import CopyJob
+from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.migration.outgoing.machine import OutgoingMachine
 from vdsmcinder.virt.migration.outgoing.other_host import OtherHost
 from vdsmcinder.virt.migration.outgoing.source_domain import SourceDomain
@@ -53,7 +54,8 @@ class Outgoing:
     """One migration away from this host, which is under way while run() is.
 
     request: as it was asked for; None for one that another daemon began. answer: what VM.migrate
-    is to answer, None when the other host has accepted the VM or it waits.
+    is to answer, None when the other host has accepted the VM or it waits. debts: takes what the
+    other host is still to be told when this is over.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Outgoing:
         mark: MigrationMark,
         address: Address,
         travel: Travel,
+        *,
+        debts: Debts,
         request: MigrationRequest | None = None,
     ) -> None:
         self.id = mark.id
@@ -69,13 +73,13 @@ class Outgoing:
         self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._mark = mark
         self._travel = travel
+        self._debts = debts
         self._request = request
         self._other = OtherHost(travel.dial, address)
         self._domain = SourceDomain(vm)
         self._job = CopyJob(vm, self._other, travel.connection, travel.options.libvirt_uri)
         self._machine = OutgoingMachine(_plan(vm, mark, address, travel, request), time.monotonic())
         self._over = asyncio.Event()
-        self._owed = False
         self._runner = self._make_runner()
 
     # What is known of it
@@ -186,8 +190,7 @@ class Outgoing:
             await self._runner.run()
         finally:
             self.answer.cancel()
-            if not self._owed:
-                await self._other.hang_up()
+            await self._other.hang_up()
 
     # What it does at once
 
@@ -216,7 +219,7 @@ class Outgoing:
                 ev.Look: lambda _: self._domain.look(),
                 ev.Say: lambda say: self._other.say(self.vm.id, self.id, say.verdict),
                 ev.Suspend: lambda _: self._domain.suspend(),
-                ev.Stay: lambda stay: self._domain.stay(resume=stay.resume),
+                ev.Stay: self._stay,
                 ev.DestroyHere: lambda _: self._domain.destroy(),
             },
             lasting=ev.LASTING,
@@ -236,28 +239,10 @@ class Outgoing:
         self._travel.on_progress(self.vm, publish.progress)
 
     def _owe(self, owed: ev.Owe) -> None:
-        # That may outlast the VM's stay on this host.
-        self._owed = True
-        self._travel.tasks.spawn(self._say_last(owed), f"last word on {self.vm.name}")
+        self._debts.owe(self.vm, self._debt(owed))
 
-    async def _say_last(self, owed: ev.Owe) -> None:
-        machine = last_word.LastWord(self.vm.name, str(self._other.address), owed, time.monotonic())
-        runner = Runner(
-            machine,
-            {},
-            {
-                ev.Say: lambda say: self._other.say(self.vm.id, self.id, say.verdict),
-                ev.Yield: self._yield,
-            },
-            lasting=(),
-            failed=self._failed,
-            tasks=self._travel.tasks.group(f"last word on {self.vm.name}"),
-        )
-        runner.feed(last_word.BEGIN)
-        try:
-            await runner.run()
-        finally:
-            await self._other.hang_up()
+    def _debt(self, owed: ev.Owe) -> Debt:
+        return Debt(self.id, str(self._other.address), owed.verdict.value, owed.may_yield)
 
     def _left(self, left: ev.Left) -> None:
         progress, counts = self.progress, self._travel.counts
@@ -352,19 +337,10 @@ class Outgoing:
             return ev.LimitNotSet(e.message)
         return ev.LimitSet()
 
-    async def _yield(self, _: ev.Yield) -> ev.Event:
-        vm = self.vm
-        if not vm.running or vm.doomed:
-            return ev.Destroyed()
-        if vm.wanted_exit is not lifecycle.MIGRATED_AWAY:
-            log.error(
-                "%s runs on host %s too, to which it was said that this one is off; it is ended "
-                "here",
-                vm.name,
-                self._other.address,
-            )
-            vm.ending.want(lifecycle.MIGRATED_AWAY)
-        return await self._domain.destroy()
+    async def _stay(self, stay: ev.Stay) -> ev.Event:
+        more = [] if stay.owes is None else [self._debt(stay.owes)]
+        owed = self._debts.written(self.vm, *more)
+        return await self._domain.stay(resume=stay.resume, owed=owed)
 
     def _failed(self, action: ev.Action, error: Exception) -> ev.Event | None:
         """What an action led to that failed as none should; an error of this daemon's."""
@@ -380,7 +356,6 @@ class Outgoing:
             ev.Suspend: ev.Suspended(),
             ev.Stay: ev.NotKnown(repr(error)),
             ev.DestroyHere: ev.NotDestroyed(repr(error)),
-            ev.Yield: ev.NotDestroyed(repr(error)),
         }
         return told.get(type(action))
 

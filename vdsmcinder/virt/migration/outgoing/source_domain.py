@@ -44,13 +44,16 @@ class SourceDomain:
             await self._connection.on_domain(self._vm.id, libvirt.virDomain.suspend)
         return ev.Suspended()
 
-    async def stay(self, *, resume: bool) -> ev.Stays | ev.NotKnown:
-        """Take the mark of a migration from it. resume: have its guest run before."""
+    async def stay(self, *, resume: bool, owed: str) -> ev.Stays | ev.NotKnown:
+        """Take the mark of a migration from it. resume: have its guest run before.
+
+        owed: what other hosts are still to be told, as its metadata has it.
+        """
         vm = self._vm
         try:
             if resume:
                 await self._connection.on_domain(vm.id, libvirt.virDomain.resume)
-            change, document = await self._connection.on_domain(vm.id, _stay)
+            change, document = await self._connection.on_domain(vm.id, _stay, owed)
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             return ev.NotKnown(str(e))
         vm.take(document)
@@ -91,9 +94,10 @@ def _io_error(vm: VM) -> str:
 # What follows runs in the connection's thread pool.
 
 
-def _stay(domain: libvirt.virDomain) -> tuple[Change, Document]:
+def _stay(domain: libvirt.virDomain, owed: str) -> tuple[Change, Document]:
     """Take the mark of a migration from the domain; how it is now, and its document."""
     if domain.isActive():
-        migration_job.set_mark(domain, metadata.NO_MIGRATION)
+        # At once, or a daemon that ends in between would know of neither.
+        migration_job.set_mark(domain, {**metadata.NO_MIGRATION, metadata.OWED: owed})
     state, reason = domain.state()
     return lifecycle.from_state(state, reason), described(domain)

@@ -177,7 +177,7 @@ class Transitions:
 
     def _call_off(self, _event: ev.Event, _now_s: float) -> list[ev.Action]:
         self.state = State.CALLING_OFF
-        return [ev.Stay()]
+        return [ev.Stay(owes=ev.Owe(Verdict.DROP) if self._known_there else None)]
 
     def _called_off(self, event: ev.Stays | ev.NotKnown, _now_s: float) -> list[ev.Action]:
         now = event.change if isinstance(event, ev.Stays) else lifecycle.RUNNING
@@ -381,7 +381,7 @@ class Transitions:
         self.state = State.STAYING
         text = "it was left standing by libvirt at its handover; it is continued"
         told = self._note(logging.WARNING, text) if self._interrupted else []
-        return [*told, ev.Stay(resume=self._interrupted)]
+        return [*told, ev.Stay(resume=self._interrupted, owes=self._drop())]
 
     def _stay_for_it_is_dropped(self, event: ev.Event, now_s: float) -> list[ev.Action]:
         self._dropped_there = True
@@ -398,9 +398,15 @@ class Transitions:
         return [ev.Say(Verdict.DROP), *self._at_last(now_s)]
 
     def _stays(self, event: ev.Stays, _now_s: float) -> list[ev.Action]:
-        drop = ev.Owe(Verdict.DROP, may_yield=self.may_run_there)
-        owed = [] if self._dropped_there else [drop]
+        drop = self._drop()
+        owed = [] if drop is None else [drop]
         return [*owed, *self._fail(event.change, self._explain(event.io_error))]
+
+    def _drop(self) -> ev.Owe | None:
+        """What is owed when the VM goes on here."""
+        if self._dropped_there:
+            return None
+        return ev.Owe(Verdict.DROP, may_yield=self.may_run_there)
 
     def _look_anew(self, event: ev.NotKnown, now_s: float) -> list[ev.Action]:
         if self._qemu_gone:
