@@ -66,11 +66,14 @@ from vdsmcinder.virt.fleet.domain_watch import DomainWatch
 from vdsmcinder.virt.fleet.missing_secrets import MissingSecrets
 from vdsmcinder.virt.fleet.sampler import Sampler
 from vdsmcinder.virt.migration.migrations import Migrations
+from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secret import SecretName
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage.kept_marks import KeptMarks
 from vdsmcinder.virt.storage.preflight import Preflight
-from vdsmcinder.virt.vm.migration import Progress
+from vdsmcinder.virt.vm.migration import Progress, Source
+from vdsmcinder.virt.vm.migration_request import known_address
 from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
@@ -188,6 +191,9 @@ class Daemon:
             self._ceph, self._secrets, settings.ceph, tasks.group("claims"), self._key_lacked
         )
         policy = DocumentPolicy(settings.policy)
+        dial = functools.partial(peer_client.connect, settings.listen)
+        marks = KeptMarks(self._ceph, self._secrets)
+        debts = Debts(self._connection, dial, marks, platform.node(), tasks.group("debts"))
         self._registry = Registry(
             self._connection,
             self._secrets,
@@ -211,11 +217,15 @@ class Daemon:
             preflight,
             settings.migration,
             policy=policy,
-            dial=functools.partial(peer_client.connect, settings.listen),
-            host_name=platform.node(),
+            dial=dial,
+            here=Source(
+                platform.node(), known_address(f"{platform.node()}:{settings.listen.port}")
+            ),
             available_mib=lambda: self._host.snapshot().memory.available_kib // 1024,
             on_progress=self._migration_progress,
             tasks=tasks.group("migrations"),
+            marks=marks,
+            debts=debts,
         )
         self._watch = DomainWatch(
             self._connection,

@@ -86,6 +86,10 @@ class StompPeer:
         result = await self._call("VM.migrationConclude", params, CONCLUDE_TIMEOUT_S)
         return migration.read_conclusion(result)
 
+    async def keeps(self, vm_id: str, migration_id: str) -> bool:
+        params = migration.write_question(vm_id, migration_id)
+        return await self._call("VM.migrationKept", params, CONCLUDE_TIMEOUT_S) is True
+
     async def close(self) -> None:
         self._session.abort()
 

@@ -14,11 +14,13 @@ from tests.unit.transport.serving import listening
 from vdsmcinder import peer_client
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable
-from vdsmcinder.virt.vm.migration import Handover, Offer
+from vdsmcinder.virt.vm.migration import Handover, Offer, Source
 from vdsmcinder.virt.vm.migration_request import Address
 
 PLAIN = Listen(tls=False)
-OFFER = Offer("5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d", "", Handover.CONFIRMED, "<domain/>", "host1")
+OFFER = Offer(
+    "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d", "", Handover.CONFIRMED, "<domain/>", Source("host1")
+)
 CONNECTED = b"CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0"
 SUBSCRIBED = b"RECEIPT\nreceipt-id:SUBSCRIBE-2\n\n\0"
 

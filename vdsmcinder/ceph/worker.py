@@ -217,6 +217,21 @@ class Images:
         with suppress(rados.ObjectNotFound), self._opened(path) as (ioctx, image):
             ioctx.unlock(header_of(image), CLAIM, claim["cookie"])
 
+    def mark(self, path: str, name: str, text: str) -> None:
+        """Give the image metadata; by its class in the OSD, for librbd asks who writes to it."""
+        asked = struct.pack("<I", 1) + _packed(name) + _packed(text)
+        with self._opened(path) as (ioctx, image):
+            ioctx.execute(header_of(image), "rbd", "metadata_set", asked)
+
+    def unmark(self, path: str, name: str) -> None:
+        with suppress(rados.ObjectNotFound), self._opened(path) as (ioctx, image):
+            ioctx.execute(header_of(image), "rbd", "metadata_remove", _packed(name))
+
+    def marked(self, path: str, name: str) -> str | None:
+        """What the image's metadata hold of that name; None for nothing."""
+        with self._opened(path) as (_, image):
+            return next((str(text) for key, text in image.metadata_list() if key == name), None)
+
     @contextmanager
     def _opened(self, path: str) -> Iterator[tuple[rados.Ioctx, rbd.Image]]:
         """For reading only: that makes no watcher, and takes no lock away from who has it."""
@@ -229,6 +244,12 @@ class Images:
                 if namespace and not rbd.RBD().namespace_exists(ioctx, namespace):
                     raise Refused("no_namespace", str(e)) from e
                 raise Refused("no_image", str(e)) from e
+
+
+def _packed(text: str) -> bytes:
+    """As Ceph's encoding has a string."""
+    value = text.encode()
+    return struct.pack("<I", len(value)) + value
 
 
 def _luks_header(image: rbd.Image) -> int:
@@ -406,6 +427,9 @@ def main() -> None:
         "inspect": images.inspect,
         "renew": images.renew,
         "release": images.release,
+        "mark": images.mark,
+        "unmark": images.unmark,
+        "marked": images.marked,
         "connect": vitals.connect,
         "vitals": vitals.vitals,
     }

@@ -246,6 +246,9 @@ class VmVerbs:
         running_ms = await self._arrivals.conclude(vm_id.lower(), migration_id, verdict)
         return migration.write_conclusion(running_ms)
 
+    def migrationKept(self, vm_id: str, migration_id: str) -> bool:
+        return self._departures.keeps(vm_id, migration_id)
+
     def _running(self, vm_id: str, doing: str) -> VM:
         """A VM that is to be changed while it runs; doing completes 'cannot be ...'.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 
@@ -25,16 +26,19 @@ from vdsmcinder.virt.vm.migration import (
     Offer,
     PeerRefused,
     Progress,
+    Source,
     Verdict,
     error_of,
 )
+from vdsmcinder.virt.vm.migration_request import Address
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 MIGRATION = "0b4f9c52-11d0-4b8e-8f5d-1c7e0a9d3b62"
 KEY = b"a key that nobody may see"
 CONTRACT = schema.load()
 SPEC = SecretSpec(MIGRATION, UsageType.CEPH, f"ovirt/{MIGRATION}", Secret(KEY), "of the pool")
-OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", (SPEC,), 3, post_copy=True)
+SOURCE = Source("host1", Address("fd00::1", 54321))
+OFFER = Offer(VM, MIGRATION, Handover.CONFIRMED, "<domain/>", SOURCE, (SPEC,), 3, post_copy=True)
 
 
 def test_an_offer_is_read_as_it_was_written() -> None:
@@ -43,8 +47,19 @@ def test_an_offer_is_read_as_it_was_written() -> None:
     read = migration.read_offer(written["vmID"], written["params"], written["incomingLimit"])
     assert read.secrets[0].value.reveal() == KEY
     shown = (read.vm_id, read.migration_id, read.handover, read.xml, read.source, read.limit)
-    assert shown == (VM, MIGRATION, Handover.CONFIRMED, "<domain/>", "host1", 3)
+    assert shown == (VM, MIGRATION, Handover.CONFIRMED, "<domain/>", SOURCE, 3)
     assert read.post_copy
+
+
+def test_an_offer_of_a_host_that_does_not_say_where_it_can_be_asked() -> None:
+    written = migration.write_offer(replace(OFFER, source=Source("host1")))
+    CONTRACT.verbs["VM.migrationCreate"].values(written)
+    assert migration.read_offer(VM, written["params"], None).source == Source("host1")
+
+
+def test_a_question_fits_the_contract() -> None:
+    asked = migration.write_question(VM, MIGRATION)
+    assert CONTRACT.verbs["VM.migrationKept"].values(asked) == (VM, MIGRATION)
 
 
 def test_an_offer_shows_no_key() -> None:

@@ -14,7 +14,8 @@ from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, number
 from vdsmcinder.rpc.requests.secrets import read_secrets
 from vdsmcinder.rpc.wire import common
 from vdsmcinder.virt.secrets.secret import SecretSpec
-from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Progress, Verdict
+from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Progress, Source, Verdict
+from vdsmcinder.virt.vm.migration_request import ADDRESS
 from vdsmcinder.virt.vm.vm import VM
 
 _HANDOVER = choice(*(h.value for h in Handover))
@@ -28,10 +29,12 @@ def write_offer(offer: Offer) -> dict[str, Any]:
         "xml": offer.xml,
         "migrationId": offer.migration_id,
         "handover": offer.handover.value,
-        "source": offer.source,
+        "source": offer.source.words,
         "postCopy": offer.post_copy,
         "secrets": [_write_secret(spec) for spec in offer.secrets],
     }
+    if offer.source.address is not None:
+        params["sourceAddress"] = str(offer.source.address)
     limit = {} if offer.limit is None else {"incomingLimit": offer.limit}
     return {"vmID": offer.vm_id, "params": params, **limit}
 
@@ -44,7 +47,7 @@ def read_offer(vm_id: str, params: Mapping[str, Any], limit: int | None) -> Offe
         migration_id=fields.need("migrationId", UUID),
         handover=Handover(fields.need("handover", _HANDOVER)),
         xml=fields.need("xml", TEXT),
-        source=fields.need("source", TEXT),
+        source=Source(fields.need("source", TEXT), fields.get("sourceAddress", ADDRESS)),
         secrets=read_secrets(params.get("secrets") or []),
         limit=limit,
         post_copy=fields.get("postCopy", BOOLEAN) or False,
@@ -102,6 +105,11 @@ def read_conclusion(result: Any) -> int | None:
     # Before daemons told that, their answer was true.
     told = result if isinstance(result, Mapping) else {}
     return Fields(told, "the answer").get("runningMs", number(0))
+
+
+def write_question(vm_id: str, migration_id: str) -> dict[str, Any]:
+    """The parameters of VM.migrationKept."""
+    return {"vmID": vm_id, "migrationId": migration_id}
 
 
 def stats(vm_id: str, progress: Progress, *, done: bool) -> dict[str, Any]:

@@ -50,6 +50,7 @@ ARRIVED_BY = "arrivedBy"
 _MIGRATION = ("migrationId", "migrationSource", "migrationPeer", "migrationHandover")
 _DATA_HOST = "migrationDataHost"
 _ENCRYPTED = "migrationEncrypted"
+_SOURCE_PEER = "migrationSourcePeer"
 
 # Our child that holds debts, and the verdicts that may be owed.
 OWED = "migrationOwed"
@@ -59,7 +60,7 @@ _VERDICTS = ("run", "drop")
 _PRIVATE = frozenset(
     {
         *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY, TAKEN),
-        *(*_MIGRATION, _DATA_HOST, _ENCRYPTED, OWED),
+        *(*_MIGRATION, _DATA_HOST, _ENCRYPTED, _SOURCE_PEER, OWED),
     }
 )
 
@@ -73,7 +74,8 @@ class MigrationMark:
 
     id: of the migration. source: UUID of the host that it leaves, as libvirt knows it. peer: the
     daemon that it goes to, host:port. handover: see virt/vm/migration.py. data_host: where QEMU's
-    data goes, empty for that daemon's host. encrypted: whether that is.
+    data goes, empty for that daemon's host. encrypted: whether that is. source_peer: the daemon of
+    the host that it leaves, host:port, empty if that is not known.
     """
 
     id: str
@@ -82,6 +84,7 @@ class MigrationMark:
     handover: str
     data_host: str = ""
     encrypted: bool = False
+    source_peer: str = ""
 
     def values(self) -> dict[str, str]:
         """As set_live() and set_lasting() take it."""
@@ -89,10 +92,13 @@ class MigrationMark:
             **dict(zip(_MIGRATION, (self.id, self.source, self.peer, self.handover))),
             _DATA_HOST: self.data_host,
             _ENCRYPTED: "true" if self.encrypted else "",
+            _SOURCE_PEER: self.source_peer,
         }
 
 
-NO_MIGRATION: Mapping[str, str] = dict.fromkeys((*_MIGRATION, _DATA_HOST, _ENCRYPTED), "")
+NO_MIGRATION: Mapping[str, str] = dict.fromkeys(
+    (*_MIGRATION, _DATA_HOST, _ENCRYPTED, _SOURCE_PEER), ""
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,8 @@ def _read_migration(values: Fields) -> MigrationMark | None:
         return None
     data_host = _get_known(values, _DATA_HOST, TEXT) or ""
     encrypted = _get_known(values, _ENCRYPTED, BOOLEAN) or False
-    return MigrationMark(id_, source, peer, handover, data_host, encrypted)
+    source_peer = _get_known(values, _SOURCE_PEER, TEXT) or ""
+    return MigrationMark(id_, source, peer, handover, data_host, encrypted, source_peer)
 
 
 def find(domain: etree._Element) -> etree._Element | None:

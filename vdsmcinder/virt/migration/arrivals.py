@@ -31,7 +31,8 @@ from vdsmcinder.virt.migration.common.context import Travel
 from vdsmcinder.virt.migration.incoming.shell import Incoming
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import lifecycle
-from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Verdict
+from vdsmcinder.virt.vm.migration import Acceptance, Handover, Offer, Source, Verdict
+from vdsmcinder.virt.vm.migration_request import known_address
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.status import ExitReason
 from vdsmcinder.virt.vm.vm import VM
@@ -91,7 +92,7 @@ class Arrivals:
             coming = self._incoming(vm, offer.migration_id, offer.source)
             vm.apply(lifecycle.ARRIVES)
             coming.expect()
-        log.info("%s is expected from %s", vm.name, offer.source)
+        log.info("%s is expected from %s", vm.name, offer.source.words)
         return Acceptance(migration_job.has_tls()), vm
 
     def _read(self, xml: str, vm_id: str) -> Document:
@@ -99,7 +100,7 @@ class Arrivals:
         self._policy.check(parse(xml, "domain xml"), f"migration of VM {vm_id}")
         return document
 
-    def _incoming(self, vm: VM, migration_id: str, source: str) -> Incoming:
+    def _incoming(self, vm: VM, migration_id: str, source: Source) -> Incoming:
         coming = Incoming(
             vm,
             migration_id,
@@ -107,6 +108,7 @@ class Arrivals:
             self._travel,
             on_arrival=self._on_arrival,
             on_end=self._copy_ended,
+            on_kept=self._drop,
         )
         vm.migrates(coming)
         self._travel.tasks.spawn(coming.run(), f"{vm.name} comes")
@@ -168,7 +170,8 @@ class Arrivals:
 
         For how long its guest has been running here, in ms; None if that was not seen to begin.
         RUN and FENCED raise NoSuchVM (1) and MigrationFailed (12) if there is no whole copy; RUN
-        also if the VM came by another migration, FENCED if an image of it is open elsewhere. DROP
+        also if the VM came by another migration, FENCED if an image of it is open elsewhere, or
+        was written since. DROP
         raises VMExists (4) if it runs here already.
         All raise ResourceUnavailable (40).
         """
@@ -188,18 +191,29 @@ class Arrivals:
             return await self._let_run(vm_id, vm, coming)
         if isinstance(coming, Incoming):
             if coming.id == migration_id:
-                await coming.drop("its source keeps it")
-                self._registry.forget(coming.vm)
+                await self._drop(coming)
         elif vm is not None and vm.running:
             raise VMExists(f"VM {vm.id} runs on this host and is {vm.status.value}", vmId=vm.id)
         elif vm is not None and _did_not_arrive(vm):
             self._registry.forget(vm)
         return None
 
+    async def _drop(self, coming: Incoming) -> None:
+        """End the copy of a VM that stays where it was. Raises VMExists, ResourceUnavailable."""
+        await coming.drop("its source keeps it")
+        self._registry.forget(coming.vm)
+
     async def _check_source_is_off(self, coming: Incoming) -> None:
-        """Raise for a copy that is not whole, or whose source's QEMU Ceph still sees."""
+        """Raise for a copy that is not whole or is outdated, or whose source Ceph still sees."""
         await coming.require_whole()
         vm = coming.vm
+        kept = await coming.who_keeps()
+        if kept is not None:
+            raise MigrationFailed(
+                f"VM {vm.id} must not run here, for its disks have been written since it was "
+                f"copied ({kept}); VM.destroy it here, and start it anew if it runs nowhere",
+                vmId=vm.id,
+            )
         await self._preflight.check(vm.domain.ceph, vm.id, MigrationFailed, Others.HERE)
         log.warning("%s is let run, for it is said that %s is off", vm.name, coming.source)
 
@@ -217,8 +231,11 @@ class Arrivals:
     def found(self, vm: VM, mark: MigrationMark) -> None:
         """A VM was on its way to this host when the daemon ended."""
         # Its name went with the daemon that was told it.
-        source = f"the host with UUID {mark.source}" if mark.source else "another host"
-        self._incoming(vm, mark.id, source).has_come()
+        words = f"the host with UUID {mark.source}" if mark.source else "another host"
+        address = known_address(mark.source_peer)
+        if address is not None:
+            words = f"host {address}"
+        self._incoming(vm, mark.id, Source(words, address)).has_come()
 
     def stranger(self, vm: VM) -> None:
         """libvirt takes in a VM of ours that nobody announced, or that was given up."""

@@ -25,7 +25,7 @@ from vdsmcinder.virt.vm import lifecycle, migration
 from vdsmcinder.virt.vm.migration import Handover, Progress
 from vdsmcinder.virt.vm.migration_request import ADDRESS, MigrationRequest
 from vdsmcinder.virt.vm.registry import Registry
-from vdsmcinder.virt.vm.status import Status
+from vdsmcinder.virt.vm.status import ExitReason, Status
 from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,12 @@ class Departures:
         handover = Handover.LIBVIRT if request.schedule.post_copy else wanted
         source = await self.own_uuid()
         mark = MigrationMark(
-            str(uuid.uuid4()), source, str(request.peer), handover.value, request.data_host
+            str(uuid.uuid4()),
+            source,
+            str(request.peer),
+            handover.value,
+            request.data_host,
+            source_peer=str(self._travel.here.address or ""),
         )
         going = Outgoing(vm, mark, request.peer, self._travel, debts=self._debts, request=request)
         vm.migrates(going)
@@ -156,6 +161,17 @@ class Departures:
         if last.failure is not None:
             raise MigrationFailed(last.failure.message)
         return last.progress, True
+
+    def keeps(self, vm_id: str, migration_id: str) -> bool:
+        """Whether a VM stays on this host that was to leave it by that migration.
+
+        A copy of it that is elsewhere must not run then. False while that is not known, and where
+        it has left. Raises NoSuchVM (1) for one that is not here any more.
+        """
+        vm = self._registry.get(vm_id)
+        if vm.migration is not None:
+            return isinstance(vm.migration, Outgoing) and vm.migration.id != migration_id
+        return vm.exit is None or vm.exit.reason is not ExitReason.MIGRATION_SUCCEEDED
 
     def passed(self, vm_id: str, iteration: int) -> None:
         """QEMU begins another pass over the memory of a VM that leaves."""

@@ -20,9 +20,10 @@ from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.departures import Departures
 from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage.kept_marks import KeptMarks
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import lifecycle
-from vdsmcinder.virt.vm.migration import Dial, Progress
+from vdsmcinder.virt.vm.migration import Dial, Progress, Source
 from vdsmcinder.virt.vm.registry import Registry
 from vdsmcinder.virt.vm.vm import VM
 
@@ -43,17 +44,19 @@ class Migrations:
         *,
         policy: DocumentPolicy,
         dial: Dial,
-        host_name: str,
+        here: Source,
         available_mib: Callable[[], int],
         on_progress: Callable[[VM, Progress], None],
         tasks: Tasks,
+        marks: KeptMarks,
+        debts: Debts,
     ) -> None:
         self.counts = Counts()
         self._tasks = tasks
+        self.debts = debts
         travel = Travel(
-            connection, secrets, options, dial, host_name, on_progress, tasks, self.counts
+            connection, secrets, options, dial, here, on_progress, tasks, self.counts, marks
         )
-        self.debts = Debts(connection, dial, tasks.group("debts"))
         self.departures = Departures(registry, travel, self.debts)
         self.arrivals = Arrivals(
             registry,
@@ -67,6 +70,7 @@ class Migrations:
     async def close(self) -> None:
         """End all tasks; libvirt goes on with what it copies, and the next daemon takes it up."""
         await self._tasks.close()
+        await self.debts.close()
 
     def troubles(self) -> list[str]:
         """What is left of migrations for long and needs somebody, as sentences."""

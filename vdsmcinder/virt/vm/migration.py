@@ -10,8 +10,9 @@ virt/migration/incoming/machine.py what the destination does.
 - Both domains carry a mark in their metadata: a restarted daemon knows its part by it.
 - libvirt copies. With Handover.CONFIRMED the copy is complete and paused when libvirt is done.
 - The source says RUN when its QEMU process can run no more; or DROP, when it keeps the VM whatever
-  became of the copy. It repeats itself until it is answered. A destination that hears neither does
-  nothing but tell of it.
+  became of the copy. It repeats itself until it is answered, whatever is restarted meanwhile: what
+  is owed stands in the VM's metadata. A destination that hears neither asks whether the VM is kept
+  there, and else does nothing but tell of it.
 - If the source is lost for good in that moment, an operator or an engine says FENCED in its place,
   and vouches that it is off. The destination believes that when no image of the VM is open anywhere
   else any more. A source that comes back all the same asks before it goes on, and gives way.
@@ -63,10 +64,18 @@ class Phase(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Source:
+    """The host that a VM comes from. words: its name. address: of its daemon, if that is known."""
+
+    words: str
+    address: Address | None = None
+
+
+@dataclass(frozen=True)
 class Offer:
     """A VM that is to come. xml: its domain as it runs, without passwords.
 
-    source: the host that it comes from, in words. secrets: keys that its disks need, if the source
+    source: the host that it comes from. secrets: keys that its disks need, if the source
     hands them over. limit: VMs that may come at once, None for the destination's own. post_copy:
     whether it may come to be moved by post-copy.
     """
@@ -75,7 +84,7 @@ class Offer:
     migration_id: str
     handover: Handover
     xml: str = field(repr=False)
-    source: str
+    source: Source
     secrets: Sequence[SecretSpec] = ()
     limit: int | None = None
     post_copy: bool = False
@@ -115,6 +124,9 @@ class Peer(Protocol):
         After RUN for how long its guest has been running there, in ms; None where that host does
         not know.
         """
+
+    async def keeps(self, vm_id: str, migration_id: str) -> bool:
+        """Ask the host that a VM comes from whether it stays there, whatever came of the copy."""
 
     async def close(self) -> None:
         """Hang up."""

@@ -77,5 +77,13 @@ def _read_address(value: Any) -> Address:
     return Address(_read_host(host), int(port))
 
 
+def known_address(text: str) -> Address | None:
+    """An address that a host has told of itself; None for none, and for what is none."""
+    try:
+        return _read_address(text)
+    except ValueError:
+        return None
+
+
 HOST = Kind(_read_host, "the name or IP address of a host")
 ADDRESS = Kind(_read_address, "a host, or host:port of its daemon")

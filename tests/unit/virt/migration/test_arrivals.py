@@ -11,11 +11,12 @@ import pytest
 from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.errors import MigrationFailed, NoSuchVM
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
 from vdsmcinder.virt.domain.metadata import MigrationMark, VmMetadata
 from vdsmcinder.virt.migration.arrivals import Arrivals
 from vdsmcinder.virt.migration.common.context import Counts, Travel
 from vdsmcinder.virt.migration.incoming.shell import Incoming
-from vdsmcinder.virt.vm.migration import Verdict
+from vdsmcinder.virt.vm.migration import Source, Verdict
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 THIS, OTHER = "0f0e0d0c-0b0a-4908-8706-050403020100", "1f0e0d0c-0b0a-4908-8706-050403020100"
@@ -36,7 +37,15 @@ def arrivals(*vms: Any) -> Arrivals:
     connection: Any = SimpleNamespace()
     tasks = Tasks("migrations")
     travel = Travel(
-        connection, unused, MigrationOptions(), unused, "host2", unused, tasks, Counts()
+        connection,
+        unused,
+        MigrationOptions(),
+        unused,
+        Source("host2"),
+        unused,
+        tasks,
+        Counts(),
+        unused,
     )
     registry: Any = SimpleNamespace(find=by_id.get, vms=lambda: list(vms))
     return Arrivals(registry, travel, unused, unused, available_mib=lambda: 0, on_arrival=unused)
@@ -81,3 +90,39 @@ async def test_a_copy_that_waits_is_let_run_by_its_own_migration_alone():
 async def test_a_vm_that_is_not_here():
     with pytest.raises(NoSuchVM):
         await arrivals().conclude(VM, THIS, Verdict.RUN)
+
+
+@pytest.mark.parametrize("kept", ["VM web stayed on host1", None])
+async def test_an_outdated_copy_is_not_let_run_whoever_vouches_for_it(kept: str | None) -> None:
+    let_run: list[str] = []
+
+    class Coming(Incoming):
+        def __init__(self) -> None:
+            self.id, self.source = THIS, "host1"
+            vm = web(VmMetadata(migration=MARK), self)
+            vm.name, vm.domain.ceph = "web", NO_IMAGES
+            self.vm = vm
+
+        async def require_whole(self) -> None:
+            """It is."""
+
+        async def who_keeps(self) -> str | None:
+            return kept
+
+        async def let_run(self) -> None:
+            let_run.append(self.id)
+
+    class Sees:
+        async def check(self, *_: Any) -> None:
+            """Nobody has its images open."""
+
+    coming = Coming()
+    of_all = arrivals(coming.vm)
+    of_all._preflight = Sees()  # type: ignore[assignment]
+    if kept is None:
+        await of_all.conclude(VM, None, Verdict.FENCED)
+        assert let_run == [THIS]
+    else:
+        with pytest.raises(MigrationFailed, match=r"written since it was copied \(VM web stayed"):
+            await of_all.conclude(VM, None, Verdict.FENCED)
+        assert let_run == []

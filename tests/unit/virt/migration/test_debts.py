@@ -14,11 +14,12 @@ import pytest
 from tests.refusals import libvirt_error
 from vdsmcinder.errors import PeerUnreachable
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.metadata import Debt, MigrationMark, VmMetadata
-from vdsmcinder.virt.migration.common import migration_job
+from vdsmcinder.virt.migration.common import backoff, migration_job
 from vdsmcinder.virt.migration.incoming import shell
-from vdsmcinder.virt.migration.outgoing import backoff, debts, last_word
+from vdsmcinder.virt.migration.outgoing import debts, last_word
 from vdsmcinder.virt.migration.outgoing import events as ev
 from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.vm.migration import PeerRefused
@@ -33,12 +34,15 @@ class World:
     """libvirt with one domain, and another host that answers with what stands in answers.
 
     owed: what the domain's metadata hold. said: what the other host was told. refusal: libvirt's.
+    marks: those on the images. no_ceph: they cannot be changed.
     """
 
     def __init__(self, *answers: Exception | None) -> None:
         self.owed = ""
         self.said: list[tuple[str, str]] = []
         self.refusal: Exception | None = None
+        self.marks: dict[str, str] = {}
+        self.no_ceph = False
         self._answers = list(answers)
         self.address = "192.0.2.2"
 
@@ -47,6 +51,14 @@ class World:
             raise self.refusal
         if func is migration_job.set_owed:
             (self.owed,) = args
+
+    async def leave(self, _images: object, migration_id: str, words: str) -> bool:
+        if not self.no_ceph:
+            self.marks[migration_id] = words
+        return not self.no_ceph
+
+    async def remove(self, _images: object, migration_id: str) -> None:
+        del self.marks[migration_id]
 
     async def dial(self, _address: Address) -> Any:
         return self
@@ -71,7 +83,7 @@ def vm(world: World) -> Any:
         doomed=False,
         wanted_exit=None,
         migration=None,
-        domain=SimpleNamespace(metadata=told),
+        domain=SimpleNamespace(metadata=told, ceph=NO_IMAGES),
         services=SimpleNamespace(connection=world),
         ending=SimpleNamespace(want=lambda change: None),
     )
@@ -82,8 +94,9 @@ async def daemon(world: World) -> AsyncIterator[Debts]:
     """One run of it; what is under way at its end is cut off."""
     tasks = Tasks("debts")
     connection: Any = world
+    marks: Any = world
     try:
-        yield Debts(connection, world.dial, tasks)
+        yield Debts(connection, world.dial, marks, "host1", tasks)
     finally:
         await tasks.close()
 
@@ -203,3 +216,18 @@ async def test_a_host_that_is_away_for_long_is_trouble(monkeypatch: pytest.Monke
         (told,) = running.troubles()
     assert told.startswith("host host2:54321 has not been told yet that its copy of VM web (web)")
     assert "(no answer)" in told
+
+
+async def test_while_it_is_not_heard_the_images_say_it() -> None:
+    away = PeerUnreachable("no answer")
+    world = World(*[away] * 5)
+    world.no_ceph = True
+    async with daemon(world) as running:
+        running.owe(vm(world), DEBT)
+        await until(lambda: len(world.said) >= 2)
+        assert world.marks == {}
+        world.no_ceph = False
+        await until(lambda: world.marks)
+        assert "VM web stayed on host1; its copy on host2:54321" in world.marks[DEBT.id]
+        await until(lambda: not world.owed)
+        assert world.marks == {}

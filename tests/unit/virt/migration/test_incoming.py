@@ -16,13 +16,16 @@ import pytest
 from tests.refusals import libvirt_error
 from vdsmcinder.client import arguments
 from vdsmcinder.config import Migration as MigrationOptions
-from vdsmcinder.errors import MigrationFailed
+from vdsmcinder.errors import MigrationFailed, PeerUnreachable
 from vdsmcinder.rpc.schema import schema
 from vdsmcinder.tasks import Tasks
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
 from vdsmcinder.virt.migration.common.context import Counts, Direction, Travel
 from vdsmcinder.virt.migration.incoming import machine, shell
 from vdsmcinder.virt.migration.incoming.shell import Incoming
 from vdsmcinder.virt.vm import lifecycle
+from vdsmcinder.virt.vm.migration import PeerRefused, Source
+from vdsmcinder.virt.vm.migration_request import Address
 
 VM = "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d"
 COMES = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED)
@@ -32,7 +35,11 @@ ENDED = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_FAIL
 
 
 class Web:
-    """A VM. told: what became of it. whole: whether its copy is."""
+    """A VM, and its source. told: what became of it. whole: whether its copy is.
+
+    answers: the source's, one after the other; without one it cannot be reached. marked: what the
+    images say, None if they cannot be asked.
+    """
 
     id, name, wanted_exit = VM, "web", None
     status = SimpleNamespace(value="Migration Destination")
@@ -40,6 +47,9 @@ class Web:
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.whole = False
+        self.answers: list[Any] = []
+        self.marked: str | None = None
+        self.domain = SimpleNamespace(ceph=NO_IMAGES)
         self.began_here_s: float | None = None
         self.migration: Incoming | None = None
         self.services = SimpleNamespace(connection=self)
@@ -51,6 +61,30 @@ class Web:
             return True
         assert func in (shell._unmark, shell._forget)
         raise libvirt_error("domain not found")
+
+    async def dial(self, _address: Address) -> Any:
+        return self
+
+    async def keeps(self, _vm_id: str, _migration_id: str) -> bool:
+        if not self.answers:
+            raise PeerUnreachable("no route to host1")
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    async def close(self) -> None:
+        self.told.append("bye")
+
+    async def found(self, _images: object, _migration_id: str, failure: Any) -> str | None:
+        """What the images say."""
+        if self.marked is None:
+            raise failure("Ceph does not answer")
+        return self.marked or None
+
+    async def is_kept(self, incoming: Incoming) -> None:
+        await incoming.drop("its source keeps it")
+        self.told.append("forgotten")
 
     def arrived(self, change: lifecycle.Change) -> None:
         self.told.append(("arrived", change))
@@ -78,9 +112,17 @@ async def coming(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Web, In
     before, tasks, web = asyncio.all_tasks(), Tasks("migrations"), Web()
     vm: Any = web
     unused: Any = None
-    travel = Travel(vm, unused, MigrationOptions(), unused, "host2", unused, tasks, Counts())
+    travel = Travel(
+        vm, unused, MigrationOptions(), web.dial, Source("host2"), unused, tasks, Counts(), vm
+    )
     web.migration = Incoming(
-        vm, "1", "host1", travel, on_arrival=lambda vm: None, on_end=lambda vm_id: None
+        vm,
+        "1",
+        Source("host1", Address("host1", 54321)),
+        travel,
+        on_arrival=lambda vm: None,
+        on_end=lambda vm_id: None,
+        on_kept=web.is_kept,
     )
     running = tasks.spawn(web.migration.run(), "comes")
     try:
@@ -140,6 +182,45 @@ async def test_it_is_dropped_when_that_returns(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.wait_for(incoming.drop("its source keeps it"), 10)
         assert web.migration is None
         assert web.told == [lifecycle.DID_NOT_ARRIVE]
+
+
+async def test_its_source_says_that_it_keeps_it_when_it_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "SILENT_S", 0.0)
+    monkeypatch.setattr(machine, "MOST_RETRY_S", 0.001)
+    async with coming(monkeypatch) as (web, incoming):
+        web.answers += [PeerRefused(1, "there is no VM", {}), OSError("a fault"), False, True]
+        incoming.lifecycle(*COMES)
+        incoming.lifecycle(*IS_WHOLE)
+        for _ in range(1000):
+            if "forgotten" in web.told:
+                break
+            await asyncio.sleep(0.01)
+        assert web.migration is None
+    assert web.told == ["bye"] * 4 + [lifecycle.DID_NOT_ARRIVE, "forgotten"]
+
+
+async def test_a_source_that_is_not_heard_has_marked_the_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "SILENT_S", 0.0)
+    monkeypatch.setattr(machine, "MOST_RETRY_S", 0.001)
+    async with coming(monkeypatch) as (web, incoming):
+        incoming.lifecycle(*COMES)
+        incoming.lifecycle(*IS_WHOLE)
+        for marked in (None, ""):
+            web.marked = marked
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+        assert web.migration is incoming
+        assert "no route to host1" in incoming.trouble
+        web.marked = "VM web stayed on host1"
+        for _ in range(1000):
+            if "forgotten" in web.told:
+                break
+            await asyncio.sleep(0.01)
+        assert web.migration is None
 
 
 async def test_what_libvirt_tells_next_is_the_vm_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

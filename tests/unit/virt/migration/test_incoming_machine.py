@@ -39,6 +39,8 @@ EVENTS: tuple[Any, ...] = (
     ev.Killed(),
     ev.NotKilled(GONE),
     ev.Dropped("its source keeps it"),
+    ev.SourceSays(kept=True),
+    ev.SourceSilent("it does not answer"),
     ev.DestroyAsked(),
     Due(),
 )
@@ -135,6 +137,13 @@ LOST = [
         (State.WHOLE, ev.LetRun(), [ev.Began(known=True), *ENDS_WELL]),
         (State.WHOLE, ev.Runs(all_came=False), [ev.Began(known=True), *ENDS_WELL]),
         (State.SILENT, ev.Dropped("no"), FAILS),
+        (
+            State.SILENT,
+            ev.SourceSays(kept=True),
+            [ev.GiveUp("its source keeps it"), Wake(about(0.2))],
+        ),
+        (State.SILENT, ev.SourceSays(kept=False), [Wake(about(0.2))]),
+        (State.SILENT, ev.SourceSilent("it does not answer"), [Wake(about(0.2))]),
         (State.POST_COPY, ev.RunAsked(), [ev.TryToRun(ran=True)]),
         (State.POST_COPY, ev.Runs(all_came=True), ENDS_WELL[1:]),
         (
@@ -205,9 +214,34 @@ def test_one_that_is_destroyed_of_which_libvirt_does_not_tell() -> None:
 def test_a_source_that_is_not_heard_of() -> None:
     coming = at(State.WHOLE)
     assert coming.trouble == ""
-    (note,) = coming.receive(Due(), 15.0)
-    assert note.text == coming.trouble
+    note, ask = coming.receive(Due(), 15.0)
+    assert (note.text, ask) == (coming.trouble, ev.AskSource())
     assert coming.trouble.startswith("VM web-id (web) has come whole from host1 and stands still")
+
+
+def test_a_source_is_asked_until_it_says_that_it_keeps_the_vm() -> None:
+    coming, now_s = at(State.SILENT), 15.0
+    for _ in range(20):
+        *_, wake = coming.receive(ev.SourceSilent("no route to host1"), now_s)
+        assert "has not said yet that it may run (no route to host1); have" in coming.trouble
+        now_s += wake.after_s
+        assert coming.receive(Due(), now_s) == [ev.AskSource()]
+    assert wake == Wake(about(30.0))
+    *_, wake = coming.receive(ev.SourceSays(kept=False), now_s)
+    assert "that it may run; have" in coming.trouble
+    now_s += wake.after_s
+    assert coming.receive(Due(), now_s) == [ev.AskSource()]
+    give_up, _ = coming.receive(ev.SourceSays(kept=True), now_s)
+    assert give_up == ev.GiveUp("its source keeps it")
+    coming.receive(ev.Dropped(give_up.why), now_s)
+    assert coming.state is State.FAILED
+
+
+def test_a_source_is_asked_no_more_when_it_has_spoken() -> None:
+    coming = at(State.SILENT)
+    coming.receive(ev.SourceSilent("no route to host1"), 15.0)
+    coming.receive(ev.RunsEarly(), 15.1)
+    assert ev.AskSource() not in coming.receive(Due(), 20.0)
 
 
 def test_its_source_speaks_before_it_is_whole() -> None:
@@ -263,10 +297,12 @@ def test_it_runs_only_when_it_is_let_and_everybody_is_answered(choices: list[int
         ev.Look: [ev.Looked(seen, lifecycle.RUNNING) for seen in Seen],
         ev.TryToRun: [ev.LetRun(), ev.NotYet(), ev.NotThere(), ev.NotPossible(GONE)],
         ev.Kill: [ev.Killed(), ev.NotKilled(GONE)],
+        ev.AskSource: [ev.SourceSays(kept=False), ev.SourceSilent("it does not answer")],
     }
     by_itself = [e for e in EVENTS if not isinstance(e, (ev.Announced, ev.Looked, ev.LetRun))]
     by_itself = [e for e in by_itself if type(e) not in {type(r) for r in results[ev.TryToRun]}]
     by_itself = [e for e in by_itself if type(e) not in {ev.Killed, ev.NotKilled, Due}]
+    by_itself = [e for e in by_itself if type(e) not in {ev.SourceSays, ev.SourceSilent}]
     for choice in choices:
         possible = [(a, e) for a in pending for e in results[type(a)]]
         events = [*by_itself, *([Due()] if wake else [])]

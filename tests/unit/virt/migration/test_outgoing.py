@@ -26,7 +26,7 @@ from vdsmcinder.virt.migration.outgoing.debts import Debts
 from vdsmcinder.virt.migration.outgoing.shell import Outgoing
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.convergence import Schedule
-from vdsmcinder.virt.vm.migration import Acceptance, Progress
+from vdsmcinder.virt.vm.migration import Acceptance, Progress, Source
 from vdsmcinder.virt.vm.migration_request import Address, MigrationRequest
 from vdsmcinder.virt.vm.parts.commands import Commands
 from vdsmcinder.virt.vm.parts.ending import Ending
@@ -102,6 +102,9 @@ class Peer:
     async def conclude(self, _vm_id: str, _migration_id: str, verdict: Any) -> None:
         self.said.append(verdict.value)
 
+    async def keeps(self, _vm_id: str, _migration_id: str) -> bool:
+        raise AssertionError("that is what it is asked, and does not ask")
+
     async def close(self) -> None:
         self.said.append("bye")
 
@@ -151,17 +154,19 @@ async def leaving(web: Any, host: Any, **options: Any) -> AsyncIterator[tuple[Ou
     async def dial(_address: Address) -> Peer:
         return peer
 
+    unused: Any = None
     travel = Travel(
         host,
         SimpleNamespace(specs=list),  # type: ignore[arg-type]
         MigrationOptions(**options),
         dial,
-        "host1",
+        Source("host1"),
         lambda vm, progress: None,
         tasks,
         Counts(),
+        unused,
     )
-    debts = Debts(host, dial, tasks)
+    debts = Debts(host, dial, unused, "host1", tasks)
     mark = MigrationMark("1", "", "", "confirmed")
     going = Outgoing(web, mark, ADDRESS, travel, debts=debts, request=REQUEST)
     web.migration = going

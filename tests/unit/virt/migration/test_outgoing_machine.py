@@ -18,9 +18,9 @@ from vdsmcinder.errors import (
     Recovering,
     VMExists,
 )
+from vdsmcinder.virt.migration.common import backoff
 from vdsmcinder.virt.migration.common.table import Due, IllegalEvent, Note, Wake
 from vdsmcinder.virt.migration.outgoing import (
-    backoff,
     copy_progress,
     last_word,
     machine,

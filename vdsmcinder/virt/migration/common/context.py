@@ -12,7 +12,8 @@ from vdsmcinder.config import Migration as MigrationOptions
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.secrets.secrets import Secrets
-from vdsmcinder.virt.vm.migration import Dial, Progress
+from vdsmcinder.virt.storage.kept_marks import KeptMarks
+from vdsmcinder.virt.vm.migration import Dial, Progress, Source
 from vdsmcinder.virt.vm.vm import VM
 
 
@@ -35,16 +36,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Travel:
-    """host_name: this host, for the other's log. on_progress: called while a VM leaves.
+    """here: this host, as others reach it. on_progress: called while a VM leaves.
 
-    tasks: owns all that is under way for VMs that come or go.
+    tasks: owns all that is under way for VMs that come or go. marks: on images of VMs that stay.
     """
 
     connection: Connection
     secrets: Secrets
     options: MigrationOptions
     dial: Dial
-    host_name: str
+    here: Source
     on_progress: Callable[[VM, Progress], None]
     tasks: Tasks
     counts: Counts
+    marks: KeptMarks

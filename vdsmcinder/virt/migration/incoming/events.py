@@ -140,6 +140,20 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class SourceSays:
+    """What its source answers to whether the VM stays there. kept: that it does."""
+
+    kept: bool
+
+
+@dataclass(frozen=True)
+class SourceSilent:
+    """Its source does not answer that. why: a sentence."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class DestroyAsked:
     """It is being destroyed here."""
 
@@ -162,6 +176,8 @@ Event = Union[
     Killed,
     NotKilled,
     Dropped,
+    SourceSays,
+    SourceSilent,
     DestroyAsked,
     Due,
 ]
@@ -188,6 +204,18 @@ class TryToRun:
 @dataclass(frozen=True)
 class Kill:
     """End what runs here without all of its memory: Killed or NotKilled."""
+
+
+@dataclass(frozen=True)
+class AskSource:
+    """Ask its source whether the VM stays there: SourceSays or SourceSilent."""
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End the copy, for its source keeps the VM: Dropped."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -240,6 +268,8 @@ Action = Union[
     Look,
     TryToRun,
     Kill,
+    AskSource,
+    GiveUp,
     Reply,
     Began,
     Apply,

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from vdsmcinder.errors import MigrationFailed, VdsmCinderError
+from vdsmcinder.virt.migration.common.backoff import Backoff
 from vdsmcinder.virt.migration.common.table import Due, Note, Row, Wake, take_in
 from vdsmcinder.virt.migration.incoming import events as ev
 from vdsmcinder.virt.migration.incoming.events import Seen
@@ -26,8 +27,11 @@ WHOLE_S = 10.0
 LOOK_S = 0.2
 # libvirt begins to bring a VM so soon after it was announced, or its source has changed its mind.
 COMES_S = 5.0
-# By then a source whose daemon was restarted, or that could not be reached, has been heard of.
+# By then a source whose daemon was restarted, or that could not be reached, has been heard of; from
+# then on it is asked,
 SILENT_S = 15.0
+# with pauses of so long at most.
+MOST_RETRY_S = 30.0
 _FENCED = """vdsm-cinder call VM.migrationConclude vmID={vm_id} params='{{"verdict": "fenced"}}'"""
 
 
@@ -61,6 +65,9 @@ class IncomingMachine:
         self._speaks_by_s: float | None = None
         self._runs_by_s: float | None = None
         self._try_at_s: float | None = None
+        self._ask_at_s: float | None = None
+        self._pauses = Backoff(MOST_RETRY_S)
+        self._unheard = ""
         self._asked = False
         self._destroyed = False
         self._last_look = False
@@ -93,9 +100,10 @@ class IncomingMachine:
         """That it has waited for long, and what to do, as a sentence; empty if it has not."""
         if self.state is not State.SILENT:
             return ""
+        unheard = f" ({self._unheard})" if self._unheard else ""
         return (
             f"VM {self._vm_id} ({self._name}) has come whole from {self._source} and stands still, "
-            f"for that host has not said yet that it may run; {self.remedy}"
+            f"for that host has not said yet that it may run{unheard}; {self.remedy}"
         )
 
     @property
@@ -106,7 +114,7 @@ class IncomingMachine:
     def receive(self, event: ev.Event, now_s: float) -> Sequence[ev.Action]:
         """What is to be done now. Raises IllegalEvent, and nothing has changed then."""
         actions = take_in(self, TABLE, event, now_s)
-        times = (self._comes_by_s, self._speaks_by_s, self._try_at_s)
+        times = (self._comes_by_s, self._speaks_by_s, self._try_at_s, self._ask_at_s)
         due = [at_s for at_s in times if at_s is not None]
         if self.over or not due:
             return actions
@@ -144,7 +152,11 @@ class IncomingMachine:
         if self._speaks_by_s is not None and now_s >= self._speaks_by_s:
             self.state = State.SILENT
             self._speaks_by_s = None
-            return [Note(logging.WARNING, self.trouble), *self._try(event, now_s)]
+            told = Note(logging.WARNING, self.trouble)
+            return [told, ev.AskSource(), *self._try(event, now_s)]
+        if self._ask_at_s is not None and now_s >= self._ask_at_s:
+            self._ask_at_s = None
+            return [ev.AskSource(), *self._try(event, now_s)]
         return self._try(event, now_s)
 
     def _is_late(self, now_s: float) -> list[ev.Action]:
@@ -182,6 +194,18 @@ class IncomingMachine:
             return self._whole(event, now_s)
         return self._try(event, now_s)
 
+    # Its source is asked
+
+    def _source_says(self, event: ev.SourceSays, now_s: float) -> list[ev.Action]:
+        self._unheard = ""
+        self._ask_at_s = now_s + self._pauses.pause_s()
+        return [ev.GiveUp("its source keeps it")] if event.kept else []
+
+    def _source_silent(self, event: ev.SourceSilent, now_s: float) -> list[ev.Action]:
+        self._unheard = event.why
+        self._ask_at_s = now_s + self._pauses.pause_s()
+        return []
+
     # Post-copy
 
     def _runs_early(self, event: ev.RunsEarly, now_s: float) -> list[ev.Action]:
@@ -197,7 +221,7 @@ class IncomingMachine:
 
     def _run_early(self, *, known: bool) -> list[ev.Action]:
         self.state = State.POST_COPY
-        self._comes_by_s = self._speaks_by_s = None
+        self._comes_by_s = self._speaks_by_s = self._ask_at_s = None
         text = f"{self._name} runs here, and its memory follows from {self._source}"
         return [ev.Began(known), Note(logging.INFO, text), ev.Arrive()]
 
@@ -358,6 +382,8 @@ TABLE: Mapping[State, Row] = {
         ev.Whole: (_M._try,),
         ev.Runs: (_M._runs, _S.ARRIVED),
         ev.Looked: (_M._judge, _S.POST_COPY, _S.ARRIVED, _S.FAILED),
+        ev.SourceSays: (_M._source_says,),
+        ev.SourceSilent: (_M._source_silent,),
         Due: (_M._due,),
     },
     _S.POST_COPY: {

@@ -11,13 +11,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 from typing import Callable
 
 import libvirt
 
-from vdsmcinder.errors import MigrationFailed, ResourceUnavailable, Unexpected, VMExists
+from vdsmcinder.errors import (
+    MigrationFailed,
+    PeerUnreachable,
+    ResourceUnavailable,
+    Unexpected,
+    VdsmCinderError,
+    VMExists,
+)
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
@@ -29,7 +36,8 @@ from vdsmcinder.virt.migration.incoming import events as ev
 from vdsmcinder.virt.migration.incoming.events import Seen
 from vdsmcinder.virt.migration.incoming.machine import LOOK_S, IncomingMachine
 from vdsmcinder.virt.vm import cpu_limit, lifecycle
-from vdsmcinder.virt.vm.migration import Progress
+from vdsmcinder.virt.vm.migration import PeerRefused, Progress, Source
+from vdsmcinder.virt.vm.migration_request import Address
 from vdsmcinder.virt.vm.vm import VM, described
 
 log = logging.getLogger(__name__)
@@ -55,30 +63,34 @@ _OF_LIBVIRT = (ev.Whole, ev.Runs, ev.Told, ev.Ended)
 class Incoming:
     """One migration to this host, which is under way while run() is.
 
-    source: where it comes from, in words. on_arrival: called with the VM when it runs here and its
-    domain says so. on_end: called with the VM's id when a copy that had come has ended here.
+    source: where it comes from. on_arrival: called with the VM when it runs here and its domain
+    says so. on_end: called with the VM's id when a copy that had come has ended here. on_kept:
+    called with this migration when its source keeps the VM, so that the copy is to be ended.
     """
 
     def __init__(
         self,
         vm: VM,
         migration_id: str,
-        source: str,
+        source: Source,
         travel: Travel,
         *,
         on_arrival: Callable[[VM], None],
         on_end: Callable[[str], None],
+        on_kept: Callable[[Incoming], Awaitable[None]],
     ) -> None:
         self.id = migration_id
         self.vm = vm
-        self.source = source
+        self.source = source.words
         self.progress = Progress()
         self._travel = travel
         self._on_arrival = on_arrival
         self._on_end = on_end
+        self._on_kept = on_kept
+        self._source = source
         self._over = asyncio.Event()
         self._reply: asyncio.Future[None] | None = None
-        self._machine = IncomingMachine(vm.id, vm.name, source)
+        self._machine = IncomingMachine(vm.id, vm.name, source.words)
         self._runner = self._make_runner()
 
     @property
@@ -188,8 +200,14 @@ class Incoming:
                 ev.Release: self._release,
                 ev.Read: self._read,
                 ev.CleanUp: self._clean_up,
+                ev.GiveUp: self._give_up,
             },
-            {ev.Look: self._look, ev.TryToRun: self._try_to_run, ev.Kill: self._kill},
+            {
+                ev.Look: self._look,
+                ev.TryToRun: self._try_to_run,
+                ev.Kill: self._kill,
+                ev.AskSource: self._ask_source,
+            },
             lasting=ev.LASTING,
             failed=self._failed,
             tasks=self._travel.tasks.group(f"{vm.name} comes"),
@@ -249,6 +267,44 @@ class Incoming:
         except (libvirt.libvirtError, ResourceUnavailable) as e:
             log.debug("no domain is left of %s: %s", self.vm.name, e)
 
+    def _give_up(self, _: ev.GiveUp) -> None:
+        # Not the migration's own task: that ends with it.
+        self._travel.tasks.spawn(self._is_kept(), f"the copy of {self.vm.name} is ended")
+
+    async def _is_kept(self) -> None:
+        try:
+            await self._on_kept(self)
+        except VdsmCinderError as e:
+            log.warning("%s: %s", self.vm.name, e.message)
+
+    async def _ask_source(self, _: ev.AskSource) -> ev.Event:
+        answer = await self._ask(self._source.address)
+        if isinstance(answer, ev.SourceSilent):
+            # What it could not say it may have left on the images.
+            with contextlib.suppress(VdsmCinderError):
+                if await self.who_keeps() is not None:
+                    return ev.SourceSays(kept=True)
+        return answer
+
+    async def _ask(self, address: Address | None) -> ev.SourceSays | ev.SourceSilent:
+        if address is None:
+            return ev.SourceSilent("its daemon's address is not known")
+        try:
+            peer = await self._travel.dial(address)
+            try:
+                return ev.SourceSays(await peer.keeps(self.vm.id, self.id))
+            finally:
+                await peer.close()
+        except (PeerRefused, PeerUnreachable) as e:
+            return ev.SourceSilent(e.message)
+
+    async def who_keeps(self) -> str | None:
+        """Who keeps the VM, as its images say; None if they do not.
+
+        Raises MigrationFailed (12), ImageNotFound (13), ResourceUnavailable (40).
+        """
+        return await self._travel.marks.found(self.vm.domain.ceph, self.id, MigrationFailed)
+
     async def _look(self, _: ev.Look) -> ev.Event | None:
         try:
             return await self._look_up()
@@ -296,6 +352,8 @@ class Incoming:
         if isinstance(action, ev.Kill):
             why = f"VM {self.vm.id} could not be ended, for an error of this daemon's: {error!r}"
             return ev.NotKilled(Unexpected(why))
+        if isinstance(action, ev.AskSource):
+            return ev.SourceSilent(f"an error of this daemon's: {error!r}")
         return None
 
 

@@ -7,9 +7,10 @@ process and goes along with the VM; last_word.py is how one is paid.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import libvirt
 
@@ -24,6 +25,7 @@ from vdsmcinder.virt.migration.outgoing import last_word
 from vdsmcinder.virt.migration.outgoing.last_word import LastWord
 from vdsmcinder.virt.migration.outgoing.other_host import OtherHost
 from vdsmcinder.virt.migration.outgoing.source_domain import SourceDomain
+from vdsmcinder.virt.storage.kept_marks import KeptMarks
 from vdsmcinder.virt.vm import lifecycle
 from vdsmcinder.virt.vm.migration import Dial, Verdict
 from vdsmcinder.virt.vm.migration_request import ADDRESS
@@ -37,24 +39,37 @@ TROUBLE_S = 15.0
 
 @dataclass
 class _Payment:
-    """A debt that is being paid. written: whether it stands in the metadata."""
+    """A debt that is being paid. written: whether it stands in the metadata.
+
+    marked: whether an image says that the copy must not run. settled: when that, or more, is so.
+    """
 
     vm: VM
     debt: Debt
     machine: LastWord
     since_s: float
     written: bool = False
+    marked: bool = False
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Debts:
-    """All debts of this host."""
+    """All debts of this host. host_name: its own, for whoever reads a mark."""
 
-    def __init__(self, connection: Connection, dial: Dial, tasks: Tasks) -> None:
+    def __init__(
+        self, connection: Connection, dial: Dial, marks: KeptMarks, host_name: str, tasks: Tasks
+    ) -> None:
         self._connection = connection
         self._dial = dial
+        self._marks = marks
+        self._host_name = host_name
         self._tasks = tasks
         # By the id of the migration.
         self._payments: dict[str, _Payment] = {}
+
+    async def close(self) -> None:
+        """End all tasks; what is owed stands in the VMs' metadata."""
+        await self._tasks.close()
 
     def owe(self, vm: VM, debt: Debt) -> None:
         """Have it paid, once; returns at once."""
@@ -106,6 +121,9 @@ class Debts:
         finally:
             await other.hang_up()
         del self._payments[debt.id]
+        payment.settled.set()
+        if payment.marked:
+            await self._marks.remove(vm.domain.ceph, debt.id)
         await self._write(vm)
 
     async def _say(self, payment: _Payment, other: OtherHost, verdict: Verdict) -> ev.Event:
@@ -115,7 +133,18 @@ class Debts:
         if vm.migration is not None and vm.migration.id != debt.id:
             # It may be that host that it goes to, which then has it by right.
             return ev.Unreached(PeerUnreachable(f"VM {vm.id} migrates again"))
-        return await other.say(vm.id, debt.id, verdict)
+        reply = await other.say(vm.id, debt.id, verdict)
+        if not (isinstance(reply, ev.Answered) or payment.marked):
+            await self._mark(payment)
+        return reply
+
+    async def _mark(self, payment: _Payment) -> None:
+        """Have the images say that the copy must not run, for whoever has it and does not hear."""
+        vm, debt = payment.vm, payment.debt
+        words = f"VM {vm.id} stayed on {self._host_name}; its copy on {debt.peer} must not run"
+        payment.marked = await self._marks.leave(vm.domain.ceph, debt.id, words)
+        if payment.marked:
+            payment.settled.set()
 
     async def _write(self, vm: VM) -> bool:
         """Have the VM's metadata say what is owed; False if that was not possible.

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from vdsmcinder.errors import MigrationFailed, NoSuchVM, VdsmCinderError, VMExists
+from vdsmcinder.virt.migration.common.backoff import Backoff
 from vdsmcinder.virt.migration.common.table import Due, Note, Row, Wake, take_in
 from vdsmcinder.virt.migration.outgoing import events as ev
-from vdsmcinder.virt.migration.outgoing.backoff import Backoff
 from vdsmcinder.virt.migration.outgoing.transitions import LOOK_S
 from vdsmcinder.virt.vm.migration import Verdict
 

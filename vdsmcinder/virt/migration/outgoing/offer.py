@@ -32,7 +32,7 @@ async def offer(
         mark.id,
         Handover(mark.handover),
         vm.xml,
-        travel.host_name,
+        travel.here,
         limit=request.incoming_limit,
         post_copy=request.schedule.post_copy,
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vdsmcinder.virt.migration.outgoing.backoff import Backoff
+from vdsmcinder.virt.migration.common.backoff import Backoff
 
 # All in seconds. No data for so long is worth a question.
 STILL_S = 5.0

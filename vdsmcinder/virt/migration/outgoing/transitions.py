@@ -11,9 +11,9 @@ import logging
 from collections.abc import Sequence
 
 from vdsmcinder.errors import MigrationFailed, NoSuchVM, VdsmCinderError, VMExists
+from vdsmcinder.virt.migration.common.backoff import Backoff
 from vdsmcinder.virt.migration.common.table import Note, Wake
 from vdsmcinder.virt.migration.outgoing import events as ev
-from vdsmcinder.virt.migration.outgoing.backoff import Backoff
 from vdsmcinder.virt.migration.outgoing.copy_progress import CopyProgress
 from vdsmcinder.virt.migration.outgoing.reasons import PAUSED_EARLY, Reasons
 from vdsmcinder.virt.migration.outgoing.recovery import HANGS_S, STILL_S, Recovery
