@@ -67,13 +67,13 @@ class FdStore:
         self._handed.clear()
         return content
 
-    async def write(self, content: bytes) -> None:
+    async def write(self, content: bytes) -> str:
         """Have systemd keep this in place of what it keeps; returns when it does.
 
-        No content: it keeps nothing any more. Never raises: trouble tells how it went.
+        No content: it keeps nothing any more. Never raises: gives the trouble, empty for none.
         """
         if not self._kept:
-            return
+            return ""
         async with self._lock:
             try:
                 await self._replace(content)
@@ -83,8 +83,10 @@ class FdStore:
                 self.trouble = f"systemd did not take them within {BARRIER_TIMEOUT_S:g} s"
             except OSError as e:
                 self.trouble = f"systemd could not be given them to keep ({e.strerror or e})"
-        if self.trouble:
-            log.error("the keys would be lost with this process: %s", self.trouble)
+            trouble = self.trouble
+        if trouble:
+            log.error("the keys would be lost with this process: %s", trouble)
+        return trouble
 
     async def _replace(self, content: bytes) -> None:
         stale, fresh = set(self._stale), ""

@@ -27,8 +27,8 @@ class Memory(Protocol):
     def read(self) -> bytes | None:
         """What the run before left; None for nothing."""
 
-    async def write(self, content: bytes) -> None:
-        """Keep this from now on; no bytes: keep nothing."""
+    async def write(self, content: bytes) -> str:
+        """Keep this from now on; no bytes: keep nothing. Why that is not so, empty if it is."""
 
 
 class Keyring:
@@ -58,9 +58,12 @@ class Keyring:
         """Forget a secret; one that is not there is no error."""
         self._specs.pop(uuid, None)
 
-    async def save(self) -> None:
-        """Return when what is in it now outlives this process, where that is possible."""
-        await self._memory.write(_encode(self.specs()))
+    async def save(self) -> str:
+        """Return when what is in it now outlives this process, and no more, where that is possible.
+
+        Why it does not, or something else does; empty if all is well.
+        """
+        return await self._memory.write(_encode(self.specs()))
 
 
 def _encode(specs: list[SecretSpec]) -> bytes:

@@ -16,6 +16,8 @@ from lxml import etree
 from vdsmcinder import uuids
 from vdsmcinder.errors import SecretMalformed
 
+# What the description of a secret begins with that has not been given its value yet.
+NO_VALUE = "vdsm-cinder: without a value."
 OUR_PREFIX = "ovirt/"
 
 
@@ -124,12 +126,16 @@ class SecretSpec:
             description=_description(params.get("description"), where),
         )
 
-    def xml(self) -> str:
-        """The document that virSecretDefineXML takes; the key is not part of it."""
+    def xml(self, description: str | None = None) -> str:
+        """The document that virSecretDefineXML takes; the key is not part of it.
+
+        description: in place of its own.
+        """
+        description = self.description if description is None else description
         secret = etree.Element("secret", ephemeral="yes", private="yes")
         etree.SubElement(secret, "uuid").text = self.uuid
-        if self.description:
-            etree.SubElement(secret, "description").text = self.description
+        if description:
+            etree.SubElement(secret, "description").text = description
         usage = etree.SubElement(secret, "usage", type=self.usage_type.wire_name)
         etree.SubElement(usage, self.usage_type.element).text = self.usage_id
         return etree.tostring(secret, encoding="unicode")

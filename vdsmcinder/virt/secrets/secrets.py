@@ -23,6 +23,7 @@ from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.virt.secrets.keyring import Keyring
 from vdsmcinder.virt.secrets.secret import (
     LIBVIRT_USAGE_TYPES,
+    NO_VALUE,
     OUR_PREFIX,
     RegisteredSecret,
     Secret,
@@ -128,13 +129,19 @@ class Secrets:
     async def unregister(self, uuids: Collection[str]) -> None:
         """Remove those of our secrets; unknown uuids and those of others are passed over.
 
-        uuids: in lower case. Raises SecretUnregistrationFailed (74) if libvirt refuses.
+        uuids: in lower case. Raises SecretUnregistrationFailed (74) if libvirt refuses, or systemd
+        keeps their values.
         """
         async with self._lock:
             try:
                 await self._remove(uuids.__contains__)
             finally:
-                await self._changed()
+                kept = await self._changed()
+            if kept:
+                raise SecretUnregistrationFailed(
+                    "libvirt has removed the secrets, but their values would come back with the "
+                    f"next start of this daemon: {kept}; call again, and see the journal of systemd"
+                )
 
     async def _remove(self, unwanted: Callable[[str], bool]) -> None:
         """Remove our secrets whose uuid is unwanted, from libvirt and from what we keep."""
@@ -156,9 +163,11 @@ class Secrets:
                 ) from None
             log.info("removed secret %s of usage %s", secret.uuid, secret.usage_id)
 
-    async def _changed(self) -> None:
-        await self._keyring.save()
+    async def _changed(self) -> str:
+        """Keep what there is now, and no more; why that is not so, empty if it is."""
+        trouble = await self._keyring.save()
         await self._recount()
+        return trouble
 
     async def _recount(self) -> None:
         """Bring count up to date; None if libvirt does not tell."""
@@ -185,6 +194,14 @@ def _list_secrets(handle: libvirt.virConnect) -> list[RegisteredSecret]:
     ]
 
 
+def _has_value(secret: libvirt.virSecret) -> bool:
+    """Whether a secret has been given its value, as far as that was ours to do.
+
+    Of a private one libvirt does not tell; one that we define says so itself until it has.
+    """
+    return not _is_ours(secret) or NO_VALUE not in secret.XMLDesc()
+
+
 def _is_ours(secret: libvirt.virSecret) -> bool:
     usage_id = secret.usageID() or ""
     return secret.usageType() in LIBVIRT_USAGE_TYPES and usage_id.startswith(OUR_PREFIX)
@@ -194,12 +211,14 @@ def _missing(handle: libvirt.virConnect, names: list[SecretName]) -> list[Secret
     known = [
         (s.UUIDString(), LIBVIRT_USAGE_TYPES.get(s.usageType()), s.usageID())
         for s in handle.listAllSecrets()
+        if _has_value(s)
     ]
     return [name for name in names if not any(name.means(*secret) for secret in known)]
 
 
 def _register(handle: libvirt.virConnect, spec: SecretSpec) -> None:
     # libvirt does not change the usage of a defined secret, nor give one usage to two of them.
+    new = True
     for known in handle.listAllSecrets():
         same_usage = (
             LIBVIRT_USAGE_TYPES.get(known.usageType()) is spec.usage_type
@@ -208,7 +227,17 @@ def _register(handle: libvirt.virConnect, spec: SecretSpec) -> None:
         same_uuid = known.UUIDString() == spec.uuid
         if same_uuid != same_usage and _is_ours(known):
             known.undefine()
-    handle.secretDefineXML(spec.xml()).setValue(spec.value.reveal())
+        elif same_uuid and same_usage and _has_value(known):
+            new = False
+    secret = handle.secretDefineXML(spec.xml(f"{NO_VALUE} {spec.description}" if new else None))
+    try:
+        secret.setValue(spec.value.reveal())
+    except BaseException:
+        if new:
+            secret.undefine()
+        raise
+    if new:
+        handle.secretDefineXML(spec.xml())
 
 
 def _undefine(handle: libvirt.virConnect, uuid: str) -> None:

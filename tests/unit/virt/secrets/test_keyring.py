@@ -59,8 +59,9 @@ class Memory:
     def read(self) -> bytes | None:
         return self.content
 
-    async def write(self, content: bytes) -> None:
+    async def write(self, content: bytes) -> str:
         self.content = content
+        return ""
 
 
 async def test_a_keyring_is_as_it_was_saved() -> None:
