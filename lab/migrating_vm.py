@@ -30,8 +30,9 @@ class Traveller:
     """One VM, and the engines of the daemons between which it goes.
 
     engines: each with a daemon of its own; the key is registered with all of them under the same
-    uuid. more: devices beside its disk. here: the one whose host it is on. Use it as an async
-    context manager: its guest obeys then, and at the end nothing is left of it on any host.
+    uuid. more: devices beside its disk. here: the one whose host it is on. writing: its guest has
+    been told to write, and not to stop. Use it as an async context manager: its guest obeys then,
+    and at the end nothing is left of it on any host.
     """
 
     def __init__(self, engines: Sequence[Engine], *more: Mapping[str, Any], **changes: Any) -> None:
@@ -40,6 +41,7 @@ class Traveller:
         self.id = new_id()
         self.image = f"volume-{new_id()}"
         self.run = 0
+        self.writing = False
         self.records = 0
         self._heard_before = 0
         self._more = more
@@ -102,6 +104,7 @@ class Traveller:
     async def begin(self) -> None:
         """Have the guest write a run of its own; returns when the first record is on disk."""
         self.run, self.records = random.randrange(1, 10**6), 0
+        self.writing = True
         # What the guest said of the run before stands there still.
         self.console.hear()
         self._heard_before = len(self.console.transcript)
@@ -132,6 +135,7 @@ class Traveller:
         """Have the guest stop writing; what the image holds of what it was told is on disk."""
         match = await asyncio.to_thread(self.console.ask, "stop", r"^hammered vda (\d+)$")
         self.records = int(match[1])
+        self.writing = False
         return await asyncio.to_thread(self.judge, self.records)
 
     def judge(self, acknowledged: int) -> Comparison:

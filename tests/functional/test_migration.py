@@ -37,6 +37,7 @@ from tests.functional.helpers import (
     told,
     within,
 )
+from tests.functional.journeys import Journeys
 from tests.functional.leaks import Directory, shown
 from tests.functional.two_hosts import SLOW, host2, idle
 
@@ -69,9 +70,16 @@ async def elsewhere(lab, engine):
 
 
 @session_fixture("module")
-async def traveller(engine, elsewhere):
-    """A VM that is at home on host1 between the tests."""
-    async with Traveller((engine, elsewhere), display(engine)) as vm:
+async def journeys(engine, elsewhere):
+    journeys = Journeys((engine, elsewhere), display(engine))
+    yield journeys
+    await journeys.end()
+
+
+@session_fixture("function")
+async def traveller(journeys):
+    """A VM that is at home on host1 when a test begins."""
+    async with journeys.one() as vm:
         yield vm
 
 
