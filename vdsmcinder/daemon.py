@@ -202,6 +202,7 @@ class Daemon:
             libvirt_options=settings.libvirt,
             vm_options=settings.vms,
             policy=policy,
+            copies=debts,
             on_change=self._vm_changed,
             on_thaw=self._vm_thawed,
             on_taken=self._vm_taken,

@@ -16,6 +16,9 @@ from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+# What libvirt sends in one and a half minutes to say no more than that it is there.
+ALIVE_BYTES = 1000
+
 
 @session_fixture("module")
 async def elsewhere(lab, engine):
@@ -122,7 +125,7 @@ async def outdated_copy(engine, elsewhere, vm_id):
     there.namespace.freeze(there.libvirtd_pid)
     try:
         here.virsh("migrate-setspeed", vm_id, 1024)
-        await becomes(here, vm_id, "paused")
+        await eventually(lambda: asked_for_the_last_step(there, here), "libvirt to ask for it")
         with cut(here, there):
             there.namespace.kill(there.libvirtd_pid, signal.SIGCONT)
             await becomes(here, vm_id, "running")
@@ -130,6 +133,14 @@ async def outdated_copy(engine, elsewhere, vm_id):
             yield
     finally:
         there.namespace.kill(there.libvirtd_pid, signal.SIGCONT)
+
+
+async def asked_for_the_last_step(there, here):
+    """Whether a libvirtd that stands has more to read from the other's than that this is alive."""
+    ways = there.run(["ss", "-Htn", "state", "established", "sport = :16514"])
+    return any(
+        int(way.split()[0]) > ALIVE_BYTES and here.address in way for way in ways.splitlines()
+    )
 
 
 async def becomes(host, vm_id, state):

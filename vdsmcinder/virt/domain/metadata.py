@@ -7,7 +7,7 @@ vmParams); vdsmCinder is our own child, which tells our VMs from other daemons'.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, TypeVar
 
@@ -107,25 +107,32 @@ class Debt:
 
     id: of that migration. peer: the daemon that it went to, host:port. verdict: run or drop, see
     virt/vm/migration.py. may_yield: its copy may have been let run without a word from here.
+    may_run: or with one, so that no mark on its images keeps it from that.
     """
 
     id: str
     peer: str
     verdict: str
     may_yield: bool = False
+    may_run: bool = False
 
 
 def write_debts(debts: Iterable[Debt]) -> str:
     """As our child OWED holds them; empty for none."""
-    return ",".join(
-        " ".join((d.id, d.peer, d.verdict, *(["may-yield"] if d.may_yield else []))) for d in debts
-    )
+    return ",".join(" ".join((d.id, d.peer, d.verdict, *_flags(d))) for d in debts)
+
+
+def _flags(debt: Debt) -> Iterator[str]:
+    if debt.may_yield:
+        yield "may-yield"
+    if debt.may_run:
+        yield "may-run"
 
 
 def _read_debts(text: str) -> tuple[Debt, ...]:
     entries = (entry.split() for entry in text.split(","))
     return tuple(
-        Debt(id_, peer, verdict, may_yield="may-yield" in more)
+        Debt(id_, peer, verdict, may_yield="may-yield" in more, may_run="may-run" in more)
         for id_, peer, verdict, *more in (entry for entry in entries if len(entry) >= 3)
         # A newer daemon may owe more.
         if verdict in _VERDICTS

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from vdsmcinder.ceph.fault_kinds import CephFault
 from vdsmcinder.ceph.workers import Account, Workers
@@ -37,11 +36,11 @@ class KeptMarks:
         """Mark the images. words: who keeps the VM. False if none could be: there is none, or
         Ceph, or its key, is out of reach; that is logged.
         """
-        return await self._change(ceph, "mark", name=_PREFIX + migration_id, text=words)
+        return await self._change(ceph, _PREFIX + migration_id, words)
 
     async def remove(self, ceph: CephImages, migration_id: str) -> None:
         """Take the marks off; those that cannot be stay, and do no harm."""
-        await self._change(ceph, "unmark", name=_PREFIX + migration_id)
+        await self._change(ceph, _PREFIX + migration_id, None)
 
     async def found(
         self, ceph: CephImages, migration_id: str, failure: type[VdsmCinderError]
@@ -61,20 +60,21 @@ class KeptMarks:
                 return str(words)
         return None
 
-    async def _change(self, ceph: CephImages, op: str, **args: str) -> bool:
-        done = await asyncio.gather(
-            *(
-                self._change_one(image, account, key, op, args)
-                for image, account, key in self._own(ceph)
-            )
-        )
+    async def _change(self, ceph: CephImages, name: str, text: str | None) -> bool:
+        """Give the images that metadata, or take it off; whether any of them has been changed."""
+        own = list(self._own(ceph))
+        done = await asyncio.gather(*(self._change_one(*one, name, text) for one in own))
         return any(done)
 
     async def _change_one(
-        self, image: CephImage, account: Account, key: Secret | None, op: str, args: dict[str, Any]
+        self, image: CephImage, account: Account, key: Secret | None, name: str, text: str | None
     ) -> bool:
+        ask = self._workers.ask
         try:
-            await self._workers.ask(account, key, op, path=image.path, **args)
+            if text is None:
+                await ask(account, key, "unmark", path=image.path, name=name)
+            else:
+                await ask(account, key, "mark", path=image.path, name=name, text=text)
         except CephFault as e:
             log.warning("%s: its mark could not be changed: %s", image.words, e)
             return False

@@ -10,7 +10,7 @@ import logging
 
 import libvirt
 
-from vdsmcinder.errors import ResourceUnavailable
+from vdsmcinder.errors import VdsmCinderError
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.metadata import VmMetadata
 from vdsmcinder.virt.vm.lifecycle import Change
@@ -29,7 +29,7 @@ async def record(vm: VM, how: Exit) -> None:
     }
     try:
         await vm.services.connection.on_domain(vm.id, metadata.set_lasting, values)
-    except (libvirt.libvirtError, ResourceUnavailable) as e:
+    except (libvirt.libvirtError, VdsmCinderError) as e:
         log.warning("how %s ended could not be recorded, a restart will forget it: %s", vm.name, e)
 
 

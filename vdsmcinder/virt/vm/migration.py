@@ -176,6 +176,16 @@ class Migration(Protocol):
     async def end(self) -> None:
         """The VM is being destroyed: end it, and see that no copy is left to run."""
 
+    async def over(self) -> None:
+        """Return when it is over, or takes longer than a call of libvirt's may."""
+
+
+class Copies(Protocol):
+    """What migrations that failed may have left on other hosts."""
+
+    async def end(self, vm_id: str) -> VdsmCinderError | None:
+        """Return when no copy of a VM can run any more; why one may, if that is not to be had."""
+
 
 def host_uuid(handle: libvirt.virConnect) -> str:
     """This host's UUID as libvirt knows it; runs in the connection's thread pool."""

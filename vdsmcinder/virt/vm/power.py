@@ -12,6 +12,7 @@ import logging
 
 import libvirt
 
+from vdsmcinder.ceph.image_use import Others
 from vdsmcinder.errors import (
     CreateFailed,
     DestroyFailed,
@@ -25,8 +26,9 @@ from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
-from vdsmcinder.virt.vm import cpu_limit, image_guard, libvirt_errors, lifecycle
+from vdsmcinder.virt.vm import cpu_limit, exit_record, image_guard, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
+from vdsmcinder.virt.vm.migration import Migration
 from vdsmcinder.virt.vm.status import Cause, Exit, ExitCode, ExitReason, PauseCode, Status
 from vdsmcinder.virt.vm.vm import NOT_STARTED_YET, VM, described
 
@@ -94,25 +96,77 @@ async def destroy(vm: VM, graceful_attempts: int) -> None:
     """End the VM, whatever it is doing, and remove its domain from libvirt.
 
     graceful_attempts: how often QEMU is asked to end by SIGTERM before it is killed.
-    Raises DestroyFailed (42), ResourceUnavailable (40).
+    Raises DestroyFailed (42), ResourceUnavailable (40); what is left of it is listed on then.
     """
     vm.ending.doom()
-    if vm.migration is not None:
-        await vm.migration.end()
+    try:
+        await _destroy_all(vm, graceful_attempts)
+    except VdsmCinderError:
+        vm.ending.spare()
+        if vm.exit is not None:
+            # Before it is answered: after a restart it is as it was said to be.
+            await exit_record.record(vm, vm.exit)
+        raise
+    except BaseException:
+        vm.ending.spare()
+        raise
+
+
+async def _destroy_all(vm: VM, graceful_attempts: int) -> None:
+    migration = vm.migration
+    if migration is not None:
+        await migration.end()
     if vm.wanted_exit is None:
         starting = vm.status in NOT_STARTED_YET
         vm.ending.want(DESTROYED_WHILE_STARTING if starting else lifecycle.DESTROYED)
     # Without the lock: a start or an unplug that holds it may be what is to be ended.
     await _kill(vm, graceful_attempts)
+    if migration is not None:
+        await _see_where_it_is(vm, migration)
     async with vm.lock:
         if vm.status in NOT_STARTED_YET:
             vm.apply(vm.wanted_exit or lifecycle.DESTROYED)
+        await _end_copies(vm)
         try:
             await vm.services.connection.on_domain(vm.id, _undefine)
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 action = f"VM {vm.id} was ended but could not be removed from libvirt"
                 raise libvirt_errors.explain(e, action, DestroyFailed) from e
+
+
+async def _see_where_it_is(vm: VM, migration: Migration) -> None:
+    """Raise DestroyFailed (42) for a VM that runs on another host, or may."""
+    await migration.over()
+    if vm.migration is migration:
+        raise DestroyFailed(
+            f"VM {vm.id} has ended here, but {migration.words}, and whether it runs there is not "
+            "known yet; call again when that host can be reached",
+            vmId=vm.id,
+        )
+    if vm.exit is not None and vm.exit.reason is ExitReason.MIGRATION_SUCCEEDED:
+        raise DestroyFailed(
+            f"VM {vm.id} has left this host meanwhile, and runs there: {vm.exit.message} Destroy "
+            "it there, and call again for what is left of it here",
+            vmId=vm.id,
+        )
+
+
+async def _end_copies(vm: VM) -> None:
+    """Return when no copy of the VM can run on another host. Raises DestroyFailed (42)."""
+    doubt = await vm.services.copies.end(vm.id)
+    if doubt is None:
+        return
+    if not vm.domain.ceph.images:
+        raise doubt
+    # A copy that nobody hears of has no process if none has its images open.
+    try:
+        claims = await vm.services.preflight.check(
+            vm.domain.ceph, vm.id, DestroyFailed, Others.HERE
+        )
+    except VdsmCinderError as e:
+        raise doubt from e
+    await claims.release()
 
 
 async def _kill(vm: VM, graceful_attempts: int) -> None:

@@ -37,6 +37,7 @@ from vdsmcinder.virt.vm import (
     libvirt_errors,
     power,
 )
+from vdsmcinder.virt.vm.migration import Copies
 from vdsmcinder.virt.vm.parts.freeze_state import LateThaw
 from vdsmcinder.virt.vm.status import ExitReason
 from vdsmcinder.virt.vm.vm import VM, Services
@@ -61,6 +62,7 @@ class Registry:
         libvirt_options: LibvirtOptions,
         vm_options: VmOptions,
         policy: DocumentPolicy,
+        copies: Copies,
         on_change: Callable[[VM], None],
         on_thaw: Callable[[VM, LateThaw], None],
         on_taken: Callable[[VM], None],
@@ -79,6 +81,7 @@ class Registry:
             preflight,
             vm_options,
             policy,
+            copies,
             libvirt_options.start_timeout_s,
             self._changed,
             on_thaw,

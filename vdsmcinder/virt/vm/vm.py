@@ -34,7 +34,7 @@ from vdsmcinder.virt.secrets.secrets import Secrets
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import event_log, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
-from vdsmcinder.virt.vm.migration import Migration
+from vdsmcinder.virt.vm.migration import Copies, Migration
 from vdsmcinder.virt.vm.parts.commands import Commands
 from vdsmcinder.virt.vm.parts.ending import Ending
 from vdsmcinder.virt.vm.parts.freeze_state import Freezing, LateThaw
@@ -55,7 +55,7 @@ NOT_STARTED_YET = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
 class Services:
     """What every VM works with.
 
-    policy: what its domain, and devices that it is given, may hold.
+    policy: what its domain, and devices that it is given, may hold. copies: on other hosts.
     on_change: called after a VM's status or devices changed.
     on_thaw: called when a guest was thawed because nobody else did, with how that went.
     on_taken: called when a VM is to stay paused, for another host has opened its image.
@@ -68,6 +68,7 @@ class Services:
     preflight: Preflight
     options: VmOptions
     policy: DocumentPolicy
+    copies: Copies
     start_timeout_s: float
     on_change: Callable[[VM], None]
     on_thaw: Callable[[VM, LateThaw], None]

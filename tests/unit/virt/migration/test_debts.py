@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.refusals import libvirt_error
-from vdsmcinder.errors import PeerUnreachable
+from vdsmcinder.errors import DestroyFailed, PeerUnreachable
 from vdsmcinder.tasks import Tasks
-from vdsmcinder.virt.disk.ceph_images import NO_IMAGES
+from vdsmcinder.virt.disk.ceph_images import NO_IMAGES, CephImage, CephImages
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.metadata import Debt, MigrationMark, VmMetadata
 from vdsmcinder.virt.migration.common import backoff, migration_job
@@ -26,7 +27,7 @@ from vdsmcinder.virt.vm.migration import PeerRefused
 from vdsmcinder.virt.vm.migration_request import Address
 
 DEBT = Debt("11111111-2222-4333-8444-555555555555", "host2:54321", "drop", may_yield=True)
-OTHER = Debt("21111111-2222-4333-8444-555555555555", "[fd00::3]:54321", "run")
+OTHER = Debt("21111111-2222-4333-8444-555555555555", "[fd00::3]:54321", "run", may_run=True)
 VM_EXISTS = PeerRefused(4, "it runs there", {})
 
 
@@ -43,6 +44,7 @@ class World:
         self.refusal: Exception | None = None
         self.marks: dict[str, str] = {}
         self.no_ceph = False
+        self.call_timeout_s = 0.05
         self._answers = list(answers)
         self.address = "192.0.2.2"
 
@@ -119,6 +121,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_debts_are_read_as_they_were_written() -> None:
     text = metadata.write_debts([DEBT, OTHER])
     assert metadata._read_debts(text) == (DEBT, OTHER)
+    assert OTHER.may_run
     assert metadata._read_debts("") == metadata._read_debts("of a newer,daemon") == ()
 
 
@@ -231,3 +234,54 @@ async def test_while_it_is_not_heard_the_images_say_it() -> None:
         assert "VM web stayed on host1; its copy on host2:54321" in world.marks[DEBT.id]
         await until(lambda: not world.owed)
         assert world.marks == {}
+
+
+# VM.destroy of the VM
+
+
+AWAY = PeerUnreachable("no answer")
+
+
+@pytest.mark.parametrize(
+    ("debt", "answers", "no_ceph", "doubt"),
+    [
+        (DEBT, [AWAY], True, None),
+        (DEBT, [AWAY] * 10_000, False, None),
+        (
+            DEBT,
+            [AWAY] * 10_000,
+            True,
+            r"may let its copy run and cannot be told not to \(no answer",
+        ),
+        # It has been said that it may run, so that a mark may come too late.
+        (OTHER, [AWAY] * 10_000, False, "may let its copy run"),
+        (DEBT, [VM_EXISTS], False, "runs on host host2:54321, .* destroy it there"),
+    ],
+)
+async def test_a_vm_is_destroyed_when_no_copy_of_it_can_run(
+    debt: Debt, answers: list[Exception], no_ceph: bool, doubt: str | None
+) -> None:
+    world = World(*answers)
+    world.no_ceph = no_ceph
+    async with daemon(world) as running:
+        web = vm(world)
+        web.doomed, web.domain.ceph = True, CephImages((CephImage("vda", "volumes/web"),))
+        running.owe(web, debt)
+        found = await running.end("web")
+        if doubt is None:
+            assert found is None
+        else:
+            assert isinstance(found, DestroyFailed)
+            assert re.search(doubt, found.message)
+        assert await running.end("another") is None
+
+
+async def test_that_it_runs_elsewhere_is_told_once() -> None:
+    world = World(VM_EXISTS)
+    async with daemon(world) as running:
+        web = vm(world)
+        web.doomed = True
+        running.owe(web, DEBT)
+        await until(lambda: running.written(web) == "")
+        assert await running.end("web") is not None
+        assert await running.end("web") is None

@@ -237,7 +237,7 @@ def test_it_is_pure() -> None:
         (State.LETTING_RUN, Due(), [ev.Say(RUN)]),
         (State.LETTING_RUN, ev.Answered(5), [Wake(30.0)]),
         (State.LETTING_RUN, ev.Objected(NOT_THERE), [ev.Owe(DROP), ev.Look(), Wake(5.0)]),
-        (State.LETTING_RUN, ev.Doomed(), [ev.Owe(DROP), ev.Look(), Wake(5.0)]),
+        (State.LETTING_RUN, ev.Doomed(), [ev.Owe(DROP, may_run=True), ev.Look(), Wake(5.0)]),
         (State.CHECKING, ev.Answered(), [ev.Stay()]),
         (State.CHECKING, ev.Objected(THERE), [ev.DestroyHere()]),
         (State.CHECKING, UNREACHED, [Wake(0.2)]),
@@ -323,7 +323,7 @@ def test_what_is_lost_in_post_copy() -> None:
     going.receive(ev.QemuGone(), 0.0)
     actions = wanted(going.receive(ev.Objected(NOT_THERE), 0.0))
     # The other host ends what ran there already, unless it is whole.
-    assert actions[0] == ev.Owe(RUN)
+    assert actions[0] == ev.Owe(RUN, may_run=True)
     assert released(going.receive(GONE, 0.0)) == ev.Release(lifecycle.POSTCOPY_FAILED, asked=True)
 
 

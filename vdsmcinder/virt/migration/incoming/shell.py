@@ -178,6 +178,11 @@ class Incoming:
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._over.wait(), LOOK_S)
 
+    async def over(self) -> None:
+        """As virt/vm/migration.py has it."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(self._over.wait(), self._travel.connection.call_timeout_s)
+
     async def run(self) -> None:
         """Return when it is over, or when the daemon ends."""
         try:

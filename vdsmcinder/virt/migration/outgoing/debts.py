@@ -14,9 +14,15 @@ from dataclasses import dataclass, field
 
 import libvirt
 
-from vdsmcinder.errors import PeerUnreachable, ResourceUnavailable, Unexpected
+from vdsmcinder.errors import (
+    DestroyFailed,
+    PeerUnreachable,
+    ResourceUnavailable,
+    Unexpected,
+    VdsmCinderError,
+)
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.tasks import Tasks
+from vdsmcinder.tasks import Tasks, within
 from vdsmcinder.virt.domain.metadata import Debt, write_debts
 from vdsmcinder.virt.migration.common import migration_job
 from vdsmcinder.virt.migration.common.runner import Runner
@@ -66,6 +72,8 @@ class Debts:
         self._tasks = tasks
         # By the id of the migration.
         self._payments: dict[str, _Payment] = {}
+        # By the id of the VM, which was to be destroyed here: where it runs.
+        self._elsewhere: dict[str, str] = {}
 
     async def close(self) -> None:
         """End all tasks; what is owed stands in the VMs' metadata."""
@@ -90,6 +98,29 @@ class Debts:
         """What is owed for a VM, and more, as its metadata holds it."""
         known = {p.debt.id: p.debt for p in self._payments.values() if p.vm.id == vm.id}
         return write_debts({**known, **{debt.id: debt for debt in more}}.values())
+
+    async def end(self, vm_id: str) -> VdsmCinderError | None:
+        """As virt/vm/migration.py has it."""
+        until_s = time.monotonic() + self._connection.call_timeout_s
+        for payment in [p for p in self._payments.values() if p.vm.id == vm_id]:
+            try:
+                await within(payment.settled.wait(), max(until_s - time.monotonic(), 0.0))
+            except asyncio.TimeoutError:
+                why = payment.machine.trouble or "it has not answered yet"
+                return DestroyFailed(
+                    f"VM {vm_id} has ended here, but host {payment.debt.peer} may let its copy run "
+                    f"and cannot be told not to ({why}); call again when that host answers, or has "
+                    "been off for a minute",
+                    vmId=vm_id,
+                )
+        where = self._elsewhere.pop(vm_id, None)
+        if where is None:
+            return None
+        return DestroyFailed(
+            f"VM {vm_id} runs on host {where}, to which it had been handed over; destroy it there, "
+            "and call again for what is left of it here",
+            vmId=vm_id,
+        )
 
     def troubles(self) -> list[str]:
         """Of each host that has been away for long, what it has to be told, as a sentence."""
@@ -121,6 +152,8 @@ class Debts:
         finally:
             await other.hang_up()
         del self._payments[debt.id]
+        if payment.machine.runs_there and (vm.doomed or debt.may_run):
+            self._elsewhere[vm.id] = debt.peer
         payment.settled.set()
         if payment.marked:
             await self._marks.remove(vm.domain.ceph, debt.id)
@@ -134,7 +167,7 @@ class Debts:
             # It may be that host that it goes to, which then has it by right.
             return ev.Unreached(PeerUnreachable(f"VM {vm.id} migrates again"))
         reply = await other.say(vm.id, debt.id, verdict)
-        if not (isinstance(reply, ev.Answered) or payment.marked):
+        if not (payment.marked or last_word.is_heard(verdict, reply)):
             await self._mark(payment)
         return reply
 
@@ -143,7 +176,8 @@ class Debts:
         vm, debt = payment.vm, payment.debt
         words = f"VM {vm.id} stayed on {self._host_name}; its copy on {debt.peer} must not run"
         payment.marked = await self._marks.leave(vm.domain.ceph, debt.id, words)
-        if payment.marked:
+        # Without images that could say it, it takes somebody's word to let the copy run.
+        if not debt.may_run and (payment.marked or not vm.domain.ceph.images):
             payment.settled.set()
 
     async def _write(self, vm: VM) -> bool:
@@ -179,7 +213,7 @@ class Debts:
 
 
 def _owed(debt: Debt) -> ev.Owe:
-    return ev.Owe(Verdict(debt.verdict), debt.may_yield)
+    return ev.Owe(Verdict(debt.verdict), debt.may_yield, debt.may_run)
 
 
 def _failed(action: ev.Action, error: Exception) -> ev.Event | None:

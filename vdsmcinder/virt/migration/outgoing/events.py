@@ -351,11 +351,13 @@ class Suspend:
 class Owe:
     """See that the other host is told the verdict, as virt/migration/outgoing/debts.py does.
 
-    may_yield: its copy may have been let run without a word from here.
+    may_yield: its copy may have been let run without a word from here. may_run: it may run with
+    one, or libvirt have let it, so that no mark keeps it from that.
     """
 
     verdict: Verdict
     may_yield: bool = False
+    may_run: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,13 @@ _FINAL: Mapping[Verdict, tuple[type[VdsmCinderError], ...]] = {
 }
 
 
+def is_heard(verdict: Verdict, reply: ev.Answered | ev.Objected | ev.Unreached) -> bool:
+    """Whether the other host has done all about a verdict that it will do."""
+    if isinstance(reply, ev.Objected):
+        return isinstance(reply.why, _FINAL[verdict])
+    return isinstance(reply, ev.Answered)
+
+
 class State(enum.Enum):
     """How it goes."""
 
@@ -81,7 +88,7 @@ class LastWord:
         return [Note(logging.INFO, text)]
 
     def _refused(self, event: ev.Objected, now_s: float) -> list[ev.Action]:
-        if not isinstance(event.why, _FINAL[self._owed.verdict]):
+        if not is_heard(self._owed.verdict, event):
             return self._again(event, now_s)
         self.runs_there = isinstance(event.why, VMExists)
         if not (self.runs_there and self._owed.may_yield):

@@ -155,6 +155,11 @@ class Outgoing:
         else:
             await self._insist(ev.Doomed())
 
+    async def over(self) -> None:
+        """As virt/vm/migration.py has it."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(self._over.wait(), self._travel.connection.call_timeout_s)
+
     async def _insist(self, event: ev.Cancelled | ev.Doomed) -> None:
         """Have it end; returns when it has, or has not within the time of a call of libvirt's."""
         until_s = time.monotonic() + self._travel.connection.call_timeout_s
@@ -242,7 +247,13 @@ class Outgoing:
         self._debts.owe(self.vm, self._debt(owed))
 
     def _debt(self, owed: ev.Owe) -> Debt:
-        return Debt(self.id, str(self._other.address), owed.verdict.value, owed.may_yield)
+        return Debt(
+            self.id,
+            str(self._other.address),
+            owed.verdict.value,
+            owed.may_yield,
+            owed.may_run,
+        )
 
     def _left(self, left: ev.Left) -> None:
         progress, counts = self.progress, self._travel.counts

@@ -55,6 +55,7 @@ class Transitions:
         self._doomed = False
         self._qemu_gone = False
         self._known_there = False
+        self._said_run = False
         self._dropped_there = False
         self._calling = False
         self._reasons = Reasons(plan.vm_id, plan.address)
@@ -314,6 +315,7 @@ class Transitions:
         if self._doomed:
             return self._find_why(now_s)
         self.state = State.LETTING_RUN
+        self._said_run = True
         return self._ask(Verdict.RUN)
 
     def _runs_now(self, event: ev.Answered, now_s: float) -> list[ev.Action]:
@@ -337,6 +339,7 @@ class Transitions:
         if not isinstance(event.why, (NoSuchVM, MigrationFailed)):
             return self._again(event, now_s)
         self._reasons.refuse(event.why)
+        self._said_run = False
         return self._find_why(now_s)
 
     def _doomed_now(self, event: ev.Doomed, now_s: float) -> list[ev.Action]:
@@ -352,7 +355,10 @@ class Transitions:
         """At once: until the other host has ended its copy, libvirt lets nobody remove the VM."""
         if self._dropped_there:
             return []
-        return [ev.Owe(Verdict.RUN if self.progress.post_copy else Verdict.DROP)]
+        if self.progress.post_copy:
+            return [ev.Owe(Verdict.RUN, may_run=True)]
+        by_itself = self._plan.handover is Handover.LIBVIRT and self.may_run_there
+        return [ev.Owe(Verdict.DROP, may_run=by_itself or self._said_run)]
 
     def _found_why(self, event: ev.Looked, now_s: float) -> list[ev.Action]:
         if event.here is Here.GONE:

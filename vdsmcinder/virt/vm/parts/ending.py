@@ -45,6 +45,11 @@ class Ending:
         """It is to be destroyed, whatever it is doing."""
         self._doomed = True
 
+    def spare(self) -> None:
+        """It could not be destroyed: it goes on, and its next end is its own, too."""
+        self._doomed = False
+        self._wanted = None
+
     def explained(self, change: Change) -> Change:
         """What libvirt tells, with what only we know: that we asked for it."""
         graceful = change in (lifecycle.GUEST_SHUT_DOWN, lifecycle.DESTROYED)
