@@ -14,6 +14,7 @@ import libvirt
 
 from vdsmcinder.errors import ResourceUnavailable, Unexpected
 from vdsmcinder.virt.domain import metadata
+from vdsmcinder.virt.vm.status import PauseCode
 from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ async def require_free(vm: VM) -> None:
         return
     if vm.taken:
         raise Unexpected(f"VM {vm.id} cannot be continued: {vm.taken}")
+    if vm.pause_code is PauseCode.NOERR and not vm.io.held:
+        # It was paused while it had its images; a copy of it that a migration left behind, and that
+        # Ceph shows for 30 s, takes nothing away.
+        return
     found = await vm.services.preflight.open_elsewhere(vm.domain.ceph, OPERATOR_S)
     if found:
         raise Unexpected(

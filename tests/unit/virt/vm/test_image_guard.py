@@ -121,9 +121,10 @@ async def test_an_operator_is_refused_while_another_host_has_it(tmp_path, ceph, 
     vm_id = new_id()
     with plugs():
         async with running(tmp_path, **options(tmp_path, document(vm_id), mode=mode)) as whole:
-            session = await whole.client()
+            session, ceph.elsewhere = await whole.client(), ELSEWHERE
+            vm = await paused_by_an_error(whole, vm_id)
             await session.call("VM.pause", {"vmID": vm_id})
-            ceph.elsewhere = ELSEWHERE
+            assert vm.io.held
             if refused:
                 with pytest.raises(RemoteError, match="is open on another host"):
                     await session.call("VM.cont", {"vmID": vm_id})
@@ -132,4 +133,17 @@ async def test_an_operator_is_refused_while_another_host_has_it(tmp_path, ceph, 
             # Where Ceph does not tell, it is the operator's to know.
             await session.call("VM.cont", {"vmID": vm_id})
             assert whole.daemon._registry.get(vm_id).status.value == "Up"
+            await session.close()
+
+
+async def test_one_that_only_an_operator_has_paused_is_continued(tmp_path, ceph):
+    """As when a copy that a migration left on another host has just been ended there."""
+    ceph.elsewhere, vm_id = ELSEWHERE, new_id()
+    with plugs():
+        async with running(tmp_path, **options(tmp_path, document(vm_id))) as whole:
+            session = await whole.client()
+            await session.call("VM.pause", {"vmID": vm_id})
+            await session.call("VM.cont", {"vmID": vm_id})
+            vm = whole.daemon._registry.get(vm_id)
+            await until(lambda: vm.status.value == "Up", "it was not continued")
             await session.close()
