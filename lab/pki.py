@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates for the lab: a CA, a server certificate for each host, a client's for the engine.
 
+A CA of their own signs those that hosts show one another.
+
 By the openssl command, so that no code of ours vouches for itself. A second CA signs a client
 certificate that no host may accept.
 """
@@ -17,6 +19,8 @@ from lab.base import run
 DAYS = "60"
 # A host shows it to engines, and to other hosts that its VMs migrate to.
 HOST_USAGE = "serverAuth,clientAuth"
+# Programs of a host that have certificates of their own; their OU says which.
+DAEMON, LIBVIRT, QEMU = "vdsm-cinder", "libvirt", "qemu"
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
@@ -38,6 +42,11 @@ class Pki:
     def ca(self) -> Path:
         """The certificate of the CA that hosts and engine trust."""
         return self.directory / "ca.pem"
+
+    @property
+    def hosts_ca(self) -> Path:
+        """The certificate of the CA that hosts trust among themselves."""
+        return self.directory / "hosts-ca.pem"
 
     @property
     def engine(self) -> Identity:
@@ -68,6 +77,7 @@ def make_pki(directory: Path, hosts: Mapping[str, str]) -> Pki:
     directory.mkdir(mode=0o755)
     _make_ca(directory, "ca")
     _make_ca(directory, "foreign-ca")
+    _make_ca(directory, "hosts-ca")
     for name, address in hosts.items():
         certify_host(directory, name, address)
     _sign(directory, "ca", "engine", "clientAuth", "DNS:engine")
@@ -76,8 +86,12 @@ def make_pki(directory: Path, hosts: Mapping[str, str]) -> Pki:
 
 
 def certify_host(directory: Path, name: str, address: str) -> None:
-    """Make the server certificate of one more host."""
-    _sign(directory, "ca", name, HOST_USAGE, _host_names(name, address))
+    """Make the server certificate of one more host, and those of its programs by the hosts' CA."""
+    names = _host_names(name, address)
+    _sign(directory, "ca", name, HOST_USAGE, names)
+    for program in (DAEMON, LIBVIRT, QEMU):
+        subject = f"/O=lab/OU={program}/CN={name}"
+        _sign(directory, "hosts-ca", f"{name}-{program}", HOST_USAGE, names, subject=subject)
 
 
 def _host_names(name: str, address: str) -> str:
@@ -104,13 +118,20 @@ def _make_ca(directory: Path, name: str) -> None:
 
 
 def _sign(
-    directory: Path, ca: str, name: str, usage: str, alternatives: str, *, days: str = DAYS
+    directory: Path,
+    ca: str,
+    name: str,
+    usage: str,
+    alternatives: str,
+    *,
+    days: str = DAYS,
+    subject: str = "",
 ) -> None:
     request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
     identifiers = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     extensions.write_text(f"{identifiers}extendedKeyUsage={usage}\nsubjectAltName={alternatives}\n")
     key = ("-keyout", directory / f"{name}.key", "-out", request)
-    run(["openssl", "req", "-new", *NEW_KEY, "-subj", f"/O=lab/CN={name}", *key])
+    run(["openssl", "req", "-new", *NEW_KEY, "-subj", subject or f"/O=lab/CN={name}", *key])
     signer = ("-CA", directory / f"{ca}.pem", "-CAkey", directory / f"{ca}.key", "-CAcreateserial")
     out = ("-extfile", extensions, "-out", directory / f"{name}.pem")
     run(["openssl", "x509", "-req", "-in", request, "-days", days, *signer, *out])

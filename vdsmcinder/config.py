@@ -78,9 +78,16 @@ class Listen:
         "/etc/pki/vdsm/certs/cacert.pem",
         "The CA, PEM; clients must have a certificate signed by it.",
     )
+    hosts_ca: str = option(
+        "",
+        """The CA of the hosts, PEM, if they have one of their own: its certificates are for the
+        daemons of other hosts and let them call the verbs of migration that hosts call one another,
+        and nothing else. Those that it made for libvirt and QEMU are refused. Empty for none: then
+        other hosts are clients, of role admin.""",
+    )
     crl: str = option(
         "",
-        """Lists of revoked certificates (CRLs), PEM, one of each CA that signs clients'
+        """Lists of revoked certificates (CRLs), PEM, one of each CA that signs clients' and hosts'
         certificates; empty for none. Whoever is on it is refused, and its connections end when the
         file is read again, which it is when it changes. With a list that is missing or out of date
         all clients of its CA are refused.""",
@@ -263,6 +270,12 @@ class Migration:
         """How this host's libvirtd reaches that of the other host; {host} is the name that the
         engine calls it by. libvirt's own certificates have to be set up for it on both hosts.""",
     )
+    certificate: str = option(
+        "",
+        """What this host's daemon shows to those of other hosts, PEM, by the CA of listen.hosts_ca;
+        empty for listen.certificate.""",
+    )
+    key: str = option("", "Its private key, PEM.")
     encryption: str = option(
         "auto",
         """Whether QEMU's data is encrypted: auto where libvirt has certificates for it on both

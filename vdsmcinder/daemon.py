@@ -191,7 +191,7 @@ class Daemon:
             self._ceph, self._secrets, settings.ceph, tasks.group("claims"), self._key_lacked
         )
         policy = DocumentPolicy(settings.policy)
-        dial = functools.partial(peer_client.connect, settings.listen)
+        dial = functools.partial(peer_client.connect, settings.listen, own=settings.migration)
         marks = KeptMarks(self._ceph, self._secrets)
         debts = Debts(self._connection, dial, marks, platform.node(), tasks.group("debts"))
         self._registry = Registry(

@@ -12,7 +12,7 @@ import ssl
 from typing import Any
 
 from vdsmcinder import logs, revocation
-from vdsmcinder.config import Listen
+from vdsmcinder.config import Listen, Migration
 from vdsmcinder.errors import PeerUnreachable, RemoteError
 from vdsmcinder.rpc.wire import migration
 from vdsmcinder.stomp import client
@@ -29,11 +29,15 @@ OFFER_TIMEOUT_S = 60.0
 CONCLUDE_TIMEOUT_S = 45.0
 
 
-async def connect(listen: Listen, address: Address) -> StompPeer:
-    """Reach a host's daemon. Raises PeerUnreachable (10), which says why it cannot be."""
+async def connect(listen: Listen, address: Address, own: Migration | None = None) -> StompPeer:
+    """Reach a host's daemon.
+
+    own: what is shown to it; None for what clients are shown. Raises PeerUnreachable (10), which
+    says why it cannot be.
+    """
     try:
         # Anew each time: the certificate may have been renewed.
-        context = _context(listen) if listen.tls else None
+        context = _context(listen, own) if listen.tls else None
         dialling = client.connect(address.host, address.port, context, HEARTBEAT_MS)
         session = await within(dialling, CONNECT_TIMEOUT_S, client.StompSession.abort)
     except asyncio.TimeoutError:
@@ -60,11 +64,14 @@ async def connect(listen: Listen, address: Address) -> StompPeer:
     return StompPeer(session, address)
 
 
-def _context(listen: Listen) -> ssl.SSLContext:
+def _context(listen: Listen, own: Migration | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=listen.ca)
     if listen.crl:
         revocation.refuse_revoked(context, listen.crl)
-    context.load_cert_chain(listen.certificate, listen.key, password="")
+    if own is not None and own.certificate:
+        context.load_cert_chain(own.certificate, own.key or None, password="")
+    else:
+        context.load_cert_chain(listen.certificate, listen.key, password="")
     return context
 
 

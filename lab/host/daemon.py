@@ -20,7 +20,7 @@ from lab.base import REPOSITORY, LabError, wait_until
 from lab.host import pages
 from lab.host.hypervisor import Host
 from lab.namespace import CLEAN_ENVIRONMENT, NamespacedProcess
-from lab.pki import Pki
+from lab.pki import DAEMON, Pki
 
 PORT = 54321
 PROGRAM = REPOSITORY / ".venv/bin/vdsm-cinderd"
@@ -169,6 +169,7 @@ class HostDaemon:
 
     def _write_config(self, changes: Mapping[str, Any]) -> None:
         identity = self.pki.identity(self.host.name)
+        among_hosts = self.pki.identity(f"{self.host.name}-{DAEMON}")
         sections: dict[str, dict[str, Any]] = {
             "listen": {
                 "address": self.host.address,
@@ -176,8 +177,10 @@ class HostDaemon:
                 "certificate": str(identity.cert),
                 "key": str(identity.key),
                 "ca": str(self.pki.ca),
+                "hosts_ca": str(self.pki.hosts_ca),
                 "unix_socket": str(self.unix_socket),
             },
+            "migration": {"certificate": str(among_hosts.cert), "key": str(among_hosts.key)},
             "libvirt": {"uri": self.host.uri},
             "vms": {"allow_emulation": True, "sample_interval_s": 1},
             "log": {"level": "DEBUG", "target": "stderr"},

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.base import PREFIX, REPOSITORY, LabError, wait_until
 from lab.namespace import Namespace, NamespacedProcess, children, first_of, pid_inside
-from lab.pki import Pki
+from lab.pki import LIBVIRT, QEMU, Pki
 
 BRIDGE = "lab0"
 BRIDGE_MAC = "02:00:0a:4d:00:01"
@@ -31,6 +31,7 @@ auth_unix_rw = "none"
 listen_tls = 1
 listen_tcp = 0
 listen_addr = "{address}"
+tls_allowed_dn_list = ["O=*,OU=libvirt,CN=*", "CN=*,OU=libvirt,O=*"]
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
@@ -190,9 +191,9 @@ def connect(lab: Namespace, host: Host) -> None:
 
 
 def certify(host: Host, pki: Pki) -> None:
-    """Give its libvirt the host's certificate, for libvirtd and for QEMU's data."""
-    mine = pki.identity(host.name)
-    links = {"/etc/pki/CA/cacert.pem": pki.ca}
+    """Give its libvirtd and its QEMU certificates of the hosts' CA, each its own."""
+    mine = pki.identity(f"{host.name}-{LIBVIRT}")
+    links = {"/etc/pki/CA/cacert.pem": pki.hosts_ca}
     for end in ("server", "client"):
         links[f"{LIBVIRT_PKI}/{end}cert.pem"] = mine.cert
         links[f"{LIBVIRT_PKI}/private/{end}key.pem"] = mine.key
@@ -201,8 +202,9 @@ def certify(host: Host, pki: Pki) -> None:
         host.path(link).unlink(missing_ok=True)
         host.path(link).symlink_to(target)
     # QEMU runs as a user of its own, who reads no private key of the daemon's.
+    mine = pki.identity(f"{host.name}-{QEMU}")
     host.path(MIGRATION_PKI).mkdir(exist_ok=True)
-    host.run(["install", "--mode", "0644", pki.ca, f"{MIGRATION_PKI}/ca-cert.pem"])
+    host.run(["install", "--mode", "0644", pki.hosts_ca, f"{MIGRATION_PKI}/ca-cert.pem"])
     for end in ("server", "client"):
         host.run(["install", "--mode", "0644", mine.cert, f"{MIGRATION_PKI}/{end}-cert.pem"])
         key = f"{MIGRATION_PKI}/{end}-key.pem"

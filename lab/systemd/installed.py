@@ -65,7 +65,7 @@ class InstalledDaemon(abc.ABC):
         self.host.run(["install", "-d", f"{PKI}/certs", f"{PKI}/keys"])
         self.host.run(["install", "-m", "644", identity.cert, f"{PKI}/certs/vdsmcert.pem"])
         self.host.run(["install", "-m", "644", self.pki.ca, f"{PKI}/certs/cacert.pem"])
-        key = ["install", "-m", "440", "-g", "kvm", identity.key, f"{PKI}/keys/vdsmkey.pem"]
+        key = ["install", "-m", "440", "-g", "vdsm-cinder", identity.key, f"{PKI}/keys/vdsmkey.pem"]
         self.host.run(key)
         self.set_option("allow_emulation: false", "allow_emulation: true")
         self.set_option("sample_interval_s: 5.0", "sample_interval_s: 1.0")

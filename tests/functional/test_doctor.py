@@ -356,7 +356,8 @@ async def test_certificates(patient):
     assert (found.code, set(found.bad())) == (UNSURE, {"certificates"})
     remedies = {f["remedy"] for f in json.loads(found.out)["checks"] if f["state"] != "ok"}
     renew = "vdsm-cinder pki renew"
-    assert remedies == {f"{renew} --reload", f"{renew} --with-ca --reload"}
+    among_hosts = "vdsm-cinder pki hosts --force --install"
+    assert remedies == {f"{renew} --reload", f"{renew} --with-ca --reload", among_hosts}
     with configured(patient, listen={"key": "/nowhere/key.pem"}):
         found = await patient.doctor()
     assert found.bad() == ["certificates"]

@@ -181,6 +181,8 @@ def test_the_pages_for_monitoring_need_nothing_that_is_not_installed(active):
 BROKEN = (
     ("systemctl stop vdsm-cinderd", "daemon", "it does not run"),
     ("chmod 400 {key}; chgrp root {key}", "certificates", "may not read {key}: Permission denied"),
+    # As an oVirt engine leaves it.
+    ("chgrp kvm {key}", "certificates", "QEMU's user libvirt-qemu may read {key}"),
     ("systemctl stop libvirtd libvirtd.socket", "libvirt", "cannot be reached"),
     ("rm --force {rules}; systemctl restart polkit", "libvirt", "refuses the daemon's user"),
     (

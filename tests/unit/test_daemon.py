@@ -11,10 +11,12 @@ import logging
 import os
 import re
 import signal
+import ssl
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -25,12 +27,15 @@ from lab.base import REPOSITORY
 from lab.pki import Pki, make_pki
 from tests.unit.transport.serving import until
 from tests.unit.whole import Whole, get, running
-from vdsmcinder import daemon
+from vdsmcinder import config, daemon, peer_client
+from vdsmcinder.client import cli
+from vdsmcinder.config import Migration
 from vdsmcinder.daemon import CERTIFICATES_UNUSABLE, WRONG_CONFIGURATION, Daemon
 from vdsmcinder.errors import RemoteError
-from vdsmcinder.stomp.client import SessionLost
+from vdsmcinder.stomp.client import SessionLost, connect
 from vdsmcinder.system import names
 from vdsmcinder.transport.certificates import Owner
+from vdsmcinder.virt.vm.migration_request import Address
 
 MONITOR = {"access": {"roles": {"grafana": "monitor"}}}
 
@@ -160,6 +165,24 @@ async def test_a_certificate_that_ends_soon_is_told_of(tmp_path: Path) -> None:
         assert "expires in 3.0 days" in health["reasons"][0]
         assert health["warnings"] == []
         assert "expires in 3.0 days" in host.daemon._status()
+
+
+async def test_a_hosts_ca_that_has_ended_is_told_and_keeps_no_client_away(tmp_path: Path) -> None:
+    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    async with running(tmp_path, listen={"hosts_ca": str(pki.hosts_ca)}) as host:
+        certificates = host.daemon._listener.certificates
+        assert certificates is not None
+        assert [held.file for held in certificates.held if held.owner is Owner.HOSTS_CA] == [
+            str(pki.hosts_ca)
+        ]
+        certificates.held = tuple(
+            replace(held, expires_at=time.time() - 1) if held.owner is Owner.HOSTS_CA else held
+            for held in certificates.held
+        )
+        status, health = await host.health()
+        assert (status, health["ready"]) == (200, True)
+        assert "pki hosts --force --install" in health["reasons"][0]
+        assert (await host.metrics())["certificate_expiry_timestamp_seconds", "hosts_ca"]
 
 
 @pytest.mark.parametrize("ended", [Owner.HOST, Owner.CA])
@@ -315,6 +338,57 @@ async def test_sessions_end_with_their_certificate(
         with pytest.raises(SessionLost, match="its certificate has expired; renew it"):
             await engine.wait_for_event(lambda e: False)
         assert await stream.read() == b""
+
+
+async def test_hosts_of_their_own_authority_call_what_hosts_call_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    hosts = tmp_path / "hosts"
+    words = ["pki", "hosts", "--dir", str(hosts), "--name", "host2", "--name", "127.0.0.1"]
+    assert cli.main(words) == 0
+    listen = {"hosts_ca": str(hosts / "certs/hostscacert.pem")}
+    access = {"default_role": "none", "roles": {"engine": "admin", "host2": "admin"}}
+    offer: Any = {"vmID": "5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d", "params": {}}
+    async with running(tmp_path, listen=listen, access=access) as host:
+        own = Migration(
+            certificate=str(hosts / "certs/hostcert.pem"), key=str(hosts / "keys/hostkey.pem")
+        )
+        address = Address("127.0.0.1", host.port)
+        peer = await peer_client.connect(config.load(host.file).listen, address, own)
+        session = peer._session
+        with pytest.raises(RemoteError, match="migrationId is missing"):
+            await session.call("VM.migrationCreate", offer)
+        for verb in ("Host.getVMList", "Host.setLogLevel", "VM.destroy", "Host.dumpxmls"):
+            with pytest.raises(RemoteError, match=f"{verb} is not for hosts, which CN=host2"):
+                await session.call(verb, offer)
+        # Nor does it hear what is for clients.
+        await session.subscribe_events()
+        host.daemon._events.publish("|virt|VM_status|x", {})
+        with pytest.raises(RemoteError):
+            await session.call("Host.ping2")
+        assert not session._events
+        for program in ("libvirt", "qemu"):
+            tls = ssl.create_default_context(cafile=str(pki.ca))
+            tls.load_cert_chain(
+                hosts / f"certs/{program}cert.pem", hosts / f"keys/{program}key.pem"
+            )
+            with pytest.raises(OSError):
+                await connect("127.0.0.1", host.port, tls)
+        # Refusals of one address are told once in a while.
+        assert "is a host's, but not one for the daemon; give it its own" in caplog.text
+        engine = await host.client()
+        with pytest.raises(RemoteError, match="migrationId is missing"):
+            await engine.call("VM.migrationCreate", offer)
+        await engine.close()
+        await peer.close()
+
+
+async def test_hosts_and_clients_of_one_authority_cannot_be_told_apart(tmp_path: Path) -> None:
+    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    with pytest.raises(config.ConfigError, match="hold a CA of the same name"):
+        async with running(tmp_path, listen={"hosts_ca": str(pki.ca)}):
+            raise AssertionError("it is not to start")
 
 
 async def https(host: Whole, name: str, request: bytes) -> bytes:

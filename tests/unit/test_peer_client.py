@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.unit.transport.serving import listening
 from vdsmcinder import peer_client
 from vdsmcinder.config import Listen
 from vdsmcinder.errors import PeerUnreachable
+from vdsmcinder.rpc.schema import schema
 from vdsmcinder.virt.vm.migration import Handover, Offer, Source
 from vdsmcinder.virt.vm.migration_request import Address
 
@@ -63,3 +65,9 @@ async def test_a_daemon_that_does_not_answer_what_it_was_asked(body: bytes) -> N
         with pytest.raises(PeerUnreachable, match=r"was lost during VM.migrationCreate"):
             await peer.offer(OFFER)
         await peer.close()
+
+
+def test_what_hosts_call_one_another_is_what_their_authority_is_let_in_for() -> None:
+    source = Path(peer_client.__file__).read_text(encoding="utf-8")
+    called = set(re.findall(r'_call\("([^"]+)"', source))
+    assert called == {verb.name for verb in schema.load().verbs.values() if verb.for_hosts}

@@ -24,6 +24,8 @@ REMEDIES = {
     Owner.HOST: "renew it with vdsm-cinder pki renew, or have the engine do it",
     Owner.CA: "renew it with vdsm-cinder pki renew --with-ca, or have the engine do it, and bring "
     "it to all clients",
+    Owner.HOSTS_CA: "renew it with vdsm-cinder pki hosts --force --install where its key is, and "
+    "bring it to all hosts",
 }
 
 

@@ -144,7 +144,9 @@ def _certificates(certificates: Certificates | None, urgent: Iterable[Held]) -> 
     cas = [held for held in certificates.held if held.owner is Owner.CA]
     for held in urgent:
         # Clients of a CA that has not ended are served yet.
-        last = held.owner is Owner.HOST or all(_days_left(ca) <= 0 for ca in cas)
+        last = held.owner is Owner.HOST or (
+            held.owner is Owner.CA and all(_days_left(ca) <= 0 for ca in cas)
+        )
         yield Trouble(sentence(held), serious=_days_left(held) <= 0 and last)
 
 

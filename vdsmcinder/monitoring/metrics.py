@@ -171,7 +171,7 @@ def _daemon(s: Sources) -> Iterator[Metric]:
     if certificates is not None:
         yield _gauge(
             "certificate_expiry_timestamp_seconds",
-            "When the certificate ceases to be valid: the host's, or the first of its CAs'.",
+            "When the certificate ceases to be valid: the host's, or a CA's, its first.",
             {(held.owner.value,): certificates.expiry(held.owner) for held in certificates.held},
             "certificate",
         )

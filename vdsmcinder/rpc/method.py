@@ -62,6 +62,8 @@ class Caller:
     """Who calls: peer address, subject of the certificate (or the local user), and transport.
 
     names: subject, common name and alternative names as rpc/access.py compares them.
+    trouble: why it may not be here, whatever its role; mostly empty.
+    is_host: whether it is the daemon of another host, by the hosts' own CA.
     certificate: issuer and serial number of its certificate, as lists of revoked ones name it.
     expires_at: when that ends, seconds since the epoch.
     """
@@ -70,6 +72,8 @@ class Caller:
     subject: str
     transport: str
     names: tuple[str, ...] = ()
+    is_host: bool = False
+    trouble: str = ""
     certificate: tuple[str, int] | None = None
     expires_at: float = math.inf
 
@@ -132,7 +136,9 @@ class Method:
     def _values(self, caller: Caller, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """The handler's arguments. Raises UnsupportedOperation, Recovering, InvalidParams."""
         verb = self.verb
-        if self._needs is not Role.MONITOR:
+        if caller.is_host:
+            self._refuse_host(caller)
+        elif self._needs is not Role.MONITOR:
             self._refuse_others(caller)
         if verb.needs_vms and not self._rules.recovered():
             raise Recovering(
@@ -158,6 +164,16 @@ class Method:
             f"{caller.subject or 'a client without a certificate'} does not allow; give it role "
             f"{self._needs.value} in option access.roles, or call with another certificate",
             role=role.value,
+        )
+
+    def _refuse_host(self, caller: Caller) -> None:
+        """Refuse another host's daemon what hosts do not call one another for."""
+        if self.verb.for_hosts:
+            return
+        log.warning("denied %s to %s, which is a host", self.verb.name, caller)
+        raise UnsupportedOperation(
+            f"{self.verb.name} is not for hosts, which {caller.subject} is by the CA of "
+            "listen.hosts_ca; call it with a client's certificate"
         )
 
     def _log_params(self, given: Mapping[str, Any], values: tuple[Any, ...]) -> None:

@@ -42,6 +42,7 @@ class Owner(enum.Enum):
 
     HOST = "host"
     CA = "ca"
+    HOSTS_CA = "hosts_ca"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Held:
 class Certificates:
     """The TLS context for connections from now on.
 
-    held: the certificates that it is made of. revoked: those that listen.crl lists. trouble: why
-    the files as they are now are not in force; empty while they are.
+    held: the certificates that it is made of. authorities: whose certificates are whose. revoked:
+    those that listen.crl lists. trouble: why the files as they are now are not in force; empty
+    while they are.
     """
 
     def __init__(self, listen: Listen) -> None:
@@ -75,7 +77,7 @@ class Certificates:
         self._reading = asyncio.Lock()
         self.trouble = ""
         self._stamps = _look(listen)
-        self.context, self.held, self.revoked = _read(listen)
+        self._use(_read(listen))
 
     async def reload(self) -> None:
         """Read the files again; if they are of no use, what is in force stays so, and one line
@@ -85,7 +87,7 @@ class Certificates:
             # In threads, here and below: the files may be on a disk that is slow, or gone.
             self._stamps = await asyncio.to_thread(_look, self._listen)
             try:
-                self.context, self.held, self.revoked = await asyncio.to_thread(_read, self._listen)
+                self._use(await asyncio.to_thread(_read, self._listen))
             except CertificatesUnusable as e:
                 self.trouble = str(e)
                 log.error("the certificates read before stay in force: %s", e)
@@ -94,6 +96,10 @@ class Certificates:
         ends = self.expiry(Owner.HOST)
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))
         log.info("the certificates were read again; the host's is valid until %s", until)
+
+    def _use(self, files: _Files) -> None:
+        self.context, self.held = files.context, files.held
+        self.authorities, self.revoked = files.authorities, files.revoked
 
     async def watch(self) -> None:
         """Reload when the files have changed, for ever."""
@@ -109,25 +115,75 @@ class Certificates:
         return min(held.expires_at for held in self.held if held.owner is owner)
 
 
-def _read(
-    listen: Listen,
-) -> tuple[ssl.SSLContext, tuple[Held, ...], frozenset[identity.Number]]:
-    """The context that the files make, what it holds, and what is revoked.
+@dataclass(frozen=True)
+class Authorities:
+    """The subjects of the CAs of clients and of hosts; of the latter none where all are clients."""
 
-    Raises CertificatesUnusable.
-    """
+    clients: frozenset[str]
+    hosts: frozenset[str]
+
+    def is_host(self, issuer: str) -> bool:
+        """Whether that CA is the hosts'."""
+        return issuer in self.hosts
+
+    def knows(self, issuer: str) -> bool:
+        """Whether it is known whose CA that is; with one CA for all it need not be."""
+        return not self.hosts or issuer in self.clients | self.hosts
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What the files say."""
+
+    context: ssl.SSLContext
+    held: tuple[Held, ...]
+    authorities: Authorities
+    revoked: frozenset[identity.Number]
+
+
+def _read(listen: Listen) -> _Files:
+    """What the files say. Raises CertificatesUnusable."""
     try:
         context = tls.server_context(listen)
         ends = not_after(Path(listen.certificate).read_bytes())
-        revoked = _revoked(listen)
+        stores = [_store(path) for path in (listen.ca, listen.hosts_ca) if path]
+        authorities, revoked = _authorities(listen, *stores), _revoked(listen)
     except OSError as e:
         raise CertificatesUnusable(
-            "listen.certificate, listen.key, listen.ca and listen.crl: a file of theirs was "
-            f"replaced while it was read ({e}); they are read again"
+            "listen.certificate, listen.key, listen.ca, listen.hosts_ca and listen.crl: a file of "
+            f"theirs was replaced while it was read ({e}); they are read again"
         ) from e
     own = Held(Owner.HOST, listen.certificate, "", ends)
-    held = (own, *(_of_ca(ca, listen.ca) for ca in context.get_ca_certs()))
-    return context, held, revoked
+    of = zip((Owner.CA, Owner.HOSTS_CA), (listen.ca, listen.hosts_ca), stores)
+    cas = (_of_ca(ca, owner, file) for owner, file, store in of for ca in store.get_ca_certs())
+    held = (own, *cas)
+    return _Files(context, held, authorities, revoked)
+
+
+def _store(path: str) -> ssl.SSLContext:
+    """The CAs of one file: all that OpenSSL takes from it, whatever their labels are."""
+    store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    store.load_verify_locations(path)
+    return store
+
+
+def _authorities(
+    listen: Listen, of_clients: ssl.SSLContext, of_hosts: ssl.SSLContext | None = None
+) -> Authorities:
+    if of_hosts is None:
+        return Authorities(frozenset(), frozenset())
+    try:
+        clients = identity.subjects(of_clients.get_ca_certs(binary_form=True))
+        hosts = identity.subjects(of_hosts.get_ca_certs(binary_form=True))
+    except identity.Unreadable as e:
+        raise CertificatesUnusable(f"listen.ca and listen.hosts_ca: {e}; have them mended") from e
+    if clients & hosts:
+        raise CertificatesUnusable(
+            f"listen.hosts_ca: {listen.hosts_ca} and {listen.ca} hold a CA of the same name, so "
+            "that hosts and clients cannot be told apart; make the hosts one of their own, with "
+            "vdsm-cinder pki hosts"
+        )
+    return Authorities(clients, hosts)
 
 
 def _revoked(listen: Listen) -> frozenset[identity.Number]:
@@ -142,13 +198,13 @@ def _revoked(listen: Listen) -> frozenset[identity.Number]:
 
 
 def _look(listen: Listen) -> tuple[_Stamp, ...]:
-    files = (listen.certificate, listen.key, listen.ca, listen.crl)
+    files = (listen.certificate, listen.key, listen.ca, listen.hosts_ca, listen.crl)
     return tuple(_stamp(path) for path in files if path)
 
 
-def _of_ca(certificate: Mapping[str, Any], file: str) -> Held:
+def _of_ca(certificate: Mapping[str, Any], owner: Owner, file: str) -> Held:
     ends = ssl.cert_time_to_seconds(certificate["notAfter"])
-    return Held(Owner.CA, file, peer.subject(certificate), ends)
+    return Held(owner, file, peer.subject(certificate), ends)
 
 
 def _stamp(path: str) -> _Stamp:

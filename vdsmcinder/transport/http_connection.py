@@ -69,8 +69,9 @@ class HttpConnection(asyncio.Protocol):
     was sent. queued_bytes: what an answer has yet to write, if it is made piece by piece.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, known: peer.Known = peer.caller) -> None:
         self._server = server
+        self._known = known
         self._loop = asyncio.get_running_loop()
         self._session = HttpSession(server.admit, server.max_body_bytes)
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -92,7 +93,7 @@ class HttpConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._tcp = tls.below(transport)
-        self.caller = peer.caller(transport, "http")
+        self.caller = self._known(transport, "http")
         self._server.connections.add(self)
         self._be_patient()
         self._server.shares.enter(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Number = tuple[str, int]
 
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
-_COMMON_NAME = "2.5.4.3"
+_COMMON_NAME, _UNIT = "2.5.4.3", "2.5.4.11"
 
 
 class Unreadable(Exception):
@@ -35,11 +35,13 @@ class Identity:
     """What a certificate says of its owner.
 
     names: its subject and its common names, as rpc/access.py compares them. number: what names the
-    certificate. expires_at: seconds since the epoch.
+    certificate, its issuer first. units: what its subject's OU say. expires_at: seconds since the
+    epoch.
     """
 
     names: tuple[str, ...]
     number: Number
+    units: tuple[str, ...]
     expires_at: float
 
 
@@ -58,10 +60,22 @@ def of_certificate(der: bytes) -> Identity:
                 *(access.name(access.COMMON_NAME, value) for value in common_names),
             ),
             number=(_name(certificate.issuer), certificate.serial_number),
+            units=tuple(value for oid, value in attributes if oid == _UNIT),
             expires_at=_end(certificate).timestamp(),
         )
     except Exception as e:  # of many kinds, for what is read was made by anyone
         raise Unreadable(f"its certificate cannot be read ({type(e).__name__})") from e
+
+
+def subjects(certificates: Iterable[bytes]) -> frozenset[str]:
+    """The names that certificates (DER) are of, as in Number. Raises Unreadable."""
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        found = map(x509.load_der_x509_certificate, certificates)
+        return frozenset(_name(one.subject) for one in found)
+    except Exception as e:  # as above
+        raise Unreadable(f"a certificate cannot be read ({type(e).__name__})") from e
 
 
 def revoked(pem: bytes) -> frozenset[Number]:

@@ -192,9 +192,19 @@ class Listener:
             await asyncio.sleep(LOOK_S)
             self.dismiss()
 
+    def _known(self, transport: asyncio.BaseTransport, protocol: str) -> Caller:
+        """Who is at the other end."""
+        authorities = None if self.certificates is None else self.certificates.authorities
+        return peer.caller(transport, protocol, authorities)
+
     def _refusal(self, caller: Caller) -> str:
         """Why a client may not be here, with what to do; empty if it may."""
-        if self._role(caller.names) is Role.NONE:
+        if caller.trouble:
+            return caller.trouble
+        if caller.is_host:
+            if caller.transport == Spoken.HTTP.value:
+                return "hosts call one another over STOMP alone"
+        elif self._role(caller.names) is Role.NONE:
             return "its role is none; give it another one in option access.roles"
         if caller.expires_at <= time.time():
             return "its certificate has expired; renew it"
@@ -280,7 +290,7 @@ class Listener:
         try:
             spoken = await within(greeter.spoken, GREETING_TIMEOUT_S)
             local = sock.family == socket.AF_UNIX
-            why = self._refusal(peer.caller(transport, ""))
+            why = self._refusal(self._known(transport, spoken.value))
             if why:
                 raise PermissionError(errno.EACCES, why)
             protocol = self._protocol(Spoken.HTTP if local else spoken)
@@ -311,5 +321,5 @@ class Listener:
 
     def _protocol(self, spoken: Spoken) -> asyncio.Protocol:
         if spoken is Spoken.STOMP:
-            return StompConnection(self._stomp)
-        return HttpConnection(self._http)
+            return StompConnection(self._stomp, self._known)
+        return HttpConnection(self._http, self._known)

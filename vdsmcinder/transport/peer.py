@@ -10,7 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, Protocol
 
 from vdsmcinder.rpc import access
 from vdsmcinder.rpc.dispatch import Caller
@@ -31,7 +31,25 @@ _SHORT_NAMES: Mapping[str, str] = {
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
-def caller(transport: asyncio.BaseTransport, protocol: str) -> Caller:
+class Authorities(Protocol):
+    """Whose certificates are whose, by the canonical name of who signed them."""
+
+    def is_host(self, issuer: str) -> bool:
+        """Whether they are hosts'."""
+
+    def knows(self, issuer: str) -> bool:
+        """Whether it is known whose they are."""
+
+
+# Who is at the other end of a connection, by its transport and protocol.
+Known = Callable[[asyncio.BaseTransport, str], Caller]
+# The OU of the hosts' certificates that are for daemons, and not for libvirt or QEMU.
+DAEMON_UNIT = "vdsm-cinder"
+
+
+def caller(
+    transport: asyncio.BaseTransport, protocol: str, authorities: Authorities | None = None
+) -> Caller:
     """Who is at the other end of a connection that speaks protocol ('stomp' or 'http').
 
     Over TCP: address and port, and the certificate's subject and names. Over the unix socket: the
@@ -51,7 +69,19 @@ def caller(transport: asyncio.BaseTransport, protocol: str) -> Caller:
         return Caller(address(where), "", protocol)
     certificate = transport.get_extra_info("peercert")
     known = identity.of_certificate(der)
+    issuer = known.number[0]
+    is_host = authorities is not None and authorities.is_host(issuer)
+    trouble = ""
+    if authorities is not None and not authorities.knows(issuer):
+        trouble = (
+            "its certificate was signed by a CA that is neither in listen.ca nor in "
+            "listen.hosts_ca; add that one to the file where it belongs"
+        )
+    elif is_host and DAEMON_UNIT not in known.units:
+        trouble = "its certificate is a host's, but not one for the daemon; give it its own"
     return Caller(
+        is_host=is_host,
+        trouble=trouble,
         address=address(where),
         subject=subject(certificate),
         transport=protocol,

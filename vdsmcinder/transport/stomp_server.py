@@ -124,8 +124,9 @@ class StompConnection(asyncio.Protocol):
     loop, and goes out in one write. caller, written_bytes: as transport/shares.py has them.
     """
 
-    def __init__(self, server: StompServer) -> None:
+    def __init__(self, server: StompServer, known: peer.Known = peer.caller) -> None:
         self._server = server
+        self._known = known
         self._loop = asyncio.get_running_loop()
         self._session = Session(server.limits, server.heartbeat_floor_ms)
         self._heart = Heart(self._send_heartbeat, self._on_silence)
@@ -151,7 +152,7 @@ class StompConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._tcp = tls.below(transport)
-        self.caller = peer.caller(transport, "stomp")
+        self.caller = self._known(transport, "stomp")
         limit = self._server.max_buffer_bytes // 2
         transport.set_write_buffer_limits(high=limit, low=limit // 4)
         self._server.connections.add(self)
@@ -270,7 +271,7 @@ class StompConnection(asyncio.Protocol):
         self._forget_deadline()
         self._heart.start(*self._session.heartbeats)
         who = self.caller.subject or "without a certificate"
-        role = self._server.role(self.caller.names).value
+        role = "host" if self.caller.is_host else self._server.role(self.caller.names).value
         log.info("STOMP client %s connected, %s, role %s", self.caller.address, who, role)
 
     def _answer(self, request: Request) -> None:
@@ -294,7 +295,7 @@ class StompConnection(asyncio.Protocol):
 
     def send_event(self, tail: bytes) -> None:
         """Send an event, encoded by event_tail(), if the client is subscribed to events."""
-        if self._session.event_heads and not self._ended:
+        if self._session.event_heads and not self._ended and not self.caller.is_host:
             self._server.deliveries.events_sent += 1
             self._unread_events += self._blocked
             self._session.event(tail)

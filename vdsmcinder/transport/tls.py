@@ -29,6 +29,8 @@ def server_context(listen: Listen) -> ssl.SSLContext:
             f"listen.ca: {listen.ca} holds no usable CA certificate ({reason(e)}); set it to the "
             "PEM file of the CA that signs clients' certificates"
         ) from e
+    if listen.hosts_ca:
+        _load_hosts_ca(context, listen.hosts_ca)
     if listen.crl:
         _check_readable("crl", listen.crl)
         revocation.refuse_revoked(context, listen.crl)
@@ -42,6 +44,17 @@ def server_context(listen: Listen) -> ssl.SSLContext:
             "that belong together"
         ) from e
     return context
+
+
+def _load_hosts_ca(context: ssl.SSLContext, path: str) -> None:
+    _check_readable("hosts_ca", path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as e:
+        raise CertificatesUnusable(
+            f"listen.hosts_ca: {path} holds no usable CA certificate ({reason(e)}); set it to the "
+            "PEM file of the CA that signs hosts' certificates"
+        ) from e
 
 
 def below(transport: asyncio.Transport) -> asyncio.Transport | None:

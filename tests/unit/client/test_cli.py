@@ -599,7 +599,7 @@ def test_every_served_verb_is_listed(run: Run) -> None:
         ("vms --js", {"--json"}),
         ("verbs Host.e", {"Host.echo"}),
         ("completion ", {"bash", "zsh"}),
-        ("pki ", {"init", "renew", "show"}),
+        ("pki ", {"hosts", "init", "renew", "show"}),
         ("pki show --wi", {"--within"}),
         ("pki init --ca", {"--ca-days", "--ca-from"}),
     ],

@@ -20,6 +20,7 @@ from typing import Any
 from vdsmcinder import config
 from vdsmcinder.ceph.findings import Check, Finding, State
 from vdsmcinder.client import system
+from vdsmcinder.client.doctor import authorities
 from vdsmcinder.client.exit_codes import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, over_unix
 from vdsmcinder.config import Config, ConfigError, Listen
@@ -37,6 +38,11 @@ CONFIGURATION, DAEMON = Check("configuration"), Check("daemon")
 CERTIFICATES, LIBRBD = Check("certificates"), Check("librbd")
 _BINDINGS = "import rados, rbd"
 _PYTHON = "python3-rados python3-rbd"
+_RENEW = {
+    Owner.HOST: "vdsm-cinder pki renew --reload",
+    Owner.CA: "vdsm-cinder pki renew --with-ca --reload",
+    Owner.HOSTS_CA: authorities.RENEW,
+}
 _HOLDER = re.compile(r'\("([^"]+)",pid=(\d+)')
 
 
@@ -182,6 +188,7 @@ async def certificates(host: Host) -> list[Finding]:
         CERTIFICATES.wrong(f"the daemon's user may not read {path}: {why}", _let_in(path))
         for path, why in (await _probe(files=[listen.certificate, listen.key, listen.ca])).items()
     ]
+    found += await authorities.look(host.settings)
     bad = [finding for finding in found if finding.state is not State.OK]
     return bad or [CERTIFICATES.ok("; ".join(finding.message for finding in found))]
 
@@ -198,9 +205,8 @@ def _let_in(path: str) -> str:
 
 def _of_held(held: Held, listen: Listen) -> Finding:
     left_days = (held.expires_at - time.time()) / DAY_S
-    is_ca = held.owner is Owner.CA
-    remedy = f"vdsm-cinder pki renew {'--with-ca ' if is_ca else ''}--reload"
-    whose = f"the CA's ({held.file})" if is_ca else f"the host's ({held.file})"
+    remedy = _RENEW[held.owner]
+    whose = f"{'the host' if held.owner is Owner.HOST else 'the CA'}'s ({held.file})"
     if left_days <= 0:
         return CERTIFICATES.wrong(f"{whose} has expired", remedy)
     lasts = f"{whose} is valid for {left_days:.0f} days"

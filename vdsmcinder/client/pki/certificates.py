@@ -69,6 +69,12 @@ class Wish:
         return cls(_subject(name), None, x509.ExtendedKeyUsage(CLIENT_USES))
 
     @classmethod
+    def of_service(cls, names: Sequence[str], unit: str) -> Wish:
+        """For one program of a host, as of_host; unit: the program, which its OU says."""
+        checked = alternatives(names)
+        return cls(_subject(names[0], unit), checked, x509.ExtendedKeyUsage(HOST_USES))
+
+    @classmethod
     def like(cls, old: x509.Certificate) -> Wish:
         """For what another certificate is for."""
         names = _extension(old, x509.SubjectAlternativeName)
@@ -84,10 +90,11 @@ class Authority:
     key: Key
 
     @classmethod
-    def made(cls, name: str, days: int) -> Authority:
-        """A new one. days: how long its certificate is valid."""
+    def made(cls, name: str, days: int, what: str = "CA") -> Authority:
+        """A new one. days: how long its certificate is valid. what: follows the name in its own."""
         key = new_key()
-        return cls(_self_signed(_subject(f"{name[: _LONGEST_COMMON_NAME - 3]} CA"), key, days), key)
+        short = name[: _LONGEST_COMMON_NAME - len(what) - 1]
+        return cls(_self_signed(_subject(f"{short} {what}"), key, days), key)
 
     def renewed(self, days: int) -> Authority:
         """The same with a later end: what it has signed stays valid."""
@@ -95,14 +102,9 @@ class Authority:
 
     def issued(self, certificate: x509.Certificate) -> bool:
         """Whether a certificate is of this CA."""
-        signer = _extension(certificate, x509.AuthorityKeyIdentifier)
-        mine = _extension(self.certificate, x509.SubjectKeyIdentifier)
-        return (
-            certificate.issuer == self.certificate.subject
-            and signer is not None
-            and mine is not None
-            and signer.key_identifier == mine.digest
-        )
+        signer, mine = signer_of(certificate), key_identifier(self.certificate)
+        is_ours = certificate.issuer == self.certificate.subject
+        return is_ours and signer is not None and signer == mine
 
     def sign(self, wish: Wish, public: PublicKey, days: float) -> x509.Certificate:
         """A certificate for a public key, valid for days, but never for longer than the CA is."""
@@ -179,7 +181,7 @@ def key_of(pem: bytes, where: str) -> Key:
 
 def belong(certificate: x509.Certificate, key: Key) -> bool:
     """Whether a certificate is of that key."""
-    return _encoded(certificate.public_key()) == _encoded(key.public_key())
+    return encoded(certificate.public_key()) == encoded(key.public_key())
 
 
 def public_key(certificate: x509.Certificate, where: str) -> PublicKey:
@@ -190,7 +192,20 @@ def public_key(certificate: x509.Certificate, where: str) -> PublicKey:
     return public
 
 
-def _encoded(public: Any) -> bytes:
+def signer_of(certificate: x509.Certificate) -> bytes | None:
+    """The identifier of the key that signed it, if it says so."""
+    found = _extension(certificate, x509.AuthorityKeyIdentifier)
+    return None if found is None else found.key_identifier
+
+
+def key_identifier(certificate: x509.Certificate) -> bytes | None:
+    """The identifier of its own key, if it says so."""
+    found = _extension(certificate, x509.SubjectKeyIdentifier)
+    return None if found is None else found.digest
+
+
+def encoded(public: Any) -> bytes:
+    """A public key as bytes, to compare it."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     encoded: bytes = public.public_bytes(serialization.Encoding.DER, form)
     return encoded
@@ -242,13 +257,15 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return None
 
 
-def _subject(common_name: str) -> x509.Name:
+def _subject(common_name: str, unit: str | None = None) -> x509.Name:
     # A host's name may be longer; its alternative names hold all of it.
     fits = len(common_name) <= _LONGEST_COMMON_NAME
     short = common_name if fits else common_name.partition(".")[0]
+    units = [] if unit is None else [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)]
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
+            *units,
             x509.NameAttribute(NameOID.COMMON_NAME, short[:_LONGEST_COMMON_NAME]),
         ]
     )
@@ -286,7 +303,8 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         key_cert_sign=signs_certificates,
         crl_sign=signs_certificates,
         content_commitment=False,
-        key_encipherment=False,
+        # What no key of ours is used for; but without it libvirt 9.0 does not take a certificate.
+        key_encipherment=not signs_certificates,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,

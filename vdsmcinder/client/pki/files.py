@@ -61,6 +61,31 @@ class Layout:
         return tuple(path for pair in pairs for path in (pair.certificate, pair.key))
 
 
+@dataclass(frozen=True)
+class HostLayout:
+    """The files of the hosts' authority on one host. ca's key is only where it signs."""
+
+    ca: Pair
+    daemon: Pair
+    libvirt: Pair
+    qemu: Pair
+
+    @classmethod
+    def below(cls, directory: Path) -> HostLayout:
+        """In DIR/certs and DIR/keys."""
+        certs, keys = directory / "certs", directory / "keys"
+        pairs = (
+            Pair(certs / f"{name}cert.pem", keys / f"{name}key.pem")
+            for name in ("hostsca", "host", "libvirt", "qemu")
+        )
+        return cls(*pairs)
+
+    @property
+    def signed(self) -> tuple[Pair, ...]:
+        """What the authority signs."""
+        return (self.daemon, self.libvirt, self.qemu)
+
+
 def layout(directory: Path | None, config_file: Path | None) -> Layout:
     """The files below a directory, or else those that the daemon's configuration names."""
     return _configured(config_file) if directory is None else Layout.below(directory)

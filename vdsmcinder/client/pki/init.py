@@ -19,9 +19,10 @@ from cryptography import x509
 from vdsmcinder.client.exit_codes import CommandFailed, InputRefused, UsageError
 from vdsmcinder.client.pki import certificates as issuing
 from vdsmcinder.client.pki import files as pki_files
+from vdsmcinder.client.pki import hosts as pki_hosts
 from vdsmcinder.client.pki import show
 from vdsmcinder.client.pki.certificates import Authority, Wish
-from vdsmcinder.client.pki.files import Draft, Layout, Pair
+from vdsmcinder.client.pki.files import Draft, HostLayout, Layout, Pair
 from vdsmcinder.client.pki.show import certificates, days_left
 from vdsmcinder.host import netlink
 
@@ -141,6 +142,33 @@ def _only_ours(key: Path, owner: str) -> str:
         f"Only {ours} can read {key.name} now; on the host, give it to the daemon:\n"
         f"  chown {owner}: {key.name}"
     )
+
+
+# pki hosts
+
+
+def hosts(args: argparse.Namespace) -> None:
+    """Make an authority for hosts, and certificates for the programs of one; put them in place."""
+    beside = pki_files.layout(args.dir, args.config).host
+    directory = beside.certificate.parent.parent if args.dir is None else args.dir
+    layout = HostLayout.below(directory)
+    there = all(path.exists() for pair in layout.signed for path in (pair.certificate, pair.key))
+    if args.force or not (args.install and there):
+        pki_files.write(pki_hosts.make(layout, args.name or host_names(), args), replace=True)
+    placed = pki_hosts.install(layout, args.root) if args.install else []
+    if args.json:
+        units = zip((pki_hosts.DAEMON, pki_hosts.LIBVIRT, pki_hosts.QEMU), layout.signed)
+        made = [
+            show.Entry(unit, pair.certificate, certificates(pair.certificate)[0], pair.key)
+            for unit, pair in units
+        ]
+        show.print_json(made, 0)
+        return
+    for path in placed:
+        print(f"in place  {path}")
+    print(f"The daemon's configuration takes:\n{pki_hosts.options(layout)}")
+    if layout.ca.key.exists():
+        print(f"Whoever has {layout.ca.key} can be libvirt on every host: keep it safe.")
 
 
 # pki renew
@@ -264,6 +292,7 @@ def _opened(pair: Pair) -> Authority:
 
 
 ACTIONS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "hosts": hosts,
     "init": init,
     "renew": renew,
     "show": show.show,

@@ -23,10 +23,12 @@ from vdsmcinder.client import tables
 from vdsmcinder.client.exit_codes import EXPIRED, EXPIRES_SOON, CommandFailed
 from vdsmcinder.client.pki import certificates as issuing
 from vdsmcinder.client.pki import files
-from vdsmcinder.client.pki.files import Layout, Pair
+from vdsmcinder.client.pki.files import HostLayout, Layout, Pair
 from vdsmcinder.client.tables import BOLD, DIM, GREEN, RED, YELLOW
 
 CA, HOST, CLIENT, FILE = "CA", "host", "client", "certificate"
+# Of the hosts' authority, its own included.
+HOSTS = "hosts"
 
 
 class ExpiresSoon(CommandFailed):
@@ -96,7 +98,8 @@ def show(args: argparse.Namespace) -> None:
     if args.file:
         shown = [Entry(FILE, path, c) for path in args.file for c in certificates(path)]
     else:
-        shown = entries(files.layout(args.dir, args.config))
+        layout = files.layout(args.dir, args.config)
+        shown = entries(layout) + of_hosts(HostLayout.below(layout.host.key.parent.parent))
     if args.json:
         print_json(shown, args.within)
     else:
@@ -110,6 +113,16 @@ def entries(layout: Layout) -> list[Entry]:
     if layout.client.certificate.exists():
         found += _of_pair(CLIENT, layout.client)
     return found
+
+
+def of_hosts(layout: HostLayout) -> list[Entry]:
+    """Those that vdsm-cinder pki hosts made; none if it did not."""
+    return [
+        entry
+        for pair in (layout.ca, *layout.signed)
+        if pair.certificate.exists()
+        for entry in _of_pair(HOSTS, pair)
+    ]
 
 
 def _of_pair(of: str, pair: Pair) -> list[Entry]:
@@ -186,7 +199,11 @@ def _complain(shown: Sequence[Entry], within_days: int) -> None:
     state = first.state(within_days)
     if state is State.NOT_YET:
         raise Expired(f"{first.path} is not valid yet; set this machine's clock, or replace it")
-    remedy = f"renew it: vdsm-cinder pki renew{' --with-ca' if first.of == CA else ''}"
+    remedy = "renew it: vdsm-cinder pki "
+    if first.of == HOSTS:
+        remedy += "hosts --force --install"
+    else:
+        remedy += f"renew{' --with-ca' if first.of == CA else ''}"
     if state is State.SOON:
         left = span(issuing.ends(first.certificate) - now())
         raise ExpiresSoon(f"{first.path} expires in {left}; {remedy}")

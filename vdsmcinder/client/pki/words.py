@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The words of vdsm-cinder pki: its three actions, their options and their help.
+"""The words of vdsm-cinder pki: its four actions, their options and their help.
 
 What the actions do is in client/pki/init.py.
 """
@@ -20,6 +20,7 @@ OWNER = "vdsm-cinder"
 
 ABOUT = "certificates for hosts without an engine: make, renew, show"
 INIT = "make a CA, and certificates for this host and for a client, with their keys"
+HOSTS = "make a CA for hosts alone, and certificates for a host's daemon, libvirt and QEMU"
 RENEW = "renew the host's and the client's certificate, with the keys that they have"
 SHOW = "show certificates and how long they last; fails if one expires soon"
 
@@ -31,7 +32,7 @@ def add(
     pki = commands_of.add_parser(
         "pki",
         help=ABOUT,
-        usage="vdsm-cinder pki init|renew|show [OPTION...]",
+        usage="vdsm-cinder pki init|hosts|renew|show [OPTION...]",
         description=f"{ABOUT[0].upper()}{ABOUT[1:]}.",
         formatter_class=formatter,
         allow_abbrev=False,
@@ -54,6 +55,7 @@ def add(
         return added
 
     _add_init(action("init", INIT))
+    _add_hosts(action("hosts", HOSTS))
     _add_renew(action("renew", RENEW))
     show = action("show", SHOW, "[FILE...]")
     show.add_argument(
@@ -87,6 +89,29 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     )
     init.add_argument(
         "--force", action="store_true", help="replace keys and certificates that exist"
+    )
+
+
+def _add_hosts(hosts: argparse.ArgumentParser) -> None:
+    _add_names(hosts, "all that this machine knows of itself")
+    _add_lives(hosts)
+    hosts.add_argument(
+        "--ca-from",
+        type=Path,
+        metavar="DIR",
+        help="have the hosts' CA that pki hosts --dir DIR made sign: several hosts, one CA",
+    )
+    hosts.add_argument(
+        "--install",
+        action="store_true",
+        help="put them where libvirt and QEMU look, and let in hosts' libvirt alone "
+        "(tls_allowed_dn_list); those that are there if they are",
+    )
+    hosts.add_argument(
+        "--root", type=Path, metavar="DIR", default=Path("/"), help="where etc is (/)"
+    )
+    hosts.add_argument(
+        "--force", action="store_true", help="make certificates and keys anew; the CA stays"
     )
 
 

@@ -59,6 +59,7 @@ class Verb:
 
     changes: it changes something, so it is logged and is not for roles that only watch.
     shows_secrets: what it answers may hold secrets of guests.
+    for_hosts: the daemons of other hosts call it.
     needs_vms: it is answered only when the list of VMs is known.
     served: it has a handler here; the others of the contract are answered with code 44.
     ours: an addition of this daemon's, which engines do not know.
@@ -72,6 +73,7 @@ class Verb:
     errors: tuple[int, ...]
     changes: bool
     shows_secrets: bool
+    for_hosts: bool
     needs_vms: bool
     served: bool
     ours: bool
