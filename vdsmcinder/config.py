@@ -88,9 +88,9 @@ class Listen:
     crl: str = option(
         "",
         """Lists of revoked certificates (CRLs), PEM, one of each CA that signs clients' and hosts'
-        certificates; empty for none. Whoever is on it is refused, and its connections end when the
-        file is read again, which it is when it changes. With a list that is missing or out of date
-        all clients of its CA are refused.""",
+        certificates, and of each above it; empty for none. Whoever is on it is refused, and its
+        connections end when the file is read again, which it is when it changes. With a list that
+        is missing or out of date all clients of its CA are refused.""",
     )
     expiry_warning_days: int = option(
         30,

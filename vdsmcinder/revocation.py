@@ -12,7 +12,7 @@ from vdsmcinder.tls_errors import reason
 def refuse_revoked(context: ssl.SSLContext, path: str) -> None:
     """Have whoever shows a revoked certificate refused.
 
-    path: option listen.crl, a PEM file with the list of each CA that the context trusts. Raises
+    path: option listen.crl, a PEM file with the list of each CA, also of those between. Raises
     CertificatesUnusable for another file, OSError for one that cannot be read.
     """
     before = context.cert_store_stats()
@@ -28,4 +28,5 @@ def refuse_revoked(context: ssl.SSLContext, path: str) -> None:
             f"listen.crl: {path} holds no list of revoked certificates, or more than that{why}; "
             "set it to a PEM file with the CRL of each CA that signs certificates"
         )
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    # A CA between may be revoked as well as a client.
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
