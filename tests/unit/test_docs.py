@@ -197,7 +197,7 @@ def test_the_page_on_storage_has_every_cause() -> None:
     page = (REPOSITORY / "docs/storage.md").read_text(encoding="utf-8")
     causes = dict(re.findall(r"^\| `([^`]+)`.*? \| (\d*) ?\| .+ \|$", page, re.M))
     for kind in Kinds:
-        cause = kind.cause.format(user="cinder")
+        cause = kind.cause.format(user="cinder", text="volumes")
         if kind is Kinds.SILENT:
             cause = "no Ceph monitor can be reached from this host: "
         (code,) = [code for told, code in causes.items() if told.startswith(cause)]

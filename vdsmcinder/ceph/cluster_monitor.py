@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from vdsmcinder.ceph.fault_kinds import CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import FULL, KINDS, CephFault, Kind
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Key, Workers, monitor_text
@@ -49,10 +49,14 @@ class MonitorState:
 
 @dataclass(frozen=True)
 class PoolRoom:
-    """The room in a pool, in bytes; available is what can still be written to it."""
+    """The room in a pool, in bytes; available is what can still be written to it.
+
+    trouble: that there is none left, or little.
+    """
 
     used: int
     available: int
+    trouble: CephFault | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class ClusterState:
 
     trouble: why it is unreachable, None if it is not. checked_s: monotonic clock. answered_s: how
     long it took to answer. fsid, health and what follows are as they last were known. health: None
-    where only its monitors could be asked. checks: Ceph's own words by its codes.
+    where only its monitors could be asked. checks: Ceph's own words by its codes. may_blocklist:
+    whether its user may, or is not known not to.
     """
 
     account: Account
@@ -74,6 +79,13 @@ class ClusterState:
     checks: Mapping[str, str] = field(default_factory=dict)
     full_osds: tuple[str, ...] = ()
     pools: Mapping[str, PoolRoom] = field(default_factory=dict)
+    may_blocklist: bool = True
+
+    @property
+    def full_pools(self) -> Mapping[str, CephFault]:
+        """Those of the pools to which nothing can be written, and why."""
+        troubles = ((name, room.trouble) for name, room in self.pools.items())
+        return {name: why for name, why in troubles if why is not None and why.kind in FULL}
 
     @property
     def name(self) -> str:
@@ -85,7 +97,7 @@ class ClusterMonitor:
     """Looks at clusters every interval_s seconds, and at once at those that come into use.
 
     in_use: tells which those are. on_change: called with a cluster that became unreachable, or
-    answers again.
+    answers again, and with one of whose pools others are full than before.
     """
 
     def __init__(
@@ -153,14 +165,14 @@ class ClusterMonitor:
             log.exception("cluster %s could not be looked at", account)
             return
         self._states[account] = state
-        was_trouble = before.trouble if before else None
-        if (state.trouble is None) == (was_trouble is None):
-            return
-        if state.trouble is None:
+        known = before or ClusterState(account, None, 0.0)
+        changed = (state.trouble is None) != (known.trouble is None)
+        if changed and state.trouble is None:
             log.info("Ceph cluster %s answers again", state.name)
-        else:
+        elif changed:
             log.warning("Ceph cluster %s is unreachable: %s", state.name, state.trouble)
-        self._on_change(state)
+        if _log_full(known, state) or changed:
+            self._on_change(state)
 
     async def _state(self, account: Account, use: Use, before: ClusterState | None) -> ClusterState:
         known = before or ClusterState(account, None, 0.0)
@@ -189,6 +201,16 @@ class ClusterMonitor:
         return _surveyed(replace(known, trouble=None, checked_s=time.monotonic()), found)
 
 
+def _log_full(before: ClusterState, now: ClusterState) -> bool:
+    """Whether other pools are full than before; the log has which."""
+    for name in now.full_pools.keys() - before.full_pools.keys():
+        words = now.full_pools[name].cause(now.account.user)
+        log.warning("Ceph cluster %s: %s", now.name, words)
+    for name in before.full_pools.keys() - now.full_pools.keys():
+        log.info("Ceph cluster %s: pool %s is not full any more", now.name, name)
+    return before.full_pools.keys() != now.full_pools.keys()
+
+
 def _read(account: Account, vitals: Mapping[str, Any]) -> ClusterState:
     checks = vitals["health"]["checks"]
     return ClusterState(
@@ -205,10 +227,15 @@ def _read(account: Account, vitals: Mapping[str, Any]) -> ClusterState:
         {code: check["summary"] for code, check in checks.items()},
         tuple(line for code in _FULL_CHECKS if code in checks for line in checks[code]["detail"]),
         {
-            name: PoolRoom(pool["used_bytes"], pool["available_bytes"])
+            name: PoolRoom(pool["used_bytes"], pool["available_bytes"], _trouble(name, pool))
             for name, pool in vitals["pools"].items()
         },
+        vitals["may_blocklist"],
     )
+
+
+def _trouble(name: str, pool: Mapping[str, Any]) -> CephFault | None:
+    return None if pool["room"] is None else CephFault(KINDS[pool["room"]], name)
 
 
 def _unreachable(known: ClusterState, found: Survey, trouble: str) -> ClusterState:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.fault_kinds import PASSING, CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import FULL, KINDS, PASSING, CephFault, Kind
 from vdsmcinder.ceph.findings import Check, Finding
 from vdsmcinder.ceph.image_use import Claim, ImageUse, clients
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, in_words, survey
@@ -159,12 +159,35 @@ def _reached(patient: Patient, found: Survey, told: Mapping[str, Any] | None) ->
     *pool, _ = path.split("/")
     image = path if patient.use.snapshot is None else f"{path}@{patient.use.snapshot}"
     size = "" if told is None else f", {_size(told['size'])}"
+    fit = POOL.ok(f"{'/'.join(pool)} exists")
+    accepted = USER.ok(f"Ceph accepts user {user} and its key" if user else "none is needed")
     return [
         _monitors(found),
-        USER.ok(f"Ceph accepts user {user} and its key" if user else "none is needed"),
-        POOL.ok(f"{'/'.join(pool)} exists"),
+        accepted if told is None else _rights(patient, told) or accepted,
+        fit if told is None else _room(patient, told) or fit,
         IMAGE.ok(f"{image} exists{size}"),
     ]
+
+
+def _rights(patient: Patient, told: Mapping[str, Any]) -> Finding | None:
+    """What the user cannot do, though it can open the image."""
+    if not patient.use.lacks_blocklist(told):
+        return None
+    dead = patient.use.left_locked(told)
+    fault = CephFault(Kind.DENIED_BLOCKLIST, dead)
+    found = _of_fault(patient, USER, fault)
+    return found if dead else USER.warning(found.message, found.remedy)
+
+
+def _room(patient: Patient, told: Mapping[str, Any]) -> Finding | None:
+    """What is to be said of a pool of the image that lacks room."""
+    fault = patient.use.full(told)
+    if fault is not None:
+        return _of_fault(patient, POOL, fault)
+    for pool, room in told["room"].items():
+        found = _of_fault(patient, POOL, CephFault(KINDS[room], pool))
+        return POOL.warning(found.message, found.remedy)
+    return None
 
 
 def _monitors(found: Survey) -> Finding:
@@ -181,7 +204,7 @@ def _monitors(found: Survey) -> Finding:
 
 def _features(patient: Patient, told: Mapping[str, Any]) -> Finding:
     fault = patient.use.unfit(told)
-    if fault is not None:
+    if fault is not None and fault.kind not in (Kind.DENIED_BLOCKLIST, *FULL):
         return _of_fault(patient, FEATURES, fault)
     names = [name for bit, name in enumerate(_FEATURES) if told["features"] & 1 << bit]
     return FEATURES.ok(f"librbd supports them: {', '.join(names) or 'it has none'}")

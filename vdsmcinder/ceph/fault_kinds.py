@@ -13,6 +13,9 @@ from vdsmcinder.ceph.monitor_survey import Survey, in_words
 from vdsmcinder.errors import ImageNotFound, ResourceUnavailable, VdsmCinderError
 
 _CHECK_CAPS = "check its capabilities with 'ceph auth get client.{user}'"
+_MAY_BLOCKLIST = "give client.{user} the capability mon 'profile rbd' with 'ceph auth caps', "
+_MAY_BLOCKLIST += "beside those that 'ceph auth get client.{user}' shows for OSDs"
+_ROOM = "add OSDs, or delete what nobody needs; 'ceph health detail' and 'ceph osd df' show which"
 _REGISTER = "register the key that 'ceph auth get-key client.{user}' prints"
 _REGISTER += ", with Host.registerSecrets"
 _NETWORK = "check the monitors and the network to them, then call again"
@@ -79,6 +82,38 @@ class Kind(enum.Enum):
         "denied_write",
         "Ceph user {user} may not write to the image",
         _CHECK_CAPS + ", or describe the disk as readonly",
+        None,
+    )
+    DENIED_DATA = (
+        "denied_data",
+        "Ceph user {user} may not write to pool {text}, which has the image's data",
+        _CHECK_CAPS + ", or describe the disk as readonly",
+        None,
+    )
+    DENIED_BLOCKLIST = (
+        "denied_blocklist",
+        "Ceph user {user} may not blocklist clients, so that nothing can be written to an image "
+        "whose last user died",
+        _MAY_BLOCKLIST,
+        None,
+    )
+    QUOTA = (
+        "quota",
+        "pool {text} is full, for its quota is reached",
+        "delete what nobody needs, or raise the quota with 'ceph osd pool set-quota'; 'ceph df "
+        "detail' shows both",
+        ResourceUnavailable,
+    )
+    FULL = (
+        "full",
+        "pool {text} is full, for an OSD of the Ceph cluster is",
+        _ROOM,
+        ResourceUnavailable,
+    )
+    SCARCE = (
+        "scarce",
+        "pool {text} is nearly full, for an OSD of the Ceph cluster is",
+        _ROOM,
         None,
     )
     NO_POOL = (
@@ -187,6 +222,8 @@ KINDS = {kind.word: kind for kind in Kind}
 PASSING = frozenset({Kind.IN_USE, Kind.IN_USE_TOO, Kind.IN_USE_THERE, Kind.CLAIMED})
 # Somebody else has the image for certain.
 TAKEN = frozenset({*PASSING, Kind.LOCKED})
+# What is written to the pool waits for room.
+FULL = frozenset({Kind.QUOTA, Kind.FULL})
 # While one of these lasts, nobody gets anything from the cluster.
 DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 
@@ -194,6 +231,8 @@ DOWN = frozenset({Kind.SILENT, Kind.OVERRUN})
 # What Ceph says adds nothing to these.
 _PLAIN = frozenset(
     {Kind.NO_POOL, Kind.NO_NAMESPACE, Kind.NO_IMAGE, Kind.NO_SNAPSHOT, Kind.KEY, Kind.NO_KEY}
+    # Or stands in them.
+    | {Kind.QUOTA, Kind.FULL, Kind.SCARCE, Kind.DENIED_DATA}
     | {Kind.NO_AUTH, Kind.BAD_NAMES, Kind.DENIED, Kind.DENIED_WRITE, Kind.NO_MONITORS}
 )
 
@@ -213,7 +252,7 @@ class CephFault(Exception):
 
     def cause(self, user: str | None) -> str:
         """The cause, with what there is to add. user: of the account that asked."""
-        cause = self.kind.cause.format(user=user)
+        cause = self.kind.cause.format(user=user, text=self.text)
         if self.kind is Kind.BAD_NAMES and self.monitors:
             return f"{cause}: {in_words(self.monitors)}"
         if self.kind in DOWN and self.monitors:

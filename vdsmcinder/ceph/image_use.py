@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vdsmcinder.ceph.fault_kinds import CephFault, Kind
+from vdsmcinder.ceph.fault_kinds import FULL, KINDS, CephFault, Kind
 
 # A claim that is not renewed lapses after so many seconds.
 CLAIM_S = 30
@@ -53,6 +53,8 @@ _FAULTS: Mapping[Others, Kind] = {
     Others.HERE: Kind.IN_USE_THERE,
     Others.OWN: Kind.IN_USE,
 }
+# Where the VM's QEMU has the image open, and need not wait for room to open it.
+_OPEN_ALREADY = (Others.HERE, Others.OWN)
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,20 @@ class ImageUse:
         """
         return self.others in (Others.NOBODY, Others.OWN)
 
+    @property
+    def writes(self) -> bool:
+        """Whether the disk may be written to."""
+        return not self.readonly and self.snapshot is None
+
     def question(self, claim: Claim | None) -> dict[str, Any]:
         """What ceph/worker.py's _inspect() takes. claim: what an exclusive disk claims it with."""
         claimed = claim.params() if claim is not None and self.exclusive else None
-        return {"path": self.path, "snapshot": self.snapshot, "claim": claimed}
+        return {
+            "path": self.path,
+            "snapshot": self.snapshot,
+            "claim": claimed,
+            "writes": self.writes,
+        }
 
     def held_elsewhere(self, found: Mapping[str, Any]) -> CephFault | None:
         """What _inspect() found of others that keep the disk from using the image."""
@@ -108,16 +120,54 @@ class ImageUse:
         return watchers if len({w["address"] for w in watchers}) > 1 else ()
 
     def unfit(self, found: Mapping[str, Any]) -> CephFault | None:
-        """What _inspect() found of the image itself that keeps the disk from writing to it."""
+        """What _inspect() found of the image itself that keeps the disk from using it."""
+        if found["unknown"] and not self.readonly:
+            return CephFault(Kind.FEATURES, f"{found['unknown']:#x}")
+        fault = self.unwritable(found) or self.full(found)
+        if fault is not None and not (fault.kind in FULL and self.others in _OPEN_ALREADY):
+            return fault
         if self.readonly:
             return None
-        if found["unknown"]:
-            return CephFault(Kind.FEATURES, f"{found['unknown']:#x}")
-        if not found["primary"]:
-            return CephFault(Kind.SECONDARY)
         # Of a VM that runs already, here or where it comes from, it was decided when it started.
         guarded = found["features"] & _EXCLUSIVE_LOCK or self.others is not Others.NOBODY
         return None if guarded else CephFault(Kind.UNGUARDED)
+
+    def unwritable(self, found: Mapping[str, Any]) -> CephFault | None:
+        """What _inspect() found that keeps the disk from writing to the image now."""
+        if self.readonly:
+            return None
+        if not found["primary"]:
+            return CephFault(Kind.SECONDARY)
+        dead = self.left_locked(found)
+        return CephFault(Kind.DENIED_BLOCKLIST, dead) if dead else self.full(found)
+
+    def full(self, found: Mapping[str, Any]) -> CephFault | None:
+        """Which pool that _inspect() found full keeps the disk from being opened or written to.
+
+        QEMU opens an image as if it wrote to it, whatever the disk says, and so begins to watch it,
+        which waits for room in the image's own pool.
+        """
+        own = self.path.partition("/")[0]
+        pools = ((p, r) for p, r in found["room"].items() if self.writes or p == own)
+        faults = (CephFault(KINDS[room], pool) for pool, room in pools if KINDS.get(room) in FULL)
+        return next(faults, None)
+
+    def lacks_blocklist(self, found: Mapping[str, Any]) -> bool:
+        """Whether nothing could be written to the image if its VM's host died now."""
+        return self.writes and not found["may_blocklist"]
+
+    def left_locked(self, found: Mapping[str, Any]) -> str:
+        """The dead client whose lock cannot be taken over, in words; "" for none.
+
+        librbd has a client that does not watch the image any more blocklisted, and then takes
+        over its lock; the user has to be allowed to.
+        """
+        if not self.lacks_blocklist(found):
+            return ""
+        watching = {f"client.{w['client']}" for w in found["watchers"]}
+        held = [k for k in found["locks"] if k["cookie"].startswith(_AUTOMATIC)]
+        dead = (f"{k['client']} at {k['address']} has it locked" for k in held)
+        return ", ".join(words for words, k in zip(dead, held) if k["client"] not in watching)
 
 
 def clients(watchers: Sequence[Mapping[str, Any]]) -> str:

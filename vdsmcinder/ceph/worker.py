@@ -12,6 +12,7 @@ The end of stdin is its end.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -39,6 +40,15 @@ _MIRRORED = (1 << 6) | (1 << 10)  # journaling, and "non-primary"
 # The beginning of a LUKS 1 header, and where in it the data's offset stands, in sectors.
 _LUKS_1 = b"LUKS\xba\xbe\x00\x01"
 _PAYLOAD_OFFSET = 104
+# Which flag of a pool says what of its room; the first that is set counts. One whose quota is
+# reached has "full" as well.
+_ROOM = {"full_quota": "quota", "full": "full", "backfillfull": "scarce", "nearfull": "scarce"}
+# No client has this address, so that it is refused, by monitors that would take another: librbd
+# blocklists addresses with a number behind a slash, and "profile rbd" lets no others be.
+_NOBODY = "nobody/0"
+# How often, in seconds, the user of running VMs is asked about that lacks a right.
+_LACKS_S = 600.0
+_LACKING = ("denied", "denied_write", "denied_data")
 
 
 class Refused(Exception):
@@ -63,6 +73,8 @@ class Cluster:
         self._rados: rados.Rados | None = None
         self._failures = 0
         self._last: Refused | None = None
+        self._may_blocklist: bool | None = None
+        self._blocklist_asked_s = 0.0
 
     def connected(self) -> rados.Rados:
         """The connected cluster. Those who wait for an attempt under way share its outcome."""
@@ -121,16 +133,19 @@ class Cluster:
             raise Refused(kind, str(e)) from e
         return cluster
 
-    def here(self) -> str:
-        """This host's address as the cluster sees it."""
-        return address(self.connected().get_addrs())
-
     def monitors_answer(self) -> None:
         """Ask the monitors something: only those in a quorum answer, and who connects needs one."""
         self.mon("mon stat")
 
     def mon(self, prefix: str, **words: str) -> Any:
         """What the monitors answer to a command."""
+        code, out, said = self._command(prefix, words)
+        if code:
+            raise Refused("denied", said or os.strerror(code))
+        return json.loads(out)
+
+    def _command(self, prefix: str, words: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A command's errno, 0 for none, its output, and what is said to an error."""
         command = json.dumps({"prefix": prefix, "format": "json", **words})
         try:
             code, out, said = self.connected().mon_command(command, b"")
@@ -138,21 +153,47 @@ class Cluster:
             raise Refused("silent", str(e)) from e
         if code == -110:
             raise Refused("silent", said)
-        if code:
-            raise Refused("denied", said or os.strerror(-code))
-        return json.loads(out)
+        return -code, out, said
 
-    @contextmanager
-    def pool(self, path: str) -> Iterator[tuple[rados.Ioctx, str]]:
-        """The pool (and namespace) of an image's path, and the image's name."""
-        pool, *namespace, image = path.split("/")
-        try:
-            ioctx = self.connected().open_ioctx(pool)
-        except rados.ObjectNotFound as e:
-            raise Refused("no_pool", str(e)) from e
-        with ioctx:
-            ioctx.set_namespace("".join(namespace))
-            yield ioctx, image
+    def may_blocklist(self, known_for_s: float = 0.0) -> bool:
+        """Whether the user may shut other clients out, as librbd does with the dead owner of a lock
+        before it takes that over. Nobody is shut out by this.
+
+        known_for_s: that it may not, is not asked again sooner: monitors log each time.
+        """
+        if self._may_blocklist:
+            return True
+        if self._may_blocklist is None or time.monotonic() - self._blocklist_asked_s >= known_for_s:
+            self._may_blocklist = self._blocklists()
+            if not self._may_blocklist:
+                self.renew()
+                self._may_blocklist = self._blocklists()
+            self._blocklist_asked_s = time.monotonic()
+        return self._may_blocklist
+
+    def _blocklists(self) -> bool:
+        # Monitors look at the right first, then at the address, which is none.
+        code, _, _ = self._command("osd blocklist", {"blocklistop": "add", "addr": _NOBODY})
+        return code not in (errno.EPERM, errno.EACCES)
+
+    def renew(self) -> None:
+        """Connect anew for what is asked next: Ceph goes by the rights that a user had when it
+        connected.
+
+        Whoever has the old connection yet, keeps it.
+        """
+        with self._lock:
+            self._rados = None
+
+    def scarce_pools(self) -> dict[str, str]:
+        """The pools with too little room, and how little: "quota", "full" or "scarce"."""
+        found = {}
+        for pool in self.mon("osd pool ls", detail="detail"):
+            flags = pool["flags_names"].split(",")
+            room = next((room for flag, room in _ROOM.items() if flag in flags), None)
+            if room is not None:
+                found[pool["pool_name"]] = room
+        return found
 
 
 def is_key(value: bytes) -> bool:
@@ -169,81 +210,163 @@ class Images:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
+        # Locks are known by their clients: to keep one up, or to give it back, takes the same.
+        self._claimants: dict[tuple[str, str], rados.Rados] = {}
 
     def inspect(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Look at all of them at once; for each what _inspect tells, or its {error}."""
         # First, so that no claim is made in vain: OSDs serve us without monitors, but not QEMU,
         # which has yet to connect.
-        self._cluster.monitors_answer()
-        looks = [self._threads.submit(guarded, self._inspect, image) for image in images]
+        scarce = self._cluster.scarce_pools()
+        may = not any(image.get("writes") for image in images) or self._cluster.may_blocklist()
+        asked = [{**image, "scarce": scarce, "may_blocklist": may} for image in images]
+        found = self._look(asked)
+        denied = [n for n, one in enumerate(found) if one.get("error", {}).get("kind") in _LACKING]
+        if denied:
+            self._cluster.renew()
+            for n, one in zip(denied, self._look([asked[n] for n in denied])):
+                found[n] = one
+        return found
+
+    def _look(self, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        client = self._cluster.connected()
+        looks = [
+            self._threads.submit(guarded, self._inspect, {**image, "client": client})
+            for image in asked
+        ]
         return [look.result() for look in looks]
 
     def _inspect(
         self,
         path: str,
+        *,
+        client: rados.Rados,
+        scarce: Mapping[str, str],
+        may_blocklist: bool,
         snapshot: str | None = None,
         claim: Mapping[str, Any] | None = None,
+        writes: bool = False,
         luks: bool = False,
     ) -> dict[str, Any]:
-        """An image's size, features and users. claim: of the image, taken before its users are
-        read, so that of two who claim it and look one sees the other. luks: read its header, too.
+        """An image's size, features and users, and those of its pools that lack room.
+
+        scarce, may_blocklist: what Cluster tells. claim: of the image, taken before its users are
+        read, so that of two who claim it and look one sees the other.
+        writes: it will be written to, so raise if the user may not write to the pool of its data.
+        luks: read its header, too.
         """
-        with self._opened(path) as (ioctx, image):
-            found = {"features": image.features(), "unknown": image.features() & ~known_features()}
+        with _opened(client, path) as (ioctx, image):
+            features = image.features()
+            pool, data_pool = ioctx.get_pool_name(), _data_pool(client, ioctx, image)
+            found: dict[str, Any] = {
+                "features": features,
+                "unknown": features & ~known_features(),
+                "room": {p: scarce[p] for p in (pool, data_pool) if p in scarce},
+                # An image that nobody locks is written to whoever died.
+                "may_blocklist": may_blocklist or not features & rbd.RBD_FEATURE_EXCLUSIVE_LOCK,
+            }
+            if writes and data_pool != pool:
+                _try_to_write(client, data_pool, ioctx, image)
             if snapshot is not None:
                 _set_snapshot(image, snapshot)
             elif claim is not None:
                 _claim(ioctx, image, claim)
+                self._claimants[path, claim["cookie"]] = client
             found["size"] = image.size()
             if luks:
                 found["luks_header"] = _luks_header(image)
-            found["watchers"] = self._watchers(image)
+            found["watchers"] = _watchers(client, image)
             found["locks"] = _locks(image)
             found["primary"] = _is_primary(image, found["features"])
             return found
 
-    def _watchers(self, image: rbd.Image) -> list[dict[str, Any]]:
-        """Who has the image open, and whether that is on this host."""
-        here = self._cluster.here()
-        found = [(address(w["addr"]), w["id"]) for w in image.watchers_list()]
-        return [{"address": a, "client": client, "here": a == here} for a, client in found]
-
     def renew(self, path: str, claim: Mapping[str, Any]) -> None:
-        with self._opened(path) as (ioctx, image):
+        client = self._claimants.get((path, claim["cookie"]))
+        with _opened(client or self._cluster.connected(), path) as (ioctx, image):
             _claim(ioctx, image, claim)
 
     def release(self, path: str, claim: Mapping[str, Any]) -> None:
+        client = self._claimants.pop((path, claim["cookie"]), None) or self._cluster.connected()
         # Not found is one that has lapsed.
-        with suppress(rados.ObjectNotFound), self._opened(path) as (ioctx, image):
+        with suppress(rados.ObjectNotFound), _opened(client, path) as (ioctx, image):
             ioctx.unlock(header_of(image), CLAIM, claim["cookie"])
 
     def mark(self, path: str, name: str, text: str) -> None:
         """Give the image metadata; by its class in the OSD, for librbd asks who writes to it."""
         asked = struct.pack("<I", 1) + _packed(name) + _packed(text)
-        with self._opened(path) as (ioctx, image):
+        with _opened(self._cluster.connected(), path) as (ioctx, image):
             ioctx.execute(header_of(image), "rbd", "metadata_set", asked)
 
     def unmark(self, path: str, name: str) -> None:
-        with suppress(rados.ObjectNotFound), self._opened(path) as (ioctx, image):
+        with (
+            suppress(rados.ObjectNotFound),
+            _opened(self._cluster.connected(), path) as (ioctx, image),
+        ):
             ioctx.execute(header_of(image), "rbd", "metadata_remove", _packed(name))
 
     def marked(self, path: str, name: str) -> str | None:
         """What the image's metadata hold of that name; None for nothing."""
-        with self._opened(path) as (_, image):
+        with _opened(self._cluster.connected(), path) as (_, image):
             return next((str(text) for key, text in image.metadata_list() if key == name), None)
 
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[tuple[rados.Ioctx, rbd.Image]]:
-        """For reading only: that makes no watcher, and takes no lock away from who has it."""
-        with self._cluster.pool(path) as (ioctx, name):
-            try:
-                with rbd.Image(ioctx, name, read_only=True) as image:
-                    yield ioctx, image
-            except rbd.ImageNotFound as e:
-                namespace = ioctx.get_namespace()
-                if namespace and not rbd.RBD().namespace_exists(ioctx, namespace):
-                    raise Refused("no_namespace", str(e)) from e
-                raise Refused("no_image", str(e)) from e
+
+@contextmanager
+def _pool(client: rados.Rados, path: str) -> Iterator[tuple[rados.Ioctx, str]]:
+    """The pool (and namespace) of an image's path, and the image's name."""
+    pool, *namespace, image = path.split("/")
+    try:
+        ioctx = client.open_ioctx(pool)
+    except rados.ObjectNotFound as e:
+        raise Refused("no_pool", str(e)) from e
+    with ioctx:
+        # A full pool takes locks, which need no room; librados would have them wait for it.
+        ioctx.set_osdmap_full_try()
+        ioctx.set_namespace("".join(namespace))
+        yield ioctx, image
+
+
+@contextmanager
+def _opened(client: rados.Rados, path: str) -> Iterator[tuple[rados.Ioctx, rbd.Image]]:
+    """For reading only: that makes no watcher, and takes no lock away from who has it."""
+    with _pool(client, path) as (ioctx, name):
+        try:
+            with rbd.Image(ioctx, name, read_only=True) as image:
+                yield ioctx, image
+        except rbd.ImageNotFound as e:
+            namespace = ioctx.get_namespace()
+            if namespace and not rbd.RBD().namespace_exists(ioctx, namespace):
+                raise Refused("no_namespace", str(e)) from e
+            raise Refused("no_image", str(e)) from e
+
+
+def _watchers(client: rados.Rados, image: rbd.Image) -> list[dict[str, Any]]:
+    """Who has the image open, and whether that is on this host, by its address to the cluster."""
+    here = address(client.get_addrs())
+    found = [(address(w["addr"]), w["id"]) for w in image.watchers_list()]
+    return [{"address": where, "client": who, "here": where == here} for where, who in found]
+
+
+def _data_pool(client: rados.Rados, ioctx: rados.Ioctx, image: rbd.Image) -> str:
+    """The pool that has an image's data, which may be another than that of its header."""
+    pool_id = image.data_pool_id()
+    same = pool_id == ioctx.get_pool_id()
+    return str(ioctx.get_pool_name() if same else client.pool_reverse_lookup(pool_id))
+
+
+def _try_to_write(client: rados.Rados, pool: str, ioctx: rados.Ioctx, image: rbd.Image) -> None:
+    """Raise if the user may not write to an image's data: remove an object that is not there.
+
+    Its name begins like those of the data, for capabilities may be of such names only.
+    """
+    with client.open_ioctx(pool) as data:
+        data.set_osdmap_full_try()
+        data.set_namespace(ioctx.get_namespace())
+        try:
+            data.remove_object(f"{image.block_name_prefix()}.vdsm-cinder")
+        except rados.ObjectNotFound:
+            pass
+        except (rados.PermissionError, rados.PermissionDeniedError) as e:
+            raise Refused("denied_data", pool) from e
 
 
 def _packed(text: str) -> bytes:
@@ -346,6 +469,7 @@ class Vitals:
         quorum = self._cluster.mon("quorum_status")
         answered_s = time.monotonic() - began
         room = self._cluster.mon("df")
+        scarce = self._cluster.scarce_pools()
         return {
             "fsid": quorum["monmap"]["fsid"],
             "answered_s": answered_s,
@@ -357,6 +481,7 @@ class Vitals:
                 }
                 for mon in quorum["monmap"]["mons"]
             ],
+            "may_blocklist": self._cluster.may_blocklist(_LACKS_S),
             "health": _health(self._cluster.mon("health", detail="detail")),
             "total_bytes": room["stats"]["total_bytes"],
             "available_bytes": room["stats"]["total_avail_bytes"],
@@ -365,6 +490,7 @@ class Vitals:
                     "used_bytes": pool["stats"]["bytes_used"],
                     "available_bytes": pool["stats"]["max_avail"],
                     "used_ratio": pool["stats"]["percent_used"],
+                    "room": scarce.get(pool["name"]),
                 }
                 for pool in room["pools"]
                 if pool["name"] in pools

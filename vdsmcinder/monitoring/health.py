@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsmcinder.ceph.cluster_monitor import ClusterMonitor
+from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.hypervisor.connection import Connection
 from vdsmcinder.monitoring.certificate_expiry import DAY_S, Expiry, sentence
 from vdsmcinder.transport.certificates import Certificates, Held, Owner
@@ -71,6 +72,7 @@ def report(  # noqa: PLR0917 - one for each thing that can be wrong
         "reasons": reasons,
         "warnings": [
             *_unseen(missing),
+            *_rights(clusters),
             *(sentence(held) for held in expiry.ending if held not in urgent),
         ],
     }
@@ -131,6 +133,20 @@ def _ceph(clusters: ClusterMonitor) -> Iterator[Trouble]:
                 f"{cluster.trouble}; check its monitors and the network to them",
                 serious=False,
             )
+        for fault in cluster.full_pools.values():
+            user = cluster.account.user
+            yield Trouble(
+                f"what running VMs write waits for room: {fault.cause(user)}, of Ceph cluster "
+                f"{cluster.name}; {fault.remedy(user)}",
+                serious=False,
+            )
+
+
+def _rights(clusters: ClusterMonitor) -> Iterator[str]:
+    for cluster in clusters.clusters:
+        if not cluster.may_blocklist:
+            lacking, user = CephFault(Kind.DENIED_BLOCKLIST), cluster.account.user
+            yield f"{lacking.cause(user)}; {lacking.remedy(user)}"
 
 
 def _certificates(certificates: Certificates | None, urgent: Iterable[Held]) -> Iterator[Trouble]:

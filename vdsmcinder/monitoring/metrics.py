@@ -272,6 +272,8 @@ def _ceph(clusters: Collection[ClusterState]) -> Iterator[Metric]:
     yield _gauge(
         "ceph_pool_available_bytes", "What can still be written to it.", free, *labels, "pool"
     )
+    fulls = {(*k, pool): pool in c.full_pools for k, c in named.items() for pool in c.pools}
+    yield _gauge("ceph_pool_full", "Whether nothing can be written to it.", fulls, *labels, "pool")
 
 
 def _migrations(migrations: Migrations) -> Iterator[Metric]:

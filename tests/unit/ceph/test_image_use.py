@@ -72,3 +72,58 @@ def test_only_what_nobody_else_has_is_claimed(others: Others) -> None:
     claimed = use(others).question(CLAIM)["claim"]
     alone = others in (Others.NOBODY, Others.OWN)
     assert (claimed == CLAIM.params()) is alone
+
+
+LOCK = {"client": "client.7", "cookie": "auto 93", "address": THIRD}
+
+
+def told(**changes: object) -> dict[str, object]:
+    """What ceph/worker.py tells of an image that nothing is wrong with."""
+    usual = {"features": 5, "unknown": 0, "primary": True, "room": {}, "may_blocklist": True}
+    return {**usual, "watchers": [], "locks": [], **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({}, None, ""),
+        ({"room": {"volumes": "quota"}}, Kind.QUOTA, "volumes"),
+        ({"room": {"data": "full"}}, Kind.FULL, "data"),
+        ({"room": {"volumes": "scarce", "data": "full"}}, Kind.FULL, "data"),
+        ({"room": {"volumes": "scarce"}}, None, ""),
+        ({"may_blocklist": False}, None, ""),
+        ({"locks": [LOCK]}, None, ""),
+        (
+            {"locks": [LOCK], "may_blocklist": False},
+            Kind.DENIED_BLOCKLIST,
+            f"client.7 at {THIRD} has it locked",
+        ),
+        # Its owner lives, and hands it over.
+        (
+            {
+                **{"locks": [LOCK], "may_blocklist": False},
+                "watchers": [{"address": THIRD, "client": 7, "here": False}],
+            },
+            None,
+            "",
+        ),
+    ],
+)
+@pytest.mark.parametrize("others", [Others.NOBODY, Others.ANYBODY, Others.SOURCE])
+def test_what_keeps_a_disk_from_writing(
+    others: Others, changes: dict[str, object], kind: Kind | None, text: str
+) -> None:
+    fault = use(others).unfit(told(**changes))
+    assert (fault and fault.kind, fault.text if fault else "") == (kind, text)
+    reader = ImageUse("volumes/volume-x", None, others, readonly=True)
+    snapshot = ImageUse("volumes/volume-x", "monday", others, readonly=False)
+    # They are opened as if they were written to, which takes room in the pool that they are in.
+    own = kind if text == "volumes" else None
+    for only_read in (reader, snapshot):
+        fault = only_read.unfit(told(**changes))
+        assert (fault and fault.kind) == own
+
+
+@pytest.mark.parametrize("others", [Others.HERE, Others.OWN])
+def test_what_is_open_already_needs_no_room_to_be_opened(others: Others) -> None:
+    assert use(others).unfit(told(room={"volumes": "full"})) is None

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit import engine_parsing
-from vdsmcinder.ceph.cluster_monitor import ClusterState
+from vdsmcinder.ceph.cluster_monitor import ClusterState, PoolRoom
+from vdsmcinder.ceph.fault_kinds import CephFault, Kind
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.host.stats import HostSampler
 from vdsmcinder.rpc.schema import schema
-from vdsmcinder.rpc.wire import common, host
+from vdsmcinder.rpc.wire import ceph, common, host
 from vdsmcinder.rpc.wire import stats as wire_stats
 from vdsmcinder.rpc.wire.listing import Listings
 from vdsmcinder.tasks import Tasks
@@ -378,6 +379,26 @@ def test_host_statistics_of_this_machine():
     assert found["cpuStatistics"].keys() >= {"0"}
     assert 0 <= int(found["memUsed"]) <= 100
     assert found["dateTime"].endswith(" GMT")
+
+
+def test_a_cluster_with_a_full_pool():
+    rooms = {
+        "volumes": PoolRoom(1, 2, CephFault(Kind.QUOTA, "volumes")),
+        "images": PoolRoom(1, 2, CephFault(Kind.SCARCE, "images")),
+        "backups": PoolRoom(1, 2),
+    }
+    state = ClusterState(Account((), user="cinder"), None, 0.0, fsid=UUID, pools=rooms)
+    (found,) = ceph.clusters([state])
+    CONTRACT.type("CephCluster").check(found, "cluster")
+    full = {name: pool["full"] for name, pool in found["pools"].items()}
+    assert full == {"volumes": True, "images": False, "backups": False}
+    name, params = ceph.status(state)
+    CONTRACT.type("CephClusterNotice").check(params[UUID], "notice")
+    why = "pool volumes is full, for its quota is reached"
+    assert (name, params[UUID]["fullPools"]) == (
+        f"|ceph|cluster_status|{UUID}",
+        {"volumes": why},
+    )
 
 
 # Statistics of all VMs, written once

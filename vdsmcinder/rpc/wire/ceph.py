@@ -27,12 +27,16 @@ def vitals(states: Collection[ClusterState]) -> dict[str, Any]:
 
 
 def status(state: ClusterState) -> tuple[str, dict[str, Any]]:
-    """Name and params of the event that tells whether a cluster can be reached."""
+    """Name and params of the event that tells whether a cluster can be reached and has room."""
     told: dict[str, Any] = {"reachable": state.trouble is None}
     if state.account.user is not None:
         told["user"] = state.account.user
     if state.trouble is not None:
         told["reason"] = state.trouble
+    if state.full_pools:
+        told["fullPools"] = {
+            pool: why.cause(state.account.user) for pool, why in state.full_pools.items()
+        }
     return f"|ceph|cluster_status|{state.name}", {state.name: told}
 
 
@@ -69,7 +73,11 @@ def _cluster(state: ClusterState) -> dict[str, Any]:
         "checks": dict(state.checks),
         "fullOsds": list(state.full_osds),
         "pools": {
-            name: {"usedBytes": str(room.used), "availableBytes": str(room.available)}
+            name: {
+                "usedBytes": str(room.used),
+                "availableBytes": str(room.available),
+                "full": name in state.full_pools,
+            }
             for name, room in state.pools.items()
         },
     }

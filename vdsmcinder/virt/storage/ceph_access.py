@@ -58,5 +58,10 @@ def error(
 
     image: that Ceph was asked about. failure: the class to use where the fault has none of its own.
     """
-    message = f"{action}: {fault.cause(image.user)}; {fault.remedy(image.user)}"
+    message = told(fault, action, image)
     return (fault.kind.error or failure)(message, cause=fault.kind.word, **data)
+
+
+def told(fault: CephFault, action: str, image: CephImage) -> str:
+    """A fault with its remedy; action: as error() takes it."""
+    return f"{action}: {fault.cause(image.user)}; {fault.remedy(image.user)}"

@@ -237,6 +237,9 @@ class Preflight:
             fault = one.use.held_elsewhere(found) or one.use.unfit(found)
             if fault is not None:
                 faults[one] = fault
+            elif one.use.exclusive and one.use.lacks_blocklist(found):
+                lacking = CephFault(Kind.DENIED_BLOCKLIST)
+                log.warning("%s", ceph_access.told(lacking, one.image.words, one.image))
         return faults
 
     async def _without_key(

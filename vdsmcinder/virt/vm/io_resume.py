@@ -8,23 +8,23 @@ continue it.
 from __future__ import annotations
 
 import logging
+import time
 
 import libvirt
 
-from vdsmcinder.ceph.fault_kinds import CephFault
+from vdsmcinder.ceph.fault_kinds import FULL, CephFault
 from vdsmcinder.ceph.workers import result
 from vdsmcinder.errors import ResourceUnavailable
 from vdsmcinder.virt.storage import ceph_access
 from vdsmcinder.virt.vm.image_guard import ImageGuard
+from vdsmcinder.virt.vm.parts.io_errors import MAX_PAUSE_S
 from vdsmcinder.virt.vm.status import PauseCode, Status
 from vdsmcinder.virt.vm.vm import VM
 
 log = logging.getLogger(__name__)
 
-# Pauses between two tries, in seconds. Where Ceph can be asked a try in vain costs nothing; where
-# not, the guest runs until its next write fails.
-FIRST_S = 1.0
-MAX_S = 30.0
+# Where Ceph can be asked a try in vain costs nothing; where not, the guest runs until its next
+# write fails.
 PROBE_TIMEOUT_S = 5.0
 
 
@@ -35,10 +35,10 @@ async def continue_when_back(vm: VM) -> None:
     with vm.io.awaiting():
         if not vm.io.disks:
             await _learn_disks(vm)
-        pause_s, guard = FIRST_S, ImageGuard(vm)
+        pause_s, guard = vm.io.first_pause_s(time.monotonic()), ImageGuard(vm)
         while waits(vm):
             await vm.io.wait_for_storage(pause_s)
-            pause_s = min(2 * pause_s, MAX_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
             if not waits(vm) or not await _storage_answers(vm) or await guard.keeps_paused():
                 continue
             await _resume(vm)
@@ -63,27 +63,36 @@ async def _learn_disks(vm: VM) -> None:
 
 
 async def _storage_answers(vm: VM) -> bool:
-    """Whether the images of the disks that failed can be read; True where Ceph cannot be asked."""
+    """Whether the images of the disks that failed can be read, and may be written; True where Ceph
+    cannot be asked.
+    """
     for image in vm.domain.ceph.images:
         if image.disk not in vm.io.disks:
             continue
         key = ceph_access.key(image, vm.services.secrets)
         if key is None and image.secret is not None:
             continue
+        use = ceph_access.use(image)
         try:
             (looked,) = await vm.services.ceph.ask(
                 ceph_access.account(image),
                 key,
                 "inspect",
                 timeout_s=PROBE_TIMEOUT_S,
-                images=[{"path": image.path}],
+                images=[use.question(None)],
             )
-            result(looked)
+            fault = use.unwritable(result(looked))
         except CephFault as e:
-            log.info("%s stays paused: disk %s: %s", vm.name, image.disk, e)
             # What is wrong with the question (a key that was changed) says nothing of the storage.
-            if e.kind.error is ResourceUnavailable:
-                return False
+            if e.kind.error is not ResourceUnavailable:
+                log.info("%s: disk %s cannot be asked about: %s", vm.name, image.disk, e)
+                continue
+            fault = e
+        if fault is not None:
+            log.info("%s stays paused: %s", vm.name, ceph_access.told(fault, image.words, image))
+            if fault.kind in FULL:
+                vm.lacks_room()
+            return False
     return True
 
 
@@ -92,6 +101,7 @@ async def _resume(vm: VM) -> None:
         if not waits(vm):
             return
         log.info("%s is continued: its storage answers, or cannot be asked", vm.name)
+        vm.io.tried(time.monotonic())
         try:
             # The events tell what comes of it: it may be paused again before this returns.
             await vm.call(libvirt.virDomain.resume)

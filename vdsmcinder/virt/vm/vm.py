@@ -270,6 +270,13 @@ class VM:
             self.services.on_change(self)
         self.services.on_taken(self)
 
+    def lacks_room(self) -> None:
+        """What QEMU paused it for is that a pool of its disks is full."""
+        self.io.lacks_room()
+        if self.pause_code is PauseCode.EIO:
+            self.pause_code = PauseCode.ENOSPC
+            self.services.on_change(self)
+
     def device_removed(self, alias: str) -> None:
         """The guest has let go of a device."""
         if not self.unplugs.removed(alias) and self.running:

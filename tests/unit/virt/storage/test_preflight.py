@@ -15,7 +15,7 @@ from vdsmcinder.ceph.image_use import Others
 from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.ceph.workers import Account
 from vdsmcinder.config import Ceph
-from vdsmcinder.errors import CreateFailed, ImageNotFound
+from vdsmcinder.errors import CreateFailed, ImageNotFound, ResourceUnavailable
 from vdsmcinder.tasks import Tasks
 from vdsmcinder.virt.disk.ceph_images import CephImage, CephImages, UntoldImage
 from vdsmcinder.virt.secrets.secret import Secret, SecretName
@@ -26,7 +26,10 @@ from vdsmcinder.virt.storage.preflight import Preflight
 
 KEY = SecretName("5b7c1c1e-0e0b-4c0a-9a4e-3f1d2a6b8c9d")
 VM = "0f0e0d0c-0b0a-4908-8706-050403020100"
-FREE = {"size": 1, "features": 5, "unknown": 0, "watchers": [], "locks": [], "primary": True}
+FREE = {
+    **{"size": 1, "features": 5, "unknown": 0, "watchers": [], "locks": [], "primary": True},
+    **{"room": {}, "may_blocklist": True},
+}
 STRANGER = {"address": "10.0.0.9", "client": 4711, "here": False}
 HELD = {**FREE, "watchers": [STRANGER]}
 LOCKED = {**FREE, "locks": [{"client": "client.1", "cookie": "backup", "address": "10.0.0.9"}]}
@@ -46,10 +49,10 @@ class Cluster:
         if op != "inspect":
             self.asked.append((op, args["path"]))
             return None
-        return [self._answer(image["path"]) for image in args["images"]]
+        return [self._answer(image) for image in args["images"]]
 
-    def _answer(self, path: str) -> Mapping[str, Any]:
-        found = self.images[path.rpartition("/")[2]]
+    def _answer(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = self.images[asked["path"].rpartition("/")[2]]
         return found if "error" in found else {"result": found}
 
     def found_down(self, account: Account, fault: CephFault) -> None:
@@ -138,6 +141,34 @@ async def test_other_faults_are_refused_or_warned_of():
         await Desk(cluster).check(image("a"))
     await Desk(cluster, "warn").check(image("a"))
     await Desk(Cluster(), "off").check(image("a"))
+
+
+@pytest.mark.parametrize(("room", "why"), [("quota", "its quota is"), ("full", "an OSD of the")])
+async def test_a_full_pool_is_named(room, why):
+    cluster = Cluster(a={**FREE, "room": {"volumes": room}})
+    with pytest.raises(
+        ResourceUnavailable, match=rf"\(volumes/a\): pool volumes is full, for {why}"
+    ):
+        await Desk(cluster).check(image("a"))
+    await Desk(cluster, "warn").check(image("a"))
+    # QEMU opens it as if it wrote to it.
+    with pytest.raises(ResourceUnavailable, match=why):
+        await Desk(cluster).check(image("a", readonly=True))
+    await Desk(Cluster(a={**FREE, "room": {"data": room}})).check(image("a", readonly=True))
+    await Desk(Cluster(a={**FREE, "room": {"volumes": "scarce"}})).check(image("a"))
+
+
+async def test_a_user_that_may_not_blocklist_is_refused_what_a_dead_client_locked(caplog):
+    lock = {"client": "client.7", "cookie": "auto 93", "address": "10.0.0.9"}
+    lacking = {**FREE, "may_blocklist": False}
+    left = {**lacking, "locks": [lock]}
+    words = r"cinder may not blocklist clients, .* \(client.7 at 10.0.0.9 has it locked\); give"
+    with pytest.raises(CreateFailed, match=words):
+        await Desk(Cluster(a=left)).check(image("a"))
+    for fine in (lacking, {**left, "may_blocklist": True}):
+        await Desk(Cluster(a=fine)).check(image("a"))
+        await Desk(Cluster(a=fine)).check(image("a", readonly=True))
+    assert caplog.text.count("disk vda (volumes/a): Ceph user cinder may not blocklist") == 1
 
 
 async def test_without_the_key_nobody_knows_and_the_key_is_asked_for():

@@ -16,6 +16,7 @@ from vdsmcinder.errors import RemoteError
 from vdsmcinder.stomp.client import StompSession
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import image_guard, io_resume, lifecycle
+from vdsmcinder.virt.vm.parts import io_errors
 
 ELSEWHERE = "the image of disk vda (volumes/v) is open on another host (client.7 at 10.0.0.9)"
 
@@ -38,7 +39,7 @@ class Ceph:
 
         monkeypatch.setattr(Preflight, "open_elsewhere", open_elsewhere)
         monkeypatch.setattr(io_resume, "_storage_answers", answers)
-        monkeypatch.setattr(io_resume, "FIRST_S", 0.01)
+        monkeypatch.setattr(io_errors, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture

@@ -13,6 +13,12 @@ from collections.abc import Iterator
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.vm.status import PauseCode
 
+# Pauses between two tries to continue a VM, in seconds.
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+# A try was in vain if the VM is paused again this soon: its time-out for OSDs has to pass for it.
+_VAIN_S = 60.0
+
 
 class IoTrouble:
     """The I/O errors of one VM since its CPUs last ran.
@@ -29,12 +35,32 @@ class IoTrouble:
         self.held = held
         self.awaited = False
         self._may_be_back = asyncio.Event()
+        self._tried_s: float | None = None
+        self._vain = 0
 
     def met(self, disk: str, code: PauseCode) -> None:
         """A disk's I/O failed, and QEMU pauses the VM for it."""
         self.count += 1
         self.disks.add(disk)
         self.code = code
+
+    def lacks_room(self) -> None:
+        """It is for want of room in a pool that the I/O failed, whatever QEMU was told."""
+        self.code = PauseCode.ENOSPC
+
+    def tried(self, now_s: float) -> None:
+        """The VM is continued. now_s: monotonic clock."""
+        self._tried_s = now_s
+
+    def first_pause_s(self, now_s: float) -> float:
+        """How long to wait, in seconds, before the VM, paused just now, is continued.
+
+        Longer after each try in vain: what Ceph answers us may not be true of the VM's own client,
+        and its status is not to change each second. now_s: monotonic clock.
+        """
+        vain = self._tried_s is not None and now_s - self._tried_s < _VAIN_S
+        self._vain = self._vain + 1 if vain else 0
+        return float(min(FIRST_PAUSE_S * 2**self._vain, MAX_PAUSE_S))
 
     def over(self) -> None:
         """The VM's CPUs run again, or never will."""
