@@ -103,6 +103,18 @@ def number(minimum: int, maximum: int | None = None) -> Kind[int]:
     return Kind(convert, f"a whole number {limits}")
 
 
+def power_of_2(minimum: int, maximum: int) -> Kind[int]:
+    """A power of two, written as number() takes it, within the limits (both inclusive)."""
+
+    def convert(value: Any) -> int:
+        power = number(minimum, maximum).convert(value)
+        if power & (power - 1):
+            raise ValueError
+        return power
+
+    return Kind(convert, f"a power of 2 from {minimum} to {maximum}")
+
+
 def choice(*names: str) -> Kind[str]:
     """One of some words."""
 

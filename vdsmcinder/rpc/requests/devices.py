@@ -10,7 +10,8 @@ from vdsmcinder.errors import InvalidParameter, UnsupportedDrive, UpdateDeviceFa
 from vdsmcinder.fields import Fields, choice, number
 from vdsmcinder.rpc.requests.nic import read_change
 from vdsmcinder.virt.disk import target as targets
-from vdsmcinder.virt.disk.disk_params import BUS, INDEX
+from vdsmcinder.virt.disk.bus_rules import INDEX
+from vdsmcinder.virt.disk.disk_params import BUS
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH, BlockSource, FileSource, Source
 from vdsmcinder.virt.live.media import CdChange
 from vdsmcinder.virt.live.nic_query import NicChange

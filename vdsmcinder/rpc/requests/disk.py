@@ -15,7 +15,7 @@ from lxml import etree
 from vdsmcinder.ceph import connection_info
 from vdsmcinder.fields import BOOLEAN, TEXT, Fields, Kind
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
-from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk import bus_rules, disk_params
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.domain_disks import DriveQuery
@@ -104,7 +104,7 @@ def read_all_names(params: Sequence[Mapping[str, Any]]) -> tuple[DiskNames, ...]
 
 
 def _query_of_params(drive: Fields) -> DriveQuery:
-    index = drive.get("index", disk_params.INDEX)
+    index = drive.get("index", bus_rules.INDEX)
     return DriveQuery(
         alias=disk_params.alias(drive),
         path=drive.get("path", TEXT)

@@ -16,6 +16,7 @@ from vdsmcinder.rpc.requests.disk import read_consent
 from vdsmcinder.rpc.requests.nic import read_nic
 from vdsmcinder.virt.disk import disk_params
 from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.driver import MOST_IO_THREADS
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH
 from vdsmcinder.virt.domain.create_request import VmDocument
 from vdsmcinder.virt.domain.devices import Display
@@ -200,7 +201,7 @@ def _kernel(fields: Fields) -> Kernel | None:
 def _io_threads(fields: Fields, drives: Sequence[Drive]) -> int:
     """As many as asked for, and as the disks are pinned to."""
     pinned = (drive.driver.iothread or 0 for drive in drives)
-    return max(fields.get("numOfIoThreads", number(0, 1024)) or 0, *pinned, 0)
+    return max(fields.get("numOfIoThreads", number(0, MOST_IO_THREADS)) or 0, *pinned, 0)
 
 
 def _balloon(device: Fields) -> bool:

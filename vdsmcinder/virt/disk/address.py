@@ -28,6 +28,8 @@ _C_NUMBER = matching(
     r"0[xX][0-9A-Fa-f]{1,8}|0[0-7]{0,10}|[1-9][0-9]{0,9}",
     "a number, decimal, hexadecimal with 0x or octal with 0",
 )
+# The largest number of each part of a PCI address.
+_PCI: Mapping[str, int] = {"domain": 0xFFFF, "bus": 0xFF, "slot": 0x1F, "function": 7}
 _DECIMAL = matching(r"[0-9]{1,10}", "a number in decimal digits")
 _IN_C = ("pci", "ccw")
 _PORT = matching(r"[0-9]{1,3}(\.[0-9]{1,3})*", "a USB port such as 1 or 1.2")
@@ -51,10 +53,7 @@ class Address:
     def number(self, part: str) -> int:
         """A part that is a number; 0 where it is not given, as libvirt has it."""
         text = dict(self.parts).get(part, "0")
-        if self.type not in _IN_C:
-            return int(text)
-        is_octal = text.startswith("0") and text.isdecimal()
-        return int(text, 8 if is_octal else 0)
+        return _c_number(text) if self.type in _IN_C else int(text)
 
     def write(self, device: etree._Element) -> None:
         """Append <address>."""
@@ -74,14 +73,24 @@ class Address:
         """Read a device description's `address`; its type is called type or addressType."""
         name = "type" if "type" in address else "addressType"
         kind = address.need(name, choice(*PARTS))
-        parts = ((part, address.get(part, _kind(kind, part))) for part in PARTS[kind])
-        return cls(kind, tuple((part, value) for part, value in parts if value is not None))
+        read = ((part, address.get(part, _kind(kind, part))) for part in PARTS[kind])
+        parts = {part: value for part, value in read if value is not None}
+        _check(kind, parts, address.thing)
+        return cls(kind, tuple(parts.items()))
 
 
 def _check(address_type: str, parts: Mapping[str, str], thing: str) -> None:
     given = Fields(parts, thing, "address")
     for name in PARTS.get(address_type, ()):
         given.get(name, _kind(address_type, name))
+    for name, most in _PCI.items() if address_type == "pci" else ():
+        if name in given and _c_number(parts[name]) > most:
+            raise given.invalid(name, f"at most {most:#x}")
+
+
+def _c_number(text: str) -> int:
+    is_octal = text.startswith("0") and text.isdecimal()
+    return int(text, 8 if is_octal else 0)
 
 
 def _kind(address_type: str, part: str) -> Kind[str]:

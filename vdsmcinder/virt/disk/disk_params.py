@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from vdsmcinder import uuids
@@ -18,9 +17,10 @@ from vdsmcinder.ceph.connection_info import ConnectionInfo
 from vdsmcinder.errors import UnsupportedDrive
 from vdsmcinder.fields import BOOLEAN, UUID, Fields, Kind, choice, is_xml_text, number
 from vdsmcinder.uuids import is_uuid
-from vdsmcinder.virt.disk import drive_rules
+from vdsmcinder.virt.disk import bus_rules, drive_rules
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.bus_rules import DEVICE, REMOVABLE, Device
 from vdsmcinder.virt.disk.disk_auth import Encryption
 from vdsmcinder.virt.disk.drive_rules import ALIAS, SERIAL, USER_ALIAS
 from vdsmcinder.virt.disk.driver import Driver
@@ -33,24 +33,10 @@ from vdsmcinder.virt.disk.source import (
 )
 from vdsmcinder.virt.disk.tuning import IoTune
 
-
-class Device(str, Enum):
-    """What the guest sees."""
-
-    DISK = "disk"
-    CDROM = "cdrom"
-    FLOPPY = "floppy"
-    LUN = "lun"
-
-
-REMOVABLE = (Device.CDROM, Device.FLOPPY)
-
-DEVICE = Kind(Device, f"one of {', '.join(Device)}")
 BUS = choice(*targets.PREFIXES)
 BOOT_ORDER = number(1, 2**31 - 1)
 SGIO = choice("filtered", "unfiltered")
 
-INDEX = number(0, 2**31 - 1)
 # An absolute path, or an image with its pool.
 _PATH = re.compile(r"/\S+|[\w.-]+/[\w./@-]+")
 _DISK_TYPE = choice("file", "block", "network")
@@ -138,7 +124,7 @@ def _assemble(fields: Fields, source: Source, io_tune: IoTune | None) -> DrivePa
         device=kind,
         source=source,
         bus=bus(fields),
-        index=fields.get("index", INDEX),
+        index=fields.get("index", bus_rules.INDEX),
         driver=read_driver(fields, source),
         serial=serial(fields),
         readonly=fields.get("readonly", BOOLEAN) or False,

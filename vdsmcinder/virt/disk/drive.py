@@ -7,7 +7,6 @@ contract/wire.md, libvirt as in https://libvirt.org/formatdomain.html.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,14 +24,8 @@ from vdsmcinder.hypervisor.xmldoc import (
 from vdsmcinder.virt.disk import disk_params, drive_rules
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
-from vdsmcinder.virt.disk.disk_params import (
-    BOOT_ORDER,
-    BUS,
-    DEVICE,
-    REMOVABLE,
-    Device,
-    DriveParams,
-)
+from vdsmcinder.virt.disk.bus_rules import DEVICE, REMOVABLE, Device
+from vdsmcinder.virt.disk.disk_params import BOOT_ORDER, BUS, DriveParams
 from vdsmcinder.virt.disk.drive_rules import USER_ALIAS
 from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import (
@@ -51,8 +44,6 @@ _CHILDREN = frozenset(
 )
 # What libvirt writes for running VMs and works out anew from the rest.
 _LIVE_CHILDREN = frozenset({"backingStore", "mirror", "acpi", "privateData"})
-
-_TARGET = re.compile("(vd|sd|hd|fd)[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ class Drive:
         check_text("disk", self.serial, self.alias, self.sgio, self.model, self.rawio)
         for extra in self.extras:
             etree.fromstring(extra)
-        if not _TARGET.fullmatch(self.target):
+        if not targets.is_target(self.target):
             expected = "a name such as vda, sdb or hdc"
             raise _unsupported("disk", "target", kind_of(self.target), expected)
         if self.bus not in targets.PREFIXES:

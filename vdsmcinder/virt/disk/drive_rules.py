@@ -10,8 +10,19 @@ from __future__ import annotations
 from typing import Protocol
 
 from vdsmcinder.fields import Fields, matching
+from vdsmcinder.virt.disk import bus_rules
 from vdsmcinder.virt.disk.disk_auth import Encryption
-from vdsmcinder.virt.disk.driver import CACHE, DETECT_ZEROES, DISCARD, ERROR_POLICY, IO, Driver
+from vdsmcinder.virt.disk.driver import (
+    CACHE,
+    DETECT_ZEROES,
+    DISCARD,
+    ERROR_POLICY,
+    IO,
+    IOTHREAD,
+    QUEUE_SIZE,
+    QUEUES,
+    Driver,
+)
 from vdsmcinder.virt.disk.source import NetworkSource, Source
 from vdsmcinder.virt.disk.tuning import IoTune
 
@@ -28,16 +39,16 @@ SERIAL = matching(r"(?=.*\S)[A-Za-z0-9_.+ -]+", "letters, digits, spaces, '_', '
 _LIBRBDS_ALONE = ("luks2", "luks-any")
 
 
-class Asked(Protocol):
+class Asked(bus_rules.OnBus, Protocol):
     """What rules look at of a disk."""
-
-    @property
-    def source(self) -> Source:
-        """Where its data is."""
 
     @property
     def driver(self) -> Driver:
         """How QEMU reads and writes it."""
+
+    @property
+    def source(self) -> Source:
+        """Where its data is."""
 
     @property
     def readonly(self) -> bool:
@@ -63,6 +74,7 @@ class Asked(Protocol):
 def check(asked: Asked, thing: str) -> None:
     """Raise InvalidParameter, by field, for a disk that no VM is given. thing: names the disk."""
     driver, source = asked.driver, asked.source
+    options = dict(driver.options)
     fields = Fields(
         {
             # As requests have it: said, or not.
@@ -71,9 +83,12 @@ def check(asked: Asked, thing: str) -> None:
             "io": driver.io,
             "propagateErrors": driver.error_policy,
             "discard": driver.discard,
-            "detectZeroes": dict(driver.options).get("detect_zeroes"),
+            "detectZeroes": options.get("detect_zeroes"),
             "serial": asked.serial,
             "alias": asked.alias,
+            "queues": options.get("queues"),
+            "queueSize": options.get("queue_size"),
+            "pinToIoThread": driver.iothread,
         },
         thing,
     )
@@ -83,6 +98,13 @@ def check(asked: Asked, thing: str) -> None:
     fields.get("discard", DISCARD)
     fields.get("serial", SERIAL)
     fields.get("alias", ALIAS)
+    fields.get("queues", QUEUES)
+    fields.get("queueSize", QUEUE_SIZE)
+    fields.get("pinToIoThread", IOTHREAD)
+    for name in ("queues", "queueSize", "pinToIoThread"):
+        if asked.bus != "virtio" and name in fields:
+            raise fields.invalid(name, f"none with iface {asked.bus}, as virtio alone has it")
+    bus_rules.check(asked, thing)
     if isinstance(source, NetworkSource) and source.snapshot is not None and not asked.readonly:
         raise fields.invalid("readonly", "true, as path names a snapshot")
     if asked.shared and not asked.readonly and driver.caches:

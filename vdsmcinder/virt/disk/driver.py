@@ -12,7 +12,7 @@ from typing import Any
 from lxml import etree
 
 from vdsmcinder.errors import UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number, word
+from vdsmcinder.fields import BOOLEAN, Fields, Kind, choice, number, power_of_2, word
 from vdsmcinder.hypervisor.xmldoc import check_text, refuse_children
 from vdsmcinder.virt.disk.source import BlockSource, NetworkSource, Source
 
@@ -22,10 +22,14 @@ FORMATS = {"raw": "raw", "cow": "qcow2"}
 _FORMATS_OF_QEMU = ("luks", "parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc")
 
 _NAME = "qemu"
-_IOTHREAD = number(1, 2**31 - 1)
-# virtio's own limits; libvirt and QEMU know the narrower ones of each bus.
-_QUEUES = number(1, 1024)
-_QUEUE_SIZE = number(2, 1024)
+# What runs may have been made by others.
+_NUMBER = number(1, 2**31 - 1)
+# More than a VM has processors to run them; libvirt would make as many as it is told.
+MOST_IO_THREADS = 1024
+IOTHREAD = number(1, MOST_IO_THREADS)
+# virtio's own limits.
+QUEUES = number(1, 1024)
+QUEUE_SIZE = power_of_2(4, 1024)
 DETECT_ZEROES = choice("off", "on", "unmap")
 IO = choice("native", "threads", "io_uring")
 ERROR_POLICY = choice("stop", "report", "ignore", "enospace")
@@ -101,7 +105,7 @@ class Driver:
             io=attributes.pop("io", None),
             error_policy=attributes.pop("error_policy", None),
             discard=attributes.pop("discard", None),
-            iothread=iothread.get("iothread", _IOTHREAD),
+            iothread=iothread.get("iothread", _NUMBER),
             options=tuple(attributes.items()),
         )
 
@@ -121,11 +125,11 @@ class Driver:
             io="native" if native else "threads",
             error_policy=_error_policy(fields, source),
             discard=_discard(fields),
-            iothread=tuning.get("pinToIoThread", _IOTHREAD),
+            iothread=tuning.get("pinToIoThread", IOTHREAD),
             options=_options(
                 detect_zeroes=fields.get("detectZeroes", DETECT_ZEROES),
-                queues=tuning.get("queues", _QUEUES),
-                queue_size=tuning.get("queueSize", _QUEUE_SIZE),
+                queues=tuning.get("queues", QUEUES),
+                queue_size=tuning.get("queueSize", QUEUE_SIZE),
             ),
         )
 

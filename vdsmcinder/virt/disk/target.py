@@ -24,6 +24,7 @@ PREFIXES: Mapping[str, str] = {
 # Of disks that say no address; it may have many more.
 DISKS_PER_SCSI_CONTROLLER = 7
 
+_TARGET = re.compile("(vd|sd|hd|fd)[a-z]+")
 _NAME = re.compile("(vd|sd|hd|fd)[a-z]{1,6}")
 _BUSES: Mapping[str, str] = {"vd": "virtio", "sd": "scsi", "hd": "ide", "fd": "fdc"}
 
@@ -49,6 +50,11 @@ def free(bus: str, taken: Container[str]) -> str:
 def wished_or_free(wish: str | None, bus: str, taken: Container[str]) -> str:
     """The name that is wished for, or the first free one of the bus if it is taken or none is."""
     return free(bus, taken) if wish is None or wish in taken else wish
+
+
+def is_target(text: str) -> bool:
+    """Whether it names a disk on a bus, though perhaps with an index that no disk can have."""
+    return _TARGET.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:

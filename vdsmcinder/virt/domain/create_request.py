@@ -15,10 +15,12 @@ from types import MappingProxyType
 from lxml import etree
 
 from vdsmcinder.errors import InvalidParameter, UnsupportedDrive
-from vdsmcinder.fields import UUID, Fields
+from vdsmcinder.fields import UUID, Fields, number
 from vdsmcinder.hypervisor.xmldoc import parse
-from vdsmcinder.virt.disk import disk_auth, drive_rules
+from vdsmcinder.virt.disk import bus_rules, disk_auth, drive_rules
+from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.drive import Drive
+from vdsmcinder.virt.disk.driver import MOST_IO_THREADS
 from vdsmcinder.virt.domain import domain_writer, metadata
 from vdsmcinder.virt.domain.emulation import emulate
 from vdsmcinder.virt.domain.vm_description import NAME, VmDescription
@@ -113,11 +115,21 @@ def _replace_words(domain: etree._Element, host_words: Mapping[str, str]) -> Non
 
 
 def _check_devices(domain: etree._Element, thing: str) -> None:
-    """Raise InvalidParameter for what no VM is given, and for aliases that libvirt would drop."""
+    """Raise InvalidParameter for what no VM is given, for aliases that libvirt would drop, and for
+    numbers up to which it would make I/O threads or controllers."""
     for disk in domain.iterfind("devices/disk"):
         # Kinds of disks that are not known here are for libvirt to judge, and told as they are.
         with contextlib.suppress(UnsupportedDrive):
             Drive.wanted(disk)
+    io_threads = Fields({"iothreads": domain.findtext("iothreads")}, thing)
+    io_threads.get("iothreads", number(0, MOST_IO_THREADS))
+    for disk in domain.iterfind("devices/disk/target"):
+        name = disk.get("dev") or ""
+        index = targets.index(name) if targets.is_target(name) else None
+        Fields({"index": index}, thing, "target").get("index", bus_rules.INDEX)
+    for address in domain.iterfind("devices/*/address"):
+        where = Fields({"controller": address.get("controller")}, thing, "address")
+        where.get("controller", bus_rules.CONTROLLER)
     for alias in domain.iterfind("devices/*/alias"):
         Fields({"name": alias.get("name")}, thing, "alias").get("name", drive_rules.ALIAS)
 

@@ -9,7 +9,7 @@ import libvirt
 from lxml import etree
 
 from vdsmcinder.errors import ChangeDiskFailed
-from vdsmcinder.virt.disk.disk_params import Device
+from vdsmcinder.virt.disk.bus_rules import Device
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.source import Source
 from vdsmcinder.virt.live import device_ops

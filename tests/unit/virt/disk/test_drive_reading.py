@@ -12,8 +12,8 @@ from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.errors import UnsupportedDrive, VdsmCinderError
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.bus_rules import Device
 from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
-from vdsmcinder.virt.disk.disk_params import Device
 from vdsmcinder.virt.disk.domain_disks import read_drives
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.driver import Driver

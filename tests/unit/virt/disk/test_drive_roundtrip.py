@@ -14,8 +14,8 @@ from vdsmcinder.ceph.monitor_address import MonitorHost
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.address import Address
+from vdsmcinder.virt.disk.bus_rules import Device
 from vdsmcinder.virt.disk.disk_auth import Auth, Encryption
-from vdsmcinder.virt.disk.disk_params import Device
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.driver import Driver
 from vdsmcinder.virt.disk.source import BlockSource, FileSource, NetworkSource
@@ -58,6 +58,8 @@ NETWORK = st.builds(
     maybe(ENCRYPTION),
 )
 PATH = TEXT.map("/{}".format)
+# What disks of other buses do not have.
+VIRTIOS = {"pinToIoThread": "2", "queues": 4, "queueSize": "256"}
 POLICY = st.sampled_from(["mandatory", "requisite", "optional"])
 FILE = st.builds(FileSource, PATH, maybe(POLICY), maybe(ENCRYPTION))
 BLOCK = st.builds(BlockSource, PATH, maybe(ENCRYPTION))
@@ -83,8 +85,12 @@ IO_TUNE = st.builds(
 ADDRESS = st.builds(
     Address,
     st.sampled_from(["pci", "drive", "usb", "ccw"]),
-    st.dictionaries(
-        st.sampled_from(["bus", "slot", "unit", "cssid"]), st.integers(0, 255).map(str)
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(("bus", "unit", "cssid"), st.integers(0, 255).map(str)),
+            "slot": st.integers(0, 31).map(str),
+        },
     ).map(lambda d: tuple(d.items())),
 )
 SOURCES = {
@@ -168,11 +174,13 @@ WIRE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()
             "discard": st.booleans(),
             "serial": st.uuids().map(str),
             "deviceId": st.uuids().map(str),
-            "specParams": st.just({"ioTune": {"read_iops_sec": 5}, "pinToIoThread": "2"}),
+            "specParams": st.just({"ioTune": {"read_iops_sec": 5}}),
         },
     )
 )
 def test_described_written_and_read_back(changes: dict[str, Any]) -> None:
+    if changes.get("iface", "virtio") == "virtio":
+        changes = {**changes, "specParams": {**changes.get("specParams", {}), **VIRTIOS}}
     drive = Drive.from_params(network(**changes))
     text = etree.tostring(drive.getXML(), encoding="unicode")
     assert Drive.from_xml(parse(text, "test")) == drive

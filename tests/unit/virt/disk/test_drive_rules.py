@@ -123,9 +123,91 @@ def limits_xml(limits: dict[str, int]) -> tuple[str, str]:
     )
 
 
+def driver(xml: str) -> tuple[str, str]:
+    return ("<driver ", f"<driver {xml} ")
+
+
+def on(dev: str, bus: str) -> tuple[str, str]:
+    return (TARGET, f"<target dev='{dev}' bus='{bus}'/>")
+
+
+def at(**parts: str) -> tuple[str, str]:
+    return child(f"<address {' '.join(f'{n}={text!r}' for n, text in parts.items())}/>")
+
+
+def on_controller(**parts: str) -> dict[str, str]:
+    return {"type": "drive", "controller": "0", "bus": "0", "target": "0", "unit": "0", **parts}
+
+
+PLACES: tuple[tuple[str, dict[str, str], str], ...] = (
+    ("virtio", on_controller(), "address.type is a string of 5 characters; expected pci or ccw"),
+    ("virtio", {"type": "usb", "bus": "0", "port": "1"}, "expected pci or ccw for iface virtio"),
+    ("scsi", {"type": "pci", "bus": "0x01", "slot": "0x00"}, "expected drive for iface scsi"),
+    ("usb", on_controller(), "expected usb for iface usb"),
+    ("scsi", on_controller(controller="256"), "address.controller is"),
+    ("scsi", on_controller(controller="4294967295"), "address.controller is"),
+    ("scsi", on_controller(bus="1"), "address.bus is a string of 1 character; expected a whole"),
+    ("scsi", on_controller(target="256"), "expected a whole number from 0 to 255"),
+    ("scsi", on_controller(unit="16384"), "expected a whole number from 0 to 16383"),
+    ("sata", on_controller(unit="6"), "expected a whole number from 0 to 5"),
+    ("sata", on_controller(target="1"), "address.target is"),
+    ("virtio", {"type": "pci", "domain": "0x10000", "slot": "0"}, "address.domain is"),
+    ("virtio", {"type": "pci", "bus": "256", "slot": "0"}, "address.bus is"),
+    ("virtio", {"type": "pci", "bus": "0x1", "slot": "0x20"}, "address.slot is"),
+    ("virtio", {"type": "pci", "bus": "1", "slot": "0", "function": "010"}, "address.function is"),
+)
+# A target that names the bus, for domain documents.
+NAMES = {"virtio": "vda", "scsi": "sda", "sata": "sda", "usb": "sda", "ide": "hda", "fdc": "fda"}
+
+
 @pytest.mark.parametrize(
     ("ways", "words"),
     [
+        *(
+            (in_fields(iface=bus, address=where) + in_xml(on(NAMES[bus], bus), at(**where)), words)
+            for bus, where, words in PLACES
+        ),
+        (in_fields(iface="scsi", index=1024) + in_xml(on("sdamk", "scsi")), "index is"),
+        (in_fields(index=2**31 - 1) + in_xml(on("vdfxshrxx", "virtio")), "index is"),
+        (in_fields(iface="sata", index=2**31) + in_xml(on("sdfxshrxxabcdefgh", "sata")), "index"),
+        (
+            in_fields(iface="fdc") + in_xml(on("fda", "fdc")),
+            "iface is a string of 3 characters; expected virtio or scsi or sata or usb or ide for "
+            "a disk",
+        ),
+        (
+            in_fields(iface="sata", specParams={"queues": 2})
+            + in_xml(on("sda", "sata"), driver("queues='2'")),
+            "queues is",
+        ),
+        (
+            in_fields(iface="scsi", specParams={"queueSize": 64})
+            + in_xml(on("sda", "scsi"), driver("queue_size='64'")),
+            "expected none with iface scsi, as virtio alone has it",
+        ),
+        (
+            in_fields(iface="usb", specParams={"pinToIoThread": 1})
+            + in_xml(on("sda", "usb"), driver("iothread='1'")),
+            "pinToIoThread is 1; expected none with iface usb",
+        ),
+        *(
+            (
+                in_fields(specParams={"queueSize": size}) + in_xml(driver(f"queue_size='{size}'")),
+                "expected a power of 2 from 4 to 1024",
+            )
+            for size in (0, 2, 3, 100, 1025, 2048)
+        ),
+        *(
+            (
+                in_fields(specParams={"queues": n}) + in_xml(driver(f"queues='{n}'")),
+                "expected a whole number from 1 to 1024",
+            )
+            for n in (0, 1025)
+        ),
+        (
+            in_fields(specParams={"pinToIoThread": 1025}) + in_xml(driver("iothread='1025'")),
+            "expected a whole number from 1 to 1024",
+        ),
         (
             in_fields(shared="shared", cache="writeback")
             + in_xml(child("<shareable/>"), ("cache='none'", "cache='writeback'")),
@@ -249,3 +331,51 @@ def test_what_is_not_known_here_is_for_libvirt_to_judge() -> None:
         domain = create(VM_ID, {"xml": DOMAIN.format(DISK.replace(*odd))})
         assert [opaque.target for opaque in domain.opaque_drives] == ["vda"]
         assert domain.targets == {"vda"}
+
+
+@pytest.mark.parametrize(
+    ("device", "bus", "expected"),
+    [
+        ("cdrom", "virtio", "scsi or sata or usb or ide"),
+        ("cdrom", "fdc", "scsi or sata or usb or ide"),
+        ("floppy", "sata", "fdc"),
+        ("lun", "sata", "virtio or scsi"),
+    ],
+)
+def test_what_a_bus_does_not_take(device: str, bus: str, expected: str) -> None:
+    path = "/dev/sdx" if device == "lun" else "/x"
+    described = {"type": "disk", "device": device, "iface": bus, "path": path}
+    source = f"<source dev='{path}'/>" if device == "lun" else f"<source file='{path}'/>"
+    kind = "block" if device == "lun" else "file"
+    disk = f"<disk type='{kind}' device='{device}'>{source}<target dev='{NAMES[bus]}' bus='{bus}'/>"
+    for way in (
+        lambda: create(VM_ID, {"memSize": 1, "devices": [described]}),
+        lambda: create(VM_ID, {"xml": DOMAIN.format(f"{disk}</disk>")}),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            way()
+        assert caught.value.message.endswith(f"; expected {expected} for a {device}")
+
+
+@pytest.mark.parametrize(
+    ("xml", "field"),
+    [
+        ("<iothreads>1025</iothreads>", "iothreads"),
+        ("<iothreads>4294967295</iothreads>", "iothreads"),
+        (
+            "<devices><channel type='null'><target type='virtio' name='x'/><address "
+            "type='virtio-serial' controller='4294967295' bus='0' port='1'/></channel></devices>",
+            "address.controller",
+        ),
+        (
+            "<devices><disk type='nvme'><target dev='sdfxshrxx' bus='sata'/></disk></devices>",
+            "target.index",
+        ),
+    ],
+)
+def test_numbers_up_to_which_libvirt_would_make_things(xml: str, field: str) -> None:
+    """Of what stands in a document, whatever kind it is: libvirt would take all memory for them."""
+    document = DOMAIN.format("").replace("<devices>", f"{xml}<devices>")
+    with pytest.raises(InvalidParameter) as caught:
+        create(VM_ID, {"xml": document})
+    assert caught.value.data["field"] == field
