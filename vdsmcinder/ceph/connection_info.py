@@ -16,7 +16,7 @@ from typing import Any
 from vdsmcinder.ceph.image import IMAGE, ImageName, is_image_path
 from vdsmcinder.ceph.monitor_address import HOST, PORT, MonitorHost
 from vdsmcinder.errors import InvalidParameter, MissingParameter, UnsupportedDrive
-from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, kind_of, matching
+from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, Kind, choice, matching, word
 from vdsmcinder.uuids import is_uuid
 
 # Part of the path of a configuration file, hence the narrow choice of characters.
@@ -64,12 +64,12 @@ class ConnectionInfo:
         InvalidParameter for fields that are absent or do not fit.
         """
         attachment, inner = _unwrapped(info)
+        _refuse_unconnected(attachment, inner)
         fields = Fields(inner, _thing(attachment, inner))
-        _refuse_unconnected(attachment, fields)
         kind = fields.need("driver_volume_type", TEXT)
         if kind != "rbd":
             raise UnsupportedDrive(
-                f"Cinder connection info: driver_volume_type is {kind_of(kind)}; expected rbd, the "
+                f"{fields.thing}: driver_volume_type is {word(kind, _OTHERS)}; expected rbd, the "
                 "only one that this host can attach",
                 field="driver_volume_type",
             )
@@ -97,7 +97,7 @@ def image_path(answer: Mapping[str, Any]) -> str | None:
     None if it names none. The rest of the answer may be stale, and is not looked at.
     """
     _, inner = _unwrapped(answer)
-    return _image_data(Fields(inner, "Cinder connection info")).get("name", TEXT)
+    return _image_data(Fields(inner or {}, "Cinder connection info")).get("name", TEXT)
 
 
 def is_answer(description: Mapping[str, Any]) -> bool:
@@ -108,6 +108,14 @@ def is_answer(description: Mapping[str, Any]) -> bool:
 # In what Cinder's API wraps its answers, from the outside to the inside.
 _WRAPPERS = ("attachment", "connection_info")
 _MODE = choice("rw", "ro")
+# What is told of each attachment in a list.
+_SUMMARY = {"id", "status", "instance", "volume_id"}
+# Other values of driver_volume_type that Cinder's drivers answer.
+_OTHERS = (
+    *("iscsi", "iser", "fibre_channel", "nvmeof", "nfs", "glusterfs", "gpfs"),
+    *("quobyte", "smbfs", "vzstorage", "local", "vmdk", "vstorageobject", "scaleio", "storpool"),
+    *("lightos", "huaweisdshypervisor", "sheepdog", "disco", "hgst", "drbd", "fake"),
+)
 
 
 def _unwrapped(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
@@ -126,9 +134,12 @@ def _image_data(info: Fields) -> Fields:
     return info if beside and "data" not in beside else info.section("data")
 
 
-def _refuse_unconnected(attachment: Mapping[str, Any], info: Fields) -> None:
-    """An attachment that was made for no host yet has a connection info of {}."""
-    if "volume_id" in attachment and not info.values:
+def _refuse_unconnected(attachment: Mapping[str, Any], info: Any) -> None:
+    """Of an attachment that was made for no host yet the connection info is {}, of one that
+    os-attach made it is null, and a list of attachments without details has none at all."""
+    if isinstance(info, Mapping) and info.keys() >= _SUMMARY and "driver_volume_type" not in info:
+        attachment, info = info, None
+    if "volume_id" in attachment and info in ({}, None):
         raise MissingParameter(
             f"Cinder attachment{_of(attachment['volume_id'])}: connection_info is empty, as "
             "no host is known of it; expected an answer of Cinder's after the attachment "

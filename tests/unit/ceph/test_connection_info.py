@@ -49,6 +49,10 @@ def info(**changes: Any) -> dict[str, Any]:
     }
 
 
+# What a list of attachments tells of one.
+SUMMARY = {"id": OTHER, "status": "attached", "instance": OTHER, "volume_id": VOLUME}
+
+
 def attachment(connection: Any = None, **changes: Any) -> dict[str, Any]:
     """The same volume as an attachment, as POST, PUT and GET of /attachments answer."""
     flat = {"driver_volume_type": "rbd", **info()["data"], "attachment_id": OTHER, **changes}
@@ -78,6 +82,10 @@ def test_an_attachment_is_the_same_disk(form: str) -> None:
     assert is_answer(answer)
 
 
+def test_an_attachment_that_os_attach_made_names_no_image() -> None:
+    assert image_path({"attachment": {"volume_id": VOLUME, "connection_info": None}}) is None
+
+
 def test_an_attachment_for_reading_is_read_only() -> None:
     answer = attachment()
     answer["attachment"]["attach_mode"] = "ro"
@@ -100,7 +108,22 @@ def test_an_attachment_knows_its_volume_where_its_connection_does_not() -> None:
         (attachment(name=None), MissingParameter, f"of '{VOLUME}': name is missing"),
         (attachment(hosts=["a b"]), InvalidParameter, "hosts[0] is a string of 3"),
         (attachment(secret_uuid=None), MissingParameter, "': secret_uuid is missing; expected the"),
-        (attachment(driver_volume_type="iscsi"), UnsupportedDrive, "expected rbd"),
+        (
+            {"attachment": {**attachment()["attachment"], "connection_info": None}},
+            MissingParameter,
+            f"Cinder attachment of '{VOLUME}': connection_info is empty",
+        ),
+        (SUMMARY, MissingParameter, f"Cinder attachment of '{VOLUME}': connection_info is empty"),
+        (
+            {"attachment": SUMMARY},
+            MissingParameter,
+            f"Cinder attachment of '{VOLUME}': connection_info is empty",
+        ),
+        (
+            attachment(driver_volume_type="iscsi"),
+            UnsupportedDrive,
+            f"of 'volumes/volume-{VOLUME}': driver_volume_type is 'iscsi'; expected rbd",
+        ),
         ({"attachment": 5}, InvalidParameter, "the description is a number"),
         ({"attachment": None}, InvalidParameter, "the description is null"),
     ],
@@ -136,7 +159,12 @@ def test_all_fields() -> None:
         (
             {"driver_volume_type": "iscsi"},
             UnsupportedDrive,
-            "; expected rbd",
+            "driver_volume_type is 'iscsi'; expected rbd",
+        ),
+        (
+            {"driver_volume_type": "a word"},
+            UnsupportedDrive,
+            "driver_volume_type is a string of 6 characters; expected rbd",
         ),
         ({"driver_volume_type": "rbd", "data": []}, InvalidParameter, "data is a list of 0"),
         (
