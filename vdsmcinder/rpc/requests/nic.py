@@ -22,7 +22,11 @@ from vdsmcinder.virt.disk.drive_rules import ALIAS
 from vdsmcinder.virt.domain.devices import Nic
 from vdsmcinder.virt.live.nic_query import MAC_ADDRESS, NicChange, NicQuery, is_mac
 
-MAC = matching(MAC_ADDRESS, "a MAC address such as 00:1a:4a:16:01:51")
+# Whose first byte is odd are addresses of groups (IEEE 802), which no NIC has.
+MAC = matching(
+    f"(?=.[02468ACEace]){MAC_ADDRESS}",
+    "a MAC address such as 00:1a:4a:16:01:51, whose first byte is even",
+)
 BRIDGE = matching(r"[^/\s]{1,15}", "the name of a bridge on this host")
 _MODELS = {"pv": "virtio", "virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e"}
 _MODEL = choice(*_MODELS, "rtl8139")

@@ -70,6 +70,7 @@ def _read_description(fields: Fields, default_secret: str | None) -> VmDescripti
     """Read vmParams without xml."""
     devices = _by_type(fields)
     drives = _drives(devices["disk"], default_secret)
+    _refuse_twice([*devices["disk"], *devices["interface"]])
     vcpus = fields.get("smp", COUNT) or 1
     max_vcpus = fields.get("maxVCpus", COUNT) or vcpus
     if vcpus > max_vcpus:
@@ -169,6 +170,21 @@ def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive,
             expected = f"one on the first {_SCSI_CONTROLLERS} SCSI controllers, each of 7 disks"
             raise disk.invalid(name, expected)
     return tuple(drives)
+
+
+def _refuse_twice(devices: Sequence[Fields]) -> None:
+    """An alias and a place in the boot order are one device's."""
+    orders: set[int] = set()
+    aliases: set[str] = set()
+    for device in devices:
+        order, alias = device.get("bootOrder", disk_params.BOOT_ORDER), disk_params.alias(device)
+        if order in orders:
+            raise device.invalid("bootOrder", "another one, for that is another device's")
+        if alias in aliases:
+            name = "alias" if "alias" in device else "deviceId"
+            raise device.invalid(name, "another one, for that is another device's")
+        orders.update(() if order is None else (order,))
+        aliases.update(() if alias is None else (alias,))
 
 
 def _refuse_ide(fields: Fields, drives: Sequence[Drive]) -> None:

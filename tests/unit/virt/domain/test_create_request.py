@@ -29,6 +29,9 @@ OTHER_UUID = "00000000-5a3e-4d4f-a1a2-b6d5cf0ae9a0"
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
+NIC = {"type": "interface", "network": "br0"}
+
+
 def request(params: dict[str, Any], emulate: bool = False, ports: int = 2) -> DomainRequest:
     asked = read_vm(UUID, params)
     return make_domain(UUID, asked, allow_emulation=emulate, spare_pcie_ports=ports)
@@ -246,6 +249,29 @@ def test_display_is_closed_and_local_unless_told() -> None:
             flat({"type": "interface", "network": "br0", "macAddr": "00:1a"}),
             InvalidParameter,
             "devices[0].macAddr is a string of 5 characters",
+        ),
+        *(
+            (
+                flat({"type": "interface", "network": "br0", "macAddr": mac}),
+                InvalidParameter,
+                "devices[0].macAddr is a string of 17 characters",
+            )
+            for mac in ("01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "0d:1a:4a:16:01:51")
+        ),
+        (
+            flat(network(bootOrder=1), {**NIC, "bootOrder": "1"}),
+            InvalidParameter,
+            "devices[1].bootOrder is a string of 1 character; expected another one",
+        ),
+        (
+            flat(network(deviceId=None, alias="ua-1"), {**NIC, "alias": "ua-1"}),
+            InvalidParameter,
+            "devices[1].alias is a string of 4 characters; expected another one",
+        ),
+        (
+            flat(network(alias=f"ua-{OTHER_UUID}"), {**NIC, "deviceId": OTHER_UUID.upper()}),
+            InvalidParameter,
+            "devices[1].deviceId is a string of 36 characters; expected another one",
         ),
         (flat(network(hosts=None)), MissingParameter, "hosts is missing"),
         (
