@@ -300,8 +300,12 @@ class Reference:
         return self.types[self.label].shown(value)
 
 
+# Numbers of engines have 64 bits with a sign, and libvirt takes no longer ones.
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
+
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and _LEAST <= value <= _MOST
 
 
 def _is_string(value: Any) -> bool:
@@ -336,11 +340,11 @@ BUILTIN: Mapping[str, Type] = {
     "boolean": Scalar(
         "boolean", "true or false", lambda v: isinstance(v, bool), _to_bool, public=True
     ),
-    "int": Scalar("int", "a whole number", _is_int, _to_int, public=True),
-    "long": Scalar("long", "a whole number", _is_int, _to_int, public=True),
+    "int": Scalar("int", "a whole number of 64 bits", _is_int, _to_int, public=True),
+    "long": Scalar("long", "a whole number of 64 bits", _is_int, _to_int, public=True),
     "uint": Scalar(
         "uint",
-        "a whole number that is not negative",
+        "a whole number that is not negative, of 64 bits with the sign",
         lambda v: _is_int(v) and v >= 0,
         _to_int,
         public=True,

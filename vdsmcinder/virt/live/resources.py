@@ -46,11 +46,18 @@ async def set_balloon_target(vm: VM, target_kib: int) -> None:
     """
     async with vm.lock:
         vm.require_running("given memory")
+        action = f"the balloon of VM {vm.id} could not be told to leave {target_kib} KiB"
+        remedy = (
+            f"ask for 1 to {vm.domain.memory_mib * 1024} KiB, which is what it has"
+            if vm.domain.balloon
+            else "it has no balloon, create it with one"
+        )
+        if target_kib < 1:
+            raise UpdateDeviceFailed(f"{action}, with which no guest runs; {remedy}")
         try:
             await vm.call(_set_memory, target_kib)
         except libvirt.libvirtError as e:
-            action = f"the balloon of VM {vm.id} could not be told to leave {target_kib} KiB"
-            raise libvirt_errors.explain(e, action, UpdateDeviceFailed) from e
+            raise libvirt_errors.explain(e, action, UpdateDeviceFailed, remedy=remedy) from e
         vm.balloon_asked(target_kib)
 
 
