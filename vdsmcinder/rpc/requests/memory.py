@@ -11,6 +11,7 @@ from lxml import etree
 from vdsmcinder.fields import TEXT, Fields, Kind, matching, number
 from vdsmcinder.hypervisor.xmldoc import child_attribute, only
 from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk.drive_rules import ALIAS
 from vdsmcinder.virt.live.memory import MemoryPlug, MemoryUnplug
 
 _SIZE_MIB = number(1, 2**34)
@@ -25,7 +26,10 @@ def read_plug(params: Mapping[str, Any]) -> MemoryPlug:
     fields = Fields(params, "hot-plug of memory")
     guaranteed = fields.get("memGuaranteedSize", _GUARANTEED_MIB)
     if "memory" not in fields:
-        return MemoryPlug(_only_memory(fields), guaranteed)
+        given = _only_memory(fields)
+        named = Fields({"name": child_attribute(given, "alias", "name")}, fields.thing, "alias")
+        named.get("name", ALIAS)
+        return MemoryPlug(given, guaranteed)
     memory = fields.section("memory")
     device = etree.Element("memory", {"model": "dimm"})
     target = etree.SubElement(device, "target")

@@ -132,5 +132,5 @@ def _check_encryption(encryption: Encryption, source: Source, thing: str) -> Non
 def _check_limits(limits: IoTune, thing: str) -> None:
     refusal = limits.refusal()
     if refusal is not None:
-        fields = Fields(dict(limits.limits), thing, "iotune")
+        fields = Fields(limits.values, thing, "iotune")
         raise fields.invalid(refusal.limit, refusal.expected)

@@ -58,31 +58,41 @@ class IoTune:
         if list(self.limits) != sorted(self.limits) or not set(dict(self.limits)) <= LIMITS:
             raise InvalidParameter("iotune: limits must be known and sorted by name")
 
+    @property
+    def values(self) -> Mapping[str, int | str]:
+        """All by libvirt's name, the group's included if it has one."""
+        return (
+            dict(self.limits) if self.group is None else {**dict(self.limits), _GROUP: self.group}
+        )
+
     def refusal(self) -> Refusal | None:
         """Why QEMU would refuse these limits, None if it takes them.
 
-        Its rules are those of throttle_is_valid (qemu: util/throttle.c).
+        Its rules are those of throttle_is_valid (qemu: util/throttle.c), and libvirt's of groups.
         """
-        return next(_refusals({name: value for name, value in self.limits if value}), None)
+        values = {name: value for name, value in self.limits if value}
+        if self.group is not None and not values:
+            return Refusal(_GROUP, "none without limits, which its disks share")
+        return next(_refusals(values), None)
 
     def changed_by(self, other: IoTune) -> IoTune:
         """These limits once others were set: as libvirt does it for a running VM.
 
-        Of limits of one kind (total, read and write of a unit) it keeps either all or none.
+        Of limits of one kind (total, read and write of a unit) it keeps either all or none. A disk
+        without limits is in no group.
         """
         given = dict(other.limits)
         touched = {_kind(name) for name in given}
         kept = {name: value for name, value in self.limits if _kind(name) not in touched}
-        return IoTune(tuple(sorted({**kept, **given}.items())), other.group or self.group)
+        limits = {**kept, **given}
+        group = self.group if any(limits.values()) else None
+        return IoTune(tuple(sorted(limits.items())), other.group or group)
 
     def write(self, disk: etree._Element) -> None:
         """Append <iotune>, its children sorted by name."""
-        children = {name: str(value) for name, value in self.limits}
-        if self.group is not None:
-            children[_GROUP] = self.group
         iotune = etree.SubElement(disk, "iotune")
-        for name in sorted(children):
-            etree.SubElement(iotune, name).text = children[name]
+        for name, value in sorted(self.values.items()):
+            etree.SubElement(iotune, name).text = str(value)
 
     @classmethod
     def read(cls, iotune: etree._Element, thing: str) -> IoTune:
@@ -132,8 +142,6 @@ class IoTune:
             refusal = limits.refusal()
             if refusal is not None:
                 raise fields.invalid(refusal.limit, refusal.expected)
-            if limits.group is not None and not any(value for _, value in limits.limits):
-                raise fields.invalid(_GROUP, "none without limits, which its disks share")
         return limits
 
 

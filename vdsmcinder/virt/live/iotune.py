@@ -63,17 +63,14 @@ def check(vm: VM, wanted: Sequence[tuple[Drive, IoTune]]) -> None:
         refusal = becomes.refusal()
         if refusal is not None:
             thing = f"disk {drive.name} ({drive.source.path}) of VM {vm.id}, which is as it was"
-            fields = Fields(dict(becomes.limits), thing, "ioTune")
+            fields = Fields(becomes.values, thing, "ioTune")
             raise fields.invalid(refusal.limit, f"{refusal.expected}, with the limits in force")
 
 
 async def limit(vm: VM, drive: Drive, limits: IoTune) -> None:
     """Limit the I/O of one disk of a VM whose lock is held. Raises IoTuneFailed (64)."""
-    values: dict[str, Any] = dict(limits.limits)
-    if limits.group is not None:
-        values["group_name"] = limits.group
     try:
-        await vm.call(_set_block_io_tune, drive.target, values)
+        await vm.call(_set_block_io_tune, drive.target, dict(limits.values))
     except libvirt.libvirtError as e:
         action = (
             f"limits of disk {drive.name} ({drive.source.path}) of VM {vm.id} could not be set, "

@@ -91,7 +91,7 @@ def encryption(xml: str) -> tuple[str, str]:
 
 
 PASSPHRASE = f"<secret type='passphrase' uuid='{OTHER}'/>"
-LIMITS = (
+LIMITS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"total_bytes_sec_max": 5}, "total_bytes_sec_max is"),
     ({"read_iops_sec_max": 5}, "read_iops_sec_max is"),
     ({"total_iops_sec": 5, "total_iops_sec_max": 4}, "total_iops_sec_max is"),
@@ -114,10 +114,12 @@ LIMITS = (
     ({"total_bytes_sec": 10**15 + 1}, "total_bytes_sec is"),
     ({"total_bytes_sec": 5, "total_bytes_sec_max": 10**15 + 1}, "total_bytes_sec_max is"),
     ({"total_iops_sec": -1}, "total_iops_sec is"),
+    ({"group_name": "g"}, "group_name is a string of 1 character; expected none without limits"),
+    ({"group_name": "g", "total_iops_sec": 0}, "group_name is a string of 1 character; expected"),
 )
 
 
-def limits_xml(limits: dict[str, int]) -> tuple[str, str]:
+def limits_xml(limits: dict[str, Any]) -> tuple[str, str]:
     return child(
         f"<iotune>{''.join(f'<{n}>{value}</{n}>' for n, value in limits.items())}</iotune>"
     )

@@ -111,6 +111,15 @@ def test_limits_that_are_set_beside_those_in_force(before, change, after):
     assert becomes.refusal() is None
 
 
+def test_a_disk_without_limits_is_in_no_group():
+    limits = IoTune((("total_iops_sec", 5),), "g")
+    lifted = limits.changed_by(IoTune((("total_iops_sec", 0),)))
+    assert (lifted.group, lifted.refusal()) == (None, None)
+    grouped = lifted.changed_by(IoTune((), "g")).refusal()
+    assert grouped is not None
+    assert grouped.limit == "group_name"
+
+
 class Limited(SimpleNamespace):
     """As much of a VM as setIoTune looks at; each call of libvirt's is remembered."""
 
@@ -153,6 +162,15 @@ async def test_limits_that_do_not_go_with_those_in_force(tunables, words):
         await set_limits(cast(VM, this), read_tunables(wanted))
     assert words in caught.value.message
     assert "disk vda (volumes/volume-1) of VM v, which is as it was" in caught.value.message
+    assert this.calls == []
+
+
+async def test_a_group_of_a_disk_without_limits():
+    this = Limited("")
+    (tunable,) = read_tunables([{"name": "sdc", "ioTune": {"group_name": "g"}}])
+    with pytest.raises(InvalidParameter) as caught:
+        await set_limits(cast(VM, this), (tunable,))
+    assert "ioTune.group_name is a string of 1 character; expected none" in caught.value.message
     assert this.calls == []
 
 

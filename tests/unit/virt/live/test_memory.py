@@ -49,6 +49,7 @@ def test_a_description_and_xml_come_to_the_same() -> None:
         (read_plug, {"memory": {"node": 1}}, MissingParameter, "memory.size is missing"),
         (read_plug, {"memory": {"size": "0"}}, InvalidParameter, "memory.size is a string of 1"),
         (read_plug, {"xml": "<hotplug/>"}, InvalidParameter, "holds 0 memorys"),
+        (read_plug, {"xml": XML.replace("ua-x", "ua-x.y")}, InvalidParameter, "alias.name is"),
         (read_unplug, {"memory": {"size": 128}}, MissingParameter, "alias is missing"),
         (read_unplug, {"xml": "<memory/>"}, MissingParameter, "alias is missing"),
     ],
