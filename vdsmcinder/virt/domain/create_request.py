@@ -26,6 +26,9 @@ from vdsmcinder.virt.domain.emulation import emulate
 from vdsmcinder.virt.domain.vm_description import NAME, VmDescription
 from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 
+# What oVirt's engine writes for a disk whose image the host is to make, such as cloud-init's.
+_PAYLOAD = "PAYLOAD:"
+
 
 @dataclass(frozen=True)
 class VmDocument:
@@ -70,7 +73,8 @@ def make_domain(
     for disks to be plugged later, in domains that are written here. host_words: what stands in
     documents for the host to replace, and by what.
 
-    Raises InvalidParameter for a document that is none, or that is of another VM.
+    Raises InvalidParameter for a document that is none, or that is of another VM, UnsupportedDrive
+    for one with an image that is to be made here.
     """
     if isinstance(request, VmDocument):
         domain = _read_document(vm_id, request)
@@ -117,6 +121,14 @@ def _replace_words(domain: etree._Element, host_words: Mapping[str, str]) -> Non
 def _check_devices(domain: etree._Element, thing: str) -> None:
     """Raise InvalidParameter for what no VM is given, for aliases that libvirt would drop, and for
     numbers up to which it would make I/O threads or controllers."""
+    for source in domain.iterfind("devices/disk/source"):
+        if (source.get("file") or "").startswith(_PAYLOAD):
+            # libvirt would leave it out, and the guest start without it.
+            raise UnsupportedDrive(
+                f"{thing}: the source of a disk is {_PAYLOAD}, for which an image was to be made; "
+                "expected none, payloads are not supported",
+                field="devices.disk.source",
+            )
     for disk in domain.iterfind("devices/disk"):
         # Kinds of disks that are not known here are for libvirt to judge, and told as they are.
         with contextlib.suppress(UnsupportedDrive):

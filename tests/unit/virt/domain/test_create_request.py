@@ -15,7 +15,12 @@ from lxml import etree
 
 from tests.unit.virt.disk.test_drive import KEY, network
 from vdsmcinder.ceph.connection_info import is_answer
-from vdsmcinder.errors import InvalidParameter, MissingParameter, VdsmCinderError
+from vdsmcinder.errors import (
+    InvalidParameter,
+    MissingParameter,
+    UnsupportedDrive,
+    VdsmCinderError,
+)
 from vdsmcinder.rpc.requests.vm import read_vm
 from vdsmcinder.virt.domain.create_request import DomainRequest, make_domain
 from vdsmcinder.virt.domain.domain import Domain, is_ours
@@ -298,6 +303,14 @@ def test_display_is_closed_and_local_unless_told() -> None:
             "name is a string of 3 characters",
         ),
         ({"xml": "<domain>\ud800</domain>"}, InvalidParameter, "xml is"),
+        (
+            {
+                "xml": "<domain><devices><disk type='file' device='cdrom'><source file='PAYLOAD:' "
+                "startupPolicy='optional'/><target dev='sdd' bus='sata'/></disk></devices></domain>"
+            },
+            UnsupportedDrive,
+            "expected none, payloads are not supported",
+        ),
     ],
 )
 def test_refused(params: dict[str, Any], error: type[VdsmCinderError], words: str) -> None:
