@@ -60,6 +60,7 @@ class Domain:
     an engine's metadata say of its disks. opaque_drives: disks that a Drive cannot express. ceph:
     the images on Ceph of both, and the secrets that they name.
     controllers: the types of those that it has (scsi, usb, ...); none where none is told.
+    scsi_controllers: the numbers of those.
     devices_hash: differs when the devices do, and only then.
     """
 
@@ -85,6 +86,7 @@ class Domain:
     interfaces: tuple[Interface, ...]
     graphics: tuple[Graphics, ...]
     controllers: frozenset[str]
+    scsi_controllers: frozenset[int]
     balloon: bool
     kept_outside: frozenset[str]
     agent_connected: bool
@@ -146,6 +148,7 @@ class Domain:
             interfaces=tuple(map(Interface.read, devices.iterfind("interface"))),
             graphics=tuple(map(Graphics.read, devices.iterfind("graphics"))),
             controllers=_controllers(devices),
+            scsi_controllers=_scsi_controllers(devices, thing),
             balloon=child_attribute(devices, "memballoon", "model") not in (None, "none"),
             kept_outside=frozenset(
                 kind for kind, path in _OUTSIDE.items() if root.find(path) is not None
@@ -255,6 +258,12 @@ def _cpu(root: etree._Element) -> str | None:
 def _controllers(devices: etree._Element) -> frozenset[str]:
     found = devices.iterfind("controller")
     return frozenset(one.get("type", "") for one in found if one.get("model") != "none")
+
+
+def _scsi_controllers(devices: etree._Element, thing: str) -> frozenset[int]:
+    found = devices.iterfind("controller[@type='scsi']")
+    numbers = (Fields({"index": one.get("index")}, thing, "controller") for one in found)
+    return frozenset(one.get("index", number(0)) or 0 for one in numbers)
 
 
 def _agent_connected(devices: etree._Element) -> bool:

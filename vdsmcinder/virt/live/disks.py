@@ -7,6 +7,9 @@ the storage connection.
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
+
 import libvirt
 from lxml import etree
 
@@ -18,6 +21,7 @@ from vdsmcinder.errors import (
 )
 from vdsmcinder.hypervisor.connection import CallOverrun
 from vdsmcinder.virt.disk import ceph_images
+from vdsmcinder.virt.disk import target as targets
 from vdsmcinder.virt.disk.disk_params import DriveParams
 from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.disk.drive import Drive
@@ -25,6 +29,9 @@ from vdsmcinder.virt.live import device_ops
 from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
 from vdsmcinder.virt.vm import libvirt_errors
 from vdsmcinder.virt.vm.vm import VM
+
+# The buses that libvirt plugs disks into and unplugs them from while a VM runs.
+_PLUGGABLE = ("virtio", "scsi", "usb")
 
 
 async def plug(vm: VM, wanted: DriveParams | Drive, consent: Consent = NO_CONSENT) -> None:
@@ -42,7 +49,8 @@ async def plug(vm: VM, wanted: DriveParams | Drive, consent: Consent = NO_CONSEN
         taken = vm.domain.targets
         drive = wanted.beside(taken) if isinstance(wanted, Drive) else Drive.of(wanted, taken)
         _refuse_twice(vm, drive)
-        _refuse_without_controller(vm, drive)
+        _refuse_bus(vm, drive)
+        drive = _on_a_controller(vm, drive, taken)
         claims = await vm.services.preflight.check(
             ceph_images.of_disks(drive.getXML()),
             vm.id,
@@ -74,6 +82,12 @@ async def unplug(vm: VM, query: DriveQuery) -> None:
     async with vm.lock:
         vm.require_running("unplugged from")
         drive = _plugged(vm, query)
+        if drive.bus not in _PLUGGABLE:
+            raise HotunplugDiskFailed(
+                f"disk {drive.name} ({drive.source.path}) cannot be unplugged from VM {vm.id} "
+                f"while it runs, for the bus {drive.bus} lets none go then; shut the VM down first",
+                disk=drive.name,
+            )
         try:
             await device_ops.unplug(vm, drive.alias or "")
         except device_ops.StillPlugged as e:
@@ -95,15 +109,39 @@ def _refuse_twice(vm: VM, drive: Drive) -> None:
             )
 
 
-def _refuse_without_controller(vm: VM, drive: Drive) -> None:
+def _refuse_bus(vm: VM, drive: Drive) -> None:
+    action = f"disk {drive.source.path} cannot be plugged into VM {vm.id}"
+    if drive.bus not in _PLUGGABLE:
+        raise HotplugDiskFailed(
+            f"{action} while it runs, for the bus {drive.bus} takes none then; plug it with iface "
+            "virtio",
+            disk=drive.name,
+        )
     # libvirt would plug a SCSI controller beside it, of a model that few guests know, lsilogic.
     if vm.domain.lacks(drive.bus):
         raise HotplugDiskFailed(
-            f"disk {drive.source.path} cannot be plugged into VM {vm.id}, which has no controller "
-            f"for {drive.bus} disks; plug it with iface virtio, or create the VM with a disk of "
-            f"iface {drive.bus}",
+            f"{action}, which has no controller for {drive.bus} disks; plug it with iface virtio, "
+            f"or create the VM with a disk of iface {drive.bus}",
             disk=drive.name,
         )
+
+
+def _on_a_controller(vm: VM, drive: Drive, taken: Container[str]) -> Drive:
+    """The disk; at the first free index if its own is of a SCSI controller that is not there.
+
+    libvirt would plug all controllers below it, too, and leave those there are ports for.
+    """
+    known = vm.domain.scsi_controllers
+    if drive.bus != "scsi" or not known or drive.controller in known:
+        return drive
+    if drive.address is None:
+        return replace(drive, target=targets.free(drive.bus, taken))
+    raise HotplugDiskFailed(
+        f"disk {drive.source.path} cannot be plugged into VM {vm.id}, which has no SCSI controller "
+        f"{drive.controller}; give it an address on one of {', '.join(map(str, sorted(known)))}, "
+        "or none",
+        disk=drive.name,
+    )
 
 
 def _plugged(vm: VM, query: DriveQuery) -> Drive:

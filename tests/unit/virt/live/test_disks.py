@@ -13,8 +13,9 @@ from lxml import etree
 from tests.unit.rpc.test_wire import XML
 from tests.unit.virt.disk.test_drive import network
 from vdsmcinder.config import Policy
-from vdsmcinder.errors import HotplugDiskFailed
+from vdsmcinder.errors import HotplugDiskFailed, HotunplugDiskFailed
 from vdsmcinder.rpc.requests.disk import read_plug
+from vdsmcinder.virt.disk.domain_disks import DriveQuery
 from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Domain
 from vdsmcinder.virt.live import disks
@@ -67,7 +68,7 @@ def as_description(index: object, iface: str) -> dict[str, Any]:
         # sdb is another bus's, which has the same names.
         (as_xml("sdb", "scsi"), ("sda", "scsi")),
         (as_description(2, "scsi"), ("sda", "scsi")),
-        (as_description(1, "sata"), ("sda", "sata")),
+        (as_description(1, "usb"), ("sda", "usb")),
         # What is free is kept.
         (as_xml("vdf", "virtio"), ("vdf", "virtio")),
         (as_description(5, "virtio"), ("vdf", "virtio")),
@@ -97,7 +98,7 @@ CONTROLLERS = """<devices><controller type='pci' index='0' model='pcie-root'/>
 @pytest.mark.parametrize(
     ("controllers", "taken", "refused"),
     [
-        ("", ["virtio", "sata"], ["scsi", "usb"]),
+        ("", ["virtio"], ["scsi", "usb"]),
         ("<controller type='scsi' index='0' model='virtio-scsi'/>", ["scsi"], ["usb"]),
         ("<controller type='usb' index='1' model='qemu-xhci'/>", ["usb"], ["scsi"]),
     ],
@@ -116,3 +117,48 @@ async def test_a_disk_is_plugged_where_there_is_a_controller_for_it(
             with pytest.raises(HotplugDiskFailed, match=rf"no controller for {bus} disks; plug it"):
                 await disks.plug(vm, *wanted)
         assert [plugged_bus for _, plugged_bus in vm.plugged] == [bus] * (bus in taken)
+
+
+SCSI = "<controller type='scsi' index='0' model='virtio-scsi'/>"
+
+
+@pytest.mark.parametrize("bus", ["sata", "ide"])
+async def test_a_bus_that_takes_no_disks_while_a_vm_runs(bus: str) -> None:
+    vm: Any = Vm()
+    for params in (as_description(None, bus), as_xml({"sata": "sdf", "ide": "hda"}[bus], bus)):
+        with pytest.raises(HotplugDiskFailed, match=f"the bus {bus} takes none then; plug it with"):
+            await disks.plug(vm, *read_plug(params, None))
+    assert vm.plugged == []
+
+
+async def test_a_bus_that_lets_no_disk_go_while_a_vm_runs() -> None:
+    vm: Any = Vm()
+    with pytest.raises(HotunplugDiskFailed, match="the bus sata lets none go then"):
+        await disks.unplug(vm, DriveQuery(target="sdb"))
+
+
+@pytest.mark.parametrize(
+    ("params", "target"),
+    [
+        (as_description(6, "scsi"), "sdg"),
+        (as_description(50, "scsi"), "sda"),
+        (as_xml("sdz", "scsi"), "sda"),
+    ],
+)
+async def test_an_index_of_a_scsi_controller_that_is_not_there(
+    params: dict[str, Any], target: str
+) -> None:
+    vm: Any = Vm()
+    vm.domain = Domain.from_xml(XML.replace("<devices>", CONTROLLERS.format(SCSI), 1))
+    await disks.plug(vm, *read_plug(params, None))
+    assert vm.plugged == [(target, "scsi")]
+
+
+async def test_an_address_on_a_scsi_controller_that_is_not_there() -> None:
+    vm: Any = Vm()
+    vm.domain = Domain.from_xml(XML.replace("<devices>", CONTROLLERS.format(SCSI), 1))
+    where = {"type": "drive", "controller": "3", "bus": "0", "target": "0", "unit": "1"}
+    wanted = read_plug({"drive": {**as_description(1, "scsi")["drive"], "address": where}}, None)
+    with pytest.raises(HotplugDiskFailed, match="no SCSI controller 3; give it an address on one"):
+        await disks.plug(vm, *wanted)
+    assert vm.plugged == []
