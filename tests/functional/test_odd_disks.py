@@ -74,6 +74,33 @@ async def test_a_disk_for_which_there_is_no_controller(engine, image):
         assert document.find("devices/controller[@type='scsi']") is None
 
 
+async def test_scsi_disks_that_are_plugged_one_after_another(engine, image):
+    """What libvirt adds for the eighth is of the model that the VM has; nothing else is added."""
+    params = engine.flat(new_id(), engine.disk(image(8), iface="scsi"), memSize=64)
+    async with running(engine, params) as vm_id:
+        for index in (None, 50, *[None] * 6):
+            await plug(engine, vm_id, image(8), iface="scsi", index=index)
+        document = await domain_of(engine, vm_id)
+        told = [
+            (c.get("index"), c.get("model"))
+            for c in document.iterfind("devices/controller[@type='scsi']")
+        ]
+        assert told == [("0", "virtio-scsi"), ("1", "virtio-scsi")]
+        where = {"type": "drive", "controller": "9", "bus": "0", "target": "0", "unit": "0"}
+        with refused(45, "no SCSI controller 9; give it an address on one of 0, 1, or none"):
+            await plug(engine, vm_id, image(8), iface="scsi", address=where)
+        with refused(45, "the bus sata takes none then"):
+            await plug(engine, vm_id, image(8), iface="sata")
+
+
+async def test_queues_as_virtio_has_them(engine, image):
+    """The smallest, the largest, and as many as there can be are what QEMU takes."""
+    for queues, size in ((1, 4), (2, 1024), (1024, 256)):
+        disk = engine.disk(image(8), specParams={"queues": queues, "queueSize": size})
+        async with running(engine, engine.flat(new_id(), disk, memSize=64)):
+            pass
+
+
 async def test_the_longest_name_that_libvirt_can_have(engine, host, image):
     params = engine.flat(new_id(), engine.disk(image()), memSize=64, vmName="n" * 247)
     async with running(engine, params) as vm_id:
