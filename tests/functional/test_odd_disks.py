@@ -184,3 +184,13 @@ async def test_limits_at_the_edge_of_what_qemu_takes(engine, image):
         async with running(engine, engine.flat(new_id(), disk, memSize=64)) as vm_id:
             more = {"name": "vda", "ioTune": {"total_bytes_sec": 6, "total_bytes_sec_max": 7}}
             await engine.call("VM.setIoTune", vmID=vm_id, tunables=[more])
+
+
+async def test_a_group_whose_disks_have_other_limits(engine, image):
+    limits = {"total_iops_sec": 5, "group_name": "gold"}
+    disk = engine.disk(image(8), specParams={"ioTune": limits})
+    async with running(engine, engine.flat(new_id(), disk, memSize=64)) as vm_id:
+        with refused(45, "its limits are not those of the other disks in its group"):
+            more = {"ioTune": {**limits, "total_iops_sec": 6}}
+            await plug(engine, vm_id, image(8), specParams=more)
+        await plug(engine, vm_id, image(8), specParams={"ioTune": limits})

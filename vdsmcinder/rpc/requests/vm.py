@@ -15,6 +15,7 @@ from vdsmcinder.fields import BOOLEAN, TEXT, UUID, Fields, choice, kind_of, matc
 from vdsmcinder.rpc.requests.disk import read_consent
 from vdsmcinder.rpc.requests.nic import read_nic
 from vdsmcinder.virt.disk import disk_params
+from vdsmcinder.virt.disk.domain_disks import check_groups
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.driver import MOST_IO_THREADS
 from vdsmcinder.virt.disk.source import ABSOLUTE_PATH
@@ -169,6 +170,7 @@ def _drives(disks: Sequence[Fields], default_secret: str | None) -> tuple[Drive,
             name = "index" if drive.address is None else "address"
             expected = f"one on the first {_SCSI_CONTROLLERS} SCSI controllers, each of 7 disks"
             raise disk.invalid(name, expected)
+    check_groups(drives)
     return tuple(drives)
 
 

@@ -13,6 +13,7 @@ from lxml import etree
 
 from vdsmcinder import uuids
 from vdsmcinder.errors import VdsmCinderError
+from vdsmcinder.fields import Fields
 from vdsmcinder.hypervisor.xmldoc import child_attribute
 from vdsmcinder.virt.disk.disk_params import is_known_form, same_alias
 from vdsmcinder.virt.disk.drive import Drive
@@ -41,6 +42,23 @@ def read_drives(devices: etree._Element) -> tuple[tuple[Drive, ...], tuple[Opaqu
             target = child_attribute(disk, "target", "dev") or ""
             opaque.append(OpaqueDrive(target, child_attribute(disk, "alias", "name"), e.message))
     return tuple(drives), tuple(opaque)
+
+
+def check_groups(drives: Iterable[Drive]) -> None:
+    """Raise InvalidParameter for a disk whose limits are not those of others in its group.
+
+    QEMU has one set of limits for a group, and libvirt refuses a VM that says otherwise.
+    """
+    first: dict[str, Drive] = {}
+    for drive in drives:
+        if drive.io_tune is None or drive.io_tune.group is None:
+            continue
+        other = first.setdefault(drive.io_tune.group, drive)
+        if other.io_tune is not None and other.io_tune.in_force != drive.io_tune.in_force:
+            thing = f"disk {drive.name} ({drive.source.path})"
+            fields = Fields(drive.io_tune.values, thing, "iotune")
+            expected = f"another, or the limits of disk {other.name}, which is in that group"
+            raise fields.invalid("group_name", expected)
 
 
 @dataclass(frozen=True)

@@ -65,15 +65,19 @@ class IoTune:
             dict(self.limits) if self.group is None else {**dict(self.limits), _GROUP: self.group}
         )
 
+    @property
+    def in_force(self) -> Mapping[str, int]:
+        """The limits that are some."""
+        return {name: value for name, value in self.limits if value}
+
     def refusal(self) -> Refusal | None:
         """Why QEMU would refuse these limits, None if it takes them.
 
         Its rules are those of throttle_is_valid (qemu: util/throttle.c), and libvirt's of groups.
         """
-        values = {name: value for name, value in self.limits if value}
-        if self.group is not None and not values:
+        if self.group is not None and not self.in_force:
             return Refusal(_GROUP, "none without limits, which its disks share")
-        return next(_refusals(values), None)
+        return next(_refusals(self.in_force), None)
 
     def changed_by(self, other: IoTune) -> IoTune:
         """These limits once others were set: as libvirt does it for a running VM.

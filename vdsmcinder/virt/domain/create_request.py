@@ -19,6 +19,7 @@ from vdsmcinder.fields import UUID, Fields, number
 from vdsmcinder.hypervisor.xmldoc import parse
 from vdsmcinder.virt.disk import bus_rules, disk_auth, drive_rules
 from vdsmcinder.virt.disk import target as targets
+from vdsmcinder.virt.disk.domain_disks import check_groups
 from vdsmcinder.virt.disk.drive import Drive
 from vdsmcinder.virt.disk.driver import MOST_IO_THREADS
 from vdsmcinder.virt.domain import domain_writer, metadata
@@ -129,10 +130,12 @@ def _check_devices(domain: etree._Element, thing: str) -> None:
                 "expected none, payloads are not supported",
                 field="devices.disk.source",
             )
+    drives: list[Drive] = []
     for disk in domain.iterfind("devices/disk"):
         # Kinds of disks that are not known here are for libvirt to judge, and told as they are.
         with contextlib.suppress(UnsupportedDrive):
-            Drive.wanted(disk)
+            drives.append(Drive.wanted(disk))
+    check_groups(drives)
     io_threads = Fields({"iothreads": domain.findtext("iothreads")}, thing)
     io_threads.get("iothreads", number(0, MOST_IO_THREADS))
     for disk in domain.iterfind("devices/disk/target"):

@@ -144,6 +144,11 @@ MEANINGS: Sequence[Meaning] = (
         "(_max_length) a burst",
     ),
     Meaning(
+        re.compile(r"different iotunes for disks"),
+        "its limits are not those of the other disks in its group",
+        "give it theirs, or another group_name",
+    ),
+    Meaning(
         re.compile(r"USB is disabled for this domain|Domain has no USB bus support"),
         "it has no USB controller",
         "take iface virtio or sata, or describe a USB controller",

@@ -34,6 +34,12 @@ OTHER_UUID = "00000000-5a3e-4d4f-a1a2-b6d5cf0ae9a0"
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
+IN_A_GROUP = """<domain><devices>
+  <disk type='file'><source file='/a'/><target dev='vda'/><iotune><total_iops_sec>5</total_iops_sec>
+    <group_name>g</group_name></iotune></disk>
+  <disk type='file'><source file='/b'/><target dev='vdb'/><iotune>{limits}
+    <group_name>g</group_name></iotune></disk>
+</devices></domain>"""
 NIC = {"type": "interface", "network": "br0"}
 
 
@@ -289,6 +295,27 @@ def test_display_is_closed_and_local_unless_told() -> None:
             InvalidParameter,
             "expected one with IDE for disk hda, or iface sata instead",
         ),
+        (
+            flat(
+                network(
+                    index=None, specParams={"ioTune": {"total_iops_sec": 5, "group_name": "g"}}
+                ),
+                network(
+                    path="volumes/b",
+                    index=None,
+                    deviceId=None,
+                    specParams={"ioTune": {"total_iops_sec": 6, "group_name": "g"}},
+                ),
+            ),
+            InvalidParameter,
+            "disk vdb (volumes/b): iotune.group_name is a string of 1 character; expected another, "
+            "or the limits of disk vda",
+        ),
+        (
+            {"xml": IN_A_GROUP.format(limits="<read_iops_sec>5</read_iops_sec>")},
+            InvalidParameter,
+            "disk vdb (/b): iotune.group_name is",
+        ),
         ({"xml": "<domain"}, InvalidParameter, "not well-formed XML"),
         ({"xml": "  "}, InvalidParameter, "not well-formed XML"),
         ({"xml": "<network/>"}, InvalidParameter, "root of xml is <network>"),
@@ -526,3 +553,9 @@ def test_what_only_the_host_knows_is_put_into_the_guests_smbios() -> None:
     made = make_domain(UUID, asked, allow_emulation=False, spare_pcie_ports=0, host_words=words)
     found = [entry.text for entry in etree.fromstring(made.xml).iterfind("sysinfo//entry")]
     assert [*words.values(), "as it is"] == found[-4:] and not set(words) & set(found)
+
+
+def test_disks_of_a_group_have_the_same_limits() -> None:
+    """0 is no limit, said or not."""
+    limits = "<total_iops_sec>5</total_iops_sec><size_iops_sec>0</size_iops_sec>"
+    request({"xml": IN_A_GROUP.format(limits=limits)})
