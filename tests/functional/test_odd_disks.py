@@ -194,3 +194,12 @@ async def test_a_group_whose_disks_have_other_limits(engine, image):
             more = {"ioTune": {**limits, "total_iops_sec": 6}}
             await plug(engine, vm_id, image(8), specParams=more)
         await plug(engine, vm_id, image(8), specParams={"ioTune": limits})
+
+
+async def test_what_another_device_has(engine, image):
+    disk = engine.disk(image(8), bootOrder=1, deviceId=None, alias="ua-root")
+    async with running(engine, engine.flat(new_id(), disk, memSize=64)) as vm_id:
+        with refused(45, "another of its devices has that place in the boot order", "or none"):
+            await plug(engine, vm_id, image(8), bootOrder=1)
+        with refused(45, "it has no I/O thread of that number", "numOfIoThreads"):
+            await plug(engine, vm_id, image(8), specParams={"pinToIoThread": 3})

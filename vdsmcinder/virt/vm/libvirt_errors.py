@@ -149,6 +149,24 @@ MEANINGS: Sequence[Meaning] = (
         "give it theirs, or another group_name",
     ),
     Meaning(
+        re.compile(r"iothread '[^']*' not defined in iothreadid"),
+        "it has no I/O thread of that number",
+        "pin the disk to one that it has, or create it with more (numOfIoThreads)",
+        of_disk=False,
+    ),
+    Meaning(
+        re.compile(r"boot order .*(used by another|used for more than one) device"),
+        "another of its devices has that place in the boot order",
+        "give the device another, or none",
+        of_disk=False,
+    ),
+    Meaning(
+        re.compile(r"non unique alias detected"),
+        "another of its devices has that alias",
+        "give the device one of its own",
+        of_disk=False,
+    ),
+    Meaning(
         re.compile(r"USB is disabled for this domain|Domain has no USB bus support"),
         "it has no USB controller",
         "take iface virtio or sata, or describe a USB controller",

@@ -34,6 +34,32 @@ from vdsmcinder.virt.vm.libvirt_errors import SEE_LOG, explain
             "another of its devices has that address",
             "give the device another address",
         ),
+        (
+            "unsupported configuration: different iotunes for disks vda and vdb",
+            "its limits are not those of the other disks in its group",
+            "another group_name",
+        ),
+        (
+            "unsupported configuration: Disk iothread '7' not defined in iothreadid",
+            "it has no I/O thread of that number",
+            "(numOfIoThreads)",
+        ),
+        *(
+            (
+                words,
+                "another of its devices has that place in the boot order",
+                "give the device another, or none",
+            )
+            for words in (
+                "unsupported configuration: boot order '1' used for more than one device",
+                "unsupported configuration: boot order 1 is already used by another device",
+            )
+        ),
+        (
+            "unsupported configuration: non unique alias detected: ua-1",
+            "another of its devices has that alias",
+            "give the device one of its own",
+        ),
         *(
             (words, "its limits do not go together", "each burst (_max) a rate")
             for words in (
