@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = REPOSITORY / "vdsm-cinder.spec"
 # Where each command comes from, on EL.
 PACKAGES = {
-    **dict.fromkeys(("chown", "mkdir", "sleep", "true"), "coreutils"),
+    **dict.fromkeys(("chown", "mkdir", "sleep", "test", "true"), "coreutils"),
     **dict.fromkeys(("systemctl", "systemd-sysusers", "systemd-tmpfiles"), "systemd"),
     **dict.fromkeys(("ip", "ss"), "iproute"),
     "grep": "grep",
