@@ -8,16 +8,18 @@ librbd waits for its OSDs for ever; the client configuration of these disks has 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
-from lab.engine import new_id
+from lab.engine import Engine, new_id
 from lab.guest.domains import console_of, disk_xml
 from lab.guest.records import compare
+from lab.host.daemon import HostDaemon
 from tests.functional.helpers import (
     Machine,
     ask,
+    destroyed_at_last,
     engine_on,
     eventually,
     hears,
@@ -194,8 +196,7 @@ async def test_never_goes_on_once_another_host_has_its_image(engine, lab):
     """It was cut off for so long that Ceph took its image for free, and host1 started it anew."""
     conf = engine.daemon.directory / "impatient.conf"
     conf.write_text(f"[client]\nrados_osd_op_timeout = {OSD_TIMEOUT_S}\n")
-    async with engine_on(lab, lab.hosts["host1"], "taker", BESIDE) as taker:
-        await taker.register_key()
+    async with beside(lab) as taker:
         with new_image(engine) as image:
             disk = disk_xml(lab.ceph, image, "vda", engine.secret_id)
             disk = disk.replace("</source>", f"<config file='{conf}'/></source>")
@@ -207,6 +208,16 @@ async def test_never_goes_on_once_another_host_has_its_image(engine, lab):
                     await _never_again(engine, taker, image, lost)
 
 
+@asynccontextmanager
+async def beside(lab):
+    """An engine of host1 beside the one that the tests share: it leaves that one's VMs alone."""
+    with HostDaemon(lab.hosts["host1"], lab.pki, BESIDE, "taker") as daemon:
+        async with Engine(lab, daemon) as taker:
+            await taker.register_key()
+            yield taker
+            await taker.call("Host.unregisterSecrets", uuids=[taker.secret_id])
+
+
 async def _never_again(engine, taker, image, lost):
     ceph = engine.lab.ceph
     with cut_off_from_ceph(engine.daemon.host):
@@ -216,9 +227,15 @@ async def _never_again(engine, taker, image, lost):
             return not ceph.watchers(image)
 
         await eventually(free, "Ceph to let go of what the host had")
-        params = taker.flat(new_id(), taker.disk(image))
-        await taker.create(params)
-        await taker.wait_status(params["vmId"], "Up")
+        other = await taker.run(taker.flat(new_id(), taker.disk(image)))
+    async with destroyed_at_last(taker, other):
+        await _is_told(engine, image, lost)
+    # Nor when the other has ended: it has changed what this one believes to know.
+    with refused(16, "cannot be continued", "is open on another host"):
+        await engine.call("VM.cont", vmID=lost)
+
+
+async def _is_told(engine, image, lost):
     name = f"|virt|VM_image_taken|{lost}"
     told = await engine.session.wait_for_event(lambda e: e["method"] == name, 150)
     words = f"the image of disk vda (volumes/{image}) is open on another host (client."
@@ -226,9 +243,5 @@ async def _never_again(engine, taker, image, lost):
     (stats,) = await ask(engine, "VM.getStats", vmID=lost)
     assert (stats["status"], stats["pauseCode"]) == ("Paused", "EPERM")
     assert any(lost in reason and words in reason for reason in engine.daemon.health()["reasons"])
-    with refused(16, "cannot be continued", words):
-        await engine.call("VM.cont", vmID=lost)
-    # Nor when the other has ended: it has changed what this one believes to know.
-    await taker.destroy(params["vmId"])
     with refused(16, "cannot be continued", words):
         await engine.call("VM.cont", vmID=lost)

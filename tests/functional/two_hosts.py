@@ -27,9 +27,9 @@ async def host2(
         yield other
 
 
-def idle(engine: Engine, image: str) -> AbstractAsyncContextManager[str]:
-    """A VM with a disk and nothing to boot."""
-    return running(engine, engine.flat(new_id(), engine.disk(image)))
+def idle(engine: Engine, image: str, **changes: Any) -> AbstractAsyncContextManager[str]:
+    """A VM with a disk and nothing to boot. changes: further parameters of VM.create."""
+    return running(engine, {**engine.flat(new_id(), engine.disk(image)), **changes})
 
 
 def where(engine: Engine, vm_id: str, **params: Any) -> dict[str, Any]:
