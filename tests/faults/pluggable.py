@@ -7,6 +7,7 @@ else is libvirt's.
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any, Callable
@@ -44,6 +45,7 @@ DISK = """\
 
 def host(directory: Path, *documents: str) -> dict[str, dict[str, Any]]:
     """Options of a daemon on a host of its own that runs these domains, in a directory."""
+    take_turns()
     file = directory / "host.xml"
     file.write_text(f"<node>{''.join(documents)}</node>")
     return {"libvirt": {"uri": f"test://{file}"}, "ceph": {"preflight": "off"}}
@@ -68,25 +70,19 @@ class Plugs:
         self._lock = threading.Lock()
         self._libvirts = {name: getattr(libvirt.virDomain, name) for name in _PATCHED}
         self._register = libvirt.virConnect.domainEventRegisterAny
-        self._open, self._parse = libvirt.open, etree.fromstring
 
     def install(self) -> None:
         """Have libvirt-python plug, in this process."""
+        take_turns()
         for name in _PATCHED:
             setattr(libvirt.virDomain, name, self._method(getattr(self, name)))
         libvirt.virConnect.domainEventRegisterAny = self._method(self.domainEventRegisterAny)
-        # While lxml parses, a hook of its own in libxml2 takes every parser for one of lxml's, and
-        # the driver parses its file when it is opened: the two at once end the process.
-        alone = threading.Lock()
-        libvirt.open = _holding(alone, self._open)
-        etree.fromstring = _holding(alone, self._parse)
 
     def uninstall(self) -> None:
         """Leave libvirt-python as it was."""
         for name, method in self._libvirts.items():
             setattr(libvirt.virDomain, name, method)
         libvirt.virConnect.domainEventRegisterAny = self._register
-        libvirt.open, etree.fromstring = self._open, self._parse
 
     @staticmethod
     def _method(ours: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,6 +150,18 @@ class Plugs:
         with self._lock:
             self._plugged.pop(dom.UUIDString(), None)
         return ended
+
+
+@functools.cache
+def take_turns() -> None:
+    """From now on lxml does not parse while the driver is opened, in this process.
+
+    While lxml parses, a hook of its own in libxml2 takes every parser for one of lxml's, and the
+    driver parses its host's file when it is opened: the two at once end the process.
+    """
+    alone = threading.Lock()
+    libvirt.open = _holding(alone, libvirt.open)
+    etree.fromstring = _holding(alone, etree.fromstring)
 
 
 def _holding(lock: threading.Lock, function: Callable[..., Any]) -> Callable[..., Any]:
