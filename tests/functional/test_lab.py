@@ -145,11 +145,13 @@ class TestHost:
     def test_is_reached_from_the_engines_side(
         self, running: Lab, connection: libvirt.virConnect, tmp_path: Path
     ) -> None:
-        host, engine = running.hosts["host1"], running.pki.engine
+        host, pki = running.hosts["host1"], running.pki
         assert connection.getHostname() == host.name
         assert f"<uuid>{host.uuid}</uuid>" in connection.getCapabilities()
-        files = {"cacert.pem": running.pki.ca, "clientcert.pem": engine.cert}
-        for name, target in {**files, "clientkey.pem": engine.key}.items():
+        # As another host would: nobody else is let in.
+        peer = pki.identity("host2-libvirt")
+        files = {"cacert.pem": pki.hosts_ca, "clientcert.pem": peer.cert}
+        for name, target in {**files, "clientkey.pem": peer.key}.items():
             (tmp_path / name).symlink_to(target)
         uri = f"qemu+tls://{host.address}/system?pkipath={tmp_path}"
         with closing(libvirt.open(uri)) as over_its_address:
