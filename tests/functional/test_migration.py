@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -39,7 +37,7 @@ from tests.functional.helpers import (
 )
 from tests.functional.journeys import Journeys
 from tests.functional.leaks import Directory, shown
-from tests.functional.two_hosts import SLOW, host2, idle
+from tests.functional.two_hosts import SLOW, frozen, host2, idle
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -545,16 +543,6 @@ async def test_a_whole_copy_is_given_up(lab, engine, elsewhere):
                 await engine.call("VM.cont", vmID=vm_id)
             down = await elsewhere.wait_status(vm_id, "Down")
             assert (down["exitCode"], down["exitReason"]) == (1, 2)
-
-
-@contextmanager
-def frozen(daemon):
-    daemon.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(daemon.process.pid, signal.SIGCONT)
-        daemon.process.send_signal(signal.SIGCONT)
 
 
 async def has_come_whole(engine, vm_id):

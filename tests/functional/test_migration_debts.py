@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.functional.helpers import eventually, new_image, session_fixture, status
-from tests.functional.two_hosts import SLOW, host2, idle, where
+from tests.functional.two_hosts import SLOW, frozen, host2, idle, where
 from vdsmcinder.errors import RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -69,16 +68,6 @@ async def killed_and_started(engine):
     await engine.connect()
     # Without systemd the key's value went with its process.
     await engine.register_key()
-
-
-@contextmanager
-def frozen(daemon):
-    daemon.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(daemon.process.pid, signal.SIGCONT)
-        daemon.process.send_signal(signal.SIGCONT)
 
 
 async def test_a_host_that_does_not_answer_is_told_by_the_next_daemon(engine, elsewhere, vm):

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 from lab.engine import Engine, new_id
+from lab.host.daemon import HostDaemon
 from lab.running import Lab
 from tests.functional.helpers import OPTIONS, engine_on, running
 
@@ -46,3 +49,15 @@ async def offer(engine: Engine, vm_id: str, document: str | None = None) -> dict
     own = await engine.call("Host.dumpxmls", vmList=[vm_id])
     about = {"migrationId": new_id(), "source": "a test", "handover": "confirmed"}
     return {"vmID": vm_id, "params": {"vmId": vm_id, "xml": document or own[vm_id], **about}}
+
+
+@contextmanager
+def frozen(daemon: HostDaemon) -> Iterator[None]:
+    """The daemon is there, and does nothing."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        # nsenter, in front of it, has stopped with it.
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        daemon.process.send_signal(signal.SIGCONT)

@@ -4,9 +4,7 @@ filters, so that these stand here."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +12,12 @@ import libvirt
 import pytest
 from lxml import etree
 
-from tests.unit.host.test_capabilities import net
-from vdsmcinder.config import Libvirt
+from tests.unit.host.test_capabilities import conn, net
 from vdsmcinder.host import libvirt_networks, netinfo
 from vdsmcinder.host.network import Network
 from vdsmcinder.hypervisor.connection import Connection
-from vdsmcinder.tasks import Tasks
 
-assert net  # a fixture
+assert conn and net  # fixtures
 
 
 @pytest.fixture
@@ -38,20 +34,6 @@ def filters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         libvirt.virConnect, "nwfilterDefineXML", lambda _handle, xml: known.append(xml)
     )
     return known
-
-
-@pytest.fixture
-async def conn() -> AsyncIterator[Connection]:
-    connection = Connection(Libvirt(uri="test:///default"), Tasks("libvirt"))
-    up = asyncio.Event()
-
-    async def on_up() -> None:
-        up.set()
-
-    connection.start(on_up, {})
-    await asyncio.wait_for(up.wait(), 30)
-    yield connection
-    await connection.close()
 
 
 async def test_each_bridge_is_a_network_and_there_is_the_filter(
