@@ -554,7 +554,8 @@ def test_the_end_does_not_wait_for_a_thread_that_hangs(
         await start(self)
         loop = asyncio.get_running_loop()
         if hangs == "a file":
-            loop.run_in_executor(None, gate.wait, 30)
+            loop.run_in_executor(None, look, None)
+            await until(began.is_set, "no thread read the file")
         elif hangs == "a name":
             asked = asyncio.ensure_future(loop.getaddrinfo("ceph.example.com", 6789))
             await until(began.is_set, "no thread asked for the name")
