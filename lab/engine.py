@@ -6,6 +6,7 @@ Over STOMP and TLS, as an oVirt engine does.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import uuid
 from collections.abc import Mapping
@@ -95,6 +96,13 @@ class Daemon(Protocol):
 
     host: Host
     port: int
+
+
+async def forget_events(session: client.StompSession) -> None:
+    """Drop the events that have come and that nobody waited for."""
+    with contextlib.suppress(client.NoSuchEvent):
+        while True:
+            await session.wait_for_event(lambda event: True, 0)
 
 
 class Engine:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import json
 import os
@@ -29,7 +28,7 @@ import libvirt
 
 from bench.report import Machine
 from lab.base import REPOSITORY, LabError
-from lab.engine import Engine, new_id
+from lab.engine import Engine, forget_events, new_id
 from lab.guest.domains import console_of, disk_xml
 from lab.host.daemon import HostDaemon
 from lab.host.local import HOST, LocalDaemon
@@ -199,7 +198,8 @@ async def on_test_driver(length: Length, steps: Steps) -> list[Course]:
                 vm_id = new_id()
                 await create(vm_id)
                 await session.call("VM.destroy", {"vmID": vm_id})
-                await _forget_events(session)
+                # Or this side's memory would fill with what nobody waits for.
+                await forget_events(session)
 
             async def plug() -> None:
                 params = {"vmID": vm_id, "params": pluggable.disk(vm_id, "volume-1")}
@@ -235,7 +235,8 @@ async def in_lab(length: Length, steps: Steps) -> list[Course]:
         async def pair() -> None:
             vm_id = await engine.run(engine.flat(new_id(), engine.disk(spare), memSize=64))
             await engine.destroy(vm_id)
-            await _forget_events(engine.session)
+            # As above.
+            await forget_events(engine.session)
 
         with steps.step("the lab: create and destroy") as step:
             courses.append(await soak.creates(pair, step))
@@ -267,13 +268,6 @@ async def _guest(engine: Engine, image: str) -> AsyncIterator[str]:
 def _is_up(event: Mapping[str, Any], vm_id: str) -> bool:
     status = event["params"].get(vm_id, {}).get("status")
     return isinstance(status, str) and status == "Up"
-
-
-async def _forget_events(session: client.StompSession) -> None:
-    """Or this side's memory would fill with what nobody waits for."""
-    with contextlib.suppress(client.NoSuchEvent):
-        while True:
-            await session.wait_for_event(lambda event: True, 0)
 
 
 # What is told

@@ -8,13 +8,12 @@ image is opened with; the client configuration of these disks has it give up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from lab.engine import new_id, secret_params
+from lab.engine import forget_events, new_id, secret_params
 from lab.guest.domains import console_of, disk_xml
 from lab.guest.records import compare
 from tests.functional.helpers import (
@@ -233,11 +232,7 @@ async def test_operators_are_told(engine, vm, probe):
 
     await eventually(lambda: is_known_to_be(False), "what was before to be over")
     assert reasons() == []
-    with contextlib.suppress(NoSuchEvent):
-        while True:
-            await engine.session.wait_for_event(
-                lambda e: e["method"].startswith("|ceph|cluster_status|"), 0.01
-            )
+    await forget_events(engine.session)
     async with full(engine, probe, quota(engine.lab.ceph, "max_bytes", 1, "small"), OF_QUOTA):
         event = await engine.session.wait_for_event(lambda e: about_room(e, full=True))
         assert about_room(event, full=True)["fullPools"] == {"small": cause}
