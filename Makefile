@@ -10,6 +10,7 @@ READY := $(VENV)/.ready
 RELEASES := build/releases
 PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
 	docs monitoring packaging systemd vdsmcinder)
+UNIT := tests/unit tests/engine/unit
 # A worker for each lab (tests/spread.py). Forty failures have one cause, and more would not tell more.
 SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
 # In order; what `make check` leaves out.
@@ -32,7 +33,7 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
-	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test,check,bench]'
+	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[engine,test,check,bench]'
 	@touch $@
 
 # Two releases of the packages, for tests that install one and upgrade to the other.
@@ -56,7 +57,7 @@ type: $(READY)  ## types, strictly
 	$(BIN)/mypy
 
 unit: $(READY)  ## unit tests, no lab needed
-	$(BIN)/pytest -n 2 tests/unit
+	$(BIN)/pytest -n 2 $(UNIT)
 
 unit-pythons: $(READY) $(BUNDLED)  ## unit tests on each Python that hosts have, with what packages bundle
 	@$(PYTHON) -m tests.pythons $(PYTHONS)
@@ -64,7 +65,7 @@ unit-pythons: $(READY) $(BUNDLED)  ## unit tests on each Python that hosts have,
 # Not enforced: a line that is run is not yet a line that is tested.
 coverage: $(READY)  ## the lines that no unit test runs, by file
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@$(BIN)/coverage run -m pytest -q -n 2 tests/unit
+	@$(BIN)/coverage run -m pytest -q -n 2 $(UNIT)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --show-missing
 
@@ -80,7 +81,7 @@ nightly: fetch  ## what takes too long for every change, each part told of at th
 	@$(BIN)/python -m tests.nightly $(MAKE) $(NIGHTLY)
 
 unit-random: $(READY)  ## unit tests with other examples than those of every other run
-	HYPOTHESIS_PROFILE=random $(BIN)/pytest -n 2 tests/unit
+	HYPOTHESIS_PROFILE=random $(BIN)/pytest -n 2 $(UNIT)
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.schema.apidoc > docs/api.md

@@ -8,6 +8,7 @@ TYPE_CHECKING and in functions too: a circle that is hidden there is one.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from tests.pages import REPOSITORY
 
-PACKAGES = ("vdsmcinder", "lab", "bench")
+PACKAGES = ("vdsmcinder", "cinderengine", "lab", "bench")
 # Besides what all may know, what each part of the daemon may know of the others.
 FOR_ALL = {
     *("", "cephx_keys", "config", "errors", "fair_scheduling", "fields", "logs", "system", "tasks"),
@@ -34,6 +35,20 @@ KNOWS = {
     "hypervisor": set(),
     "stomp": set(),
 }
+# The same of the engine's parts.
+ENGINE_FOR_ALL = {"", "errors", "model"}
+ENGINE_KNOWS = {
+    "portal": {"access", "flows", "store"},
+    "api": {"access", "flows", "store"},
+    "flows": {"access", "hosts", "jobs", "store", "volumes"},
+    "jobs": {"store"},
+    "access": {"store"},
+    "hosts": {"store"},
+    "volumes": set(),
+    "store": set(),
+}
+# All that the engine may take from the daemon: what speaks the wire.
+WIRE = re.compile(r"vdsmcinder\.(stomp|rpc\.schema|errors|tasks|tls_errors)(\.|$)")
 # The command's rooms, those of the verbs, and a VM's parts are one with the room that they are in.
 ONE_HOUSE = ("vdsmcinder.client", "vdsmcinder.rpc", "vdsmcinder.virt.vm")
 MOST_FILES = 16
@@ -132,6 +147,28 @@ def test_what_all_know_knows_nothing_above() -> None:
         for module, known in ours.items()
         for name in known
         if part(module) in FOR_ALL and part(name) not in FOR_ALL
+    ] == []
+
+
+@pytest.mark.parametrize("above", ENGINE_KNOWS)
+def test_imports_of_the_engine_go_down_only(above: str) -> None:
+    allowed = ENGINE_FOR_ALL | ENGINE_KNOWS[above] | {above}
+    ours = {m: known for m, known in files().items() if m.startswith("cinderengine")}
+    assert [
+        (module, name)
+        for module, known in ours.items()
+        for name in known
+        if part(module) == above
+        and (part(name) not in allowed if name.startswith("cinderengine") else not WIRE.match(name))
+    ] == []
+
+
+def test_the_daemon_knows_nothing_of_the_engine() -> None:
+    assert [
+        (module, name)
+        for module, known in files().items()
+        for name in known
+        if module.startswith("vdsmcinder") and name.startswith("cinderengine")
     ] == []
 
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""oVirt's REST API: dialects from one table of types, resources, search, faults."""
