@@ -57,7 +57,7 @@ def limit_read_buffers() -> None:
 
     It sets aside 256 KiB for each at its first byte, before anyone has shown a certificate.
     """
-    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES  # type: ignore[attr-defined]
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
 
 
 class Listener:
