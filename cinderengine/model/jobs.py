@@ -36,8 +36,9 @@ class StepStatus(StrEnum):
 class Job:
     """Something that a user had done. flow: what is being done. params: of the flow, JSON.
 
-    reason: why it failed, one sentence. undoing: since then. owner, fence, lease_until_ms: the
-    engine process that works on it, counted up with every other one, and until when it may.
+    reason: why it fails, one sentence; undoing: whether it is being undone since then.
+    owner, fence, lease_until_ms: the engine process that works on it, counted up with every other
+    one, and until when it may.
     """
 
     id: str

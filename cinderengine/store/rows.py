@@ -29,18 +29,18 @@ class Rows(Generic[T]):
         """The entity of an id; None if there is none."""
         return self.find(conn, id=row_id)
 
-    def find(self, conn: Connection, **conditions: Any) -> T | None:
+    def find(self, conn: Connection, /, **conditions: Any) -> T | None:
         """The only entity for which the conditions hold, or the first of several by id."""
         query = self._where(select(self.table), conditions).order_by(self.table.c.id).limit(1)
         row = conn.execute(query).first()
         return None if row is None else self.of(row)
 
-    def all(self, conn: Connection, **conditions: Any) -> Sequence[T]:
+    def all(self, conn: Connection, /, **conditions: Any) -> Sequence[T]:
         """Those for which the conditions hold, by id."""
         query = self._where(select(self.table), conditions).order_by(self.table.c.id)
         return [self.of(row) for row in conn.execute(query)]
 
-    def count(self, conn: Connection, **conditions: Any) -> int:
+    def count(self, conn: Connection, /, **conditions: Any) -> int:
         """How many there are of those."""
         query = self._where(select(func.count()).select_from(self.table), conditions)
         return int(conn.execute(query).scalar_one())
@@ -59,12 +59,12 @@ class Rows(Generic[T]):
         assert key is not None
         return dataclasses.replace(entity, id=key[0])  # type: ignore[type-var]
 
-    def update(self, conn: Connection, row_id: str, **changes: Any) -> bool:
+    def update(self, conn: Connection, row_id: str, /, **changes: Any) -> bool:
         """Give it other values; False if it is not there."""
         query = update(self.table).where(self.table.c.id == row_id).values(changes)
         return conn.execute(query).rowcount == 1
 
-    def update_where(self, conn: Connection, conditions: dict[str, Any], **changes: Any) -> int:
+    def update_where(self, conn: Connection, conditions: dict[str, Any], /, **changes: Any) -> int:
         """Give all of which the conditions hold other values; how many they are."""
         return conn.execute(self._where(update(self.table), conditions).values(changes)).rowcount
 
