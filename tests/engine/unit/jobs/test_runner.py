@@ -272,15 +272,17 @@ async def test_a_stop_leaves_the_job_where_it_stands(store):
 
 async def test_of_two_engines_the_one_that_stood_still_changes_nothing(store):
     """Its lease runs out while it stands; when it goes on, the other one has done all."""
-    gate, world, flow = asyncio.Event(), {}, Putting()
+    stands, gate, world, flow = asyncio.Event(), asyncio.Event(), {}, Putting()
 
     class Standing(Put):
         async def do(self, work):
+            stands.set()
             await gate.wait()
             return await super().do(work)
 
     first = Runner(store, [flow], [Standing(world)], owner="first", alone=False)
     job = await first.begin(begin, "first")
+    await stands.wait()
     second = Runner(store, [flow], [Put(world)], owner="second", alone=False)
     await second._take_up()
     assert second.under_way == 0
