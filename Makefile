@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # A stamp for the packages that tests install, and what these are made of.
 RELEASES := build/releases
 PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
-	docs monitoring packaging systemd vdsmcinder)
+	docs monitoring packaging systemd vdsmcinder cinderengine)
 UNIT := tests/unit tests/engine/unit
 # A worker for each lab (tests/spread.py). Forty failures have one cause, and more would not tell more.
 SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25

@@ -23,7 +23,7 @@ RPMBUILD = rpmbuild --quiet --define '_topdir $(CURDIR)/build/rpm' \
 	--define '_rpmdir $(CURDIR)/dist' $(if $(DIST),--define 'dist $(DIST)') \
 	--define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm'
 
-.PHONY: install uninstall sources srpm rpm rpmlint audit release
+.PHONY: install uninstall install-engine uninstall-engine sources srpm rpm rpmlint audit release
 
 install: $(BUNDLED)  ## install into PREFIX (/usr/local), for packagers below DESTDIR
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(PYTHON)' \
@@ -45,6 +45,13 @@ build/bundled: packaging/bundled.txt
 	@find $@ -path '*.dist-info/*' -type f ! -name METADATA ! -path '*LICENSE*' ! -path '*NOTICE*' -delete
 	@rm -rf build/bundling
 	@touch $@
+
+install-engine: $(BUNDLED)  ## install the engine, which hosts do not need
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(PYTHON)' \
+		packaging/install-engine $(BUNDLED)
+
+uninstall-engine:  ## remove what install-engine put there, but not what the engine keeps
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/uninstall-engine
 
 sources: $(BUNDLED) $(if $(DEBIAN),$(READY))
 	@mkdir -p dist

@@ -159,4 +159,4 @@ def packages(release: str) -> list[Path]:
     with (REPOSITORY / "build/releases.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run(["make", "--directory", REPOSITORY, "build/releases"], timeout_s=600)
-    return sorted((REPOSITORY / "dist").glob(f"*-{__version__}-1{release}.noarch.rpm"))
+    return sorted((REPOSITORY / "dist").glob(f"vdsm-cinder*-{__version__}-1{release}.noarch.rpm"))

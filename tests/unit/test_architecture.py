@@ -45,8 +45,12 @@ ENGINE_KNOWS = {
     "access": {"store"},
     "hosts": {"store"},
     "volumes": set(),
+    "authorities": set(),
     "store": set(),
+    "config": set(),
 }
+# What puts all of it together, and is known by no part.
+ENGINE_ABOVE_ALL = {"commands", "main", "serve"}
 # All that the engine may take from the daemon: what speaks the wire.
 WIRE = re.compile(r"vdsmcinder\.(stomp|rpc\.schema|errors|tasks|tls_errors)(\.|$)")
 # The command's rooms, those of the verbs, and a VM's parts are one with the room that they are in.
@@ -161,6 +165,11 @@ def test_imports_of_the_engine_go_down_only(above: str) -> None:
         if part(module) == above
         and (part(name) not in allowed if name.startswith("cinderengine") else not WIRE.match(name))
     ] == []
+
+
+def test_every_part_of_the_engine_has_its_place() -> None:
+    parts = {part(module) for module in modules() if module.startswith("cinderengine")}
+    assert parts <= ENGINE_FOR_ALL | set(ENGINE_KNOWS) | ENGINE_ABOVE_ALL
 
 
 def test_the_daemon_knows_nothing_of_the_engine() -> None:
