@@ -33,7 +33,7 @@ $(READY): setup.cfg pyproject.toml lab/packages.txt lab/install-packages
 	@lab/install-packages
 	@echo "Python environment in $(VENV), from setup.cfg"
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
-	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[engine,test,check,bench]'
+	@packaging/retry $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[engine,test,engine-test,check,bench]'
 	@touch $@
 
 # Two releases of the packages, for tests that install one and upgrade to the other.
