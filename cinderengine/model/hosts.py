@@ -24,7 +24,8 @@ class HostStatus(StrEnum):
 class Host:
     """A hypervisor. name: unique. reason: why it is not up, one sentence; empty if it is.
 
-    token_digest: of the token that it may join with, hexadecimal SHA-256; empty once it has.
+    token_digest: of the token that it may join with, hexadecimal SHA-256. fingerprint: of the key
+    that it has joined with by that token, SHA-256 too; empty until it has.
     wanted: whether it is to be up; not after it was put into maintenance.
     """
 

@@ -34,7 +34,10 @@ Event = Mapping[str, Any]
 
 
 class SessionLost(ConnectionError):
-    """The session is over; the message is the ERROR frame's, or says how the connection ended."""
+    """The session is over; the message is the ERROR frame's, or says how the connection ended.
+
+    Its cause is the connection's error, if it had one: an ssl.SSLError where TLS was refused.
+    """
 
 
 class NoSuchEvent(Exception):
@@ -171,6 +174,10 @@ class StompSession(asyncio.Protocol):
                 f"no such event within {timeout_s:g} s; events received: {came}"
             ) from None
 
+    async def next_event(self) -> Event:
+        """The oldest event that nobody took, once there is one. Raises SessionLost."""
+        return await self._find_event(lambda event: True)
+
     async def close(self) -> None:
         """Say goodbye, wait until the daemon has seen all that was sent, and hang up."""
         if self._failure is None:
@@ -193,7 +200,8 @@ class StompSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whichever side."""
         self._heart.stop()
-        self._fail(f"the connection was lost: {reason(exc)}" if exc else "the daemon hung up")
+        why = f"the connection was lost: {reason(exc)}" if exc else "the daemon hung up"
+        self._fail(why, exc)
         self._lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -262,11 +270,12 @@ class StompSession(asyncio.Protocol):
         finally:
             del self._receipts[name]
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, cause: Exception | None = None) -> None:
         """End the session for all who wait for something of it."""
         if self._failure is not None:
             return
         self._failure = SessionLost(why)
+        self._failure.__cause__ = cause
         for future in (self._connected, *self._calls.values(), *self._receipts.values()):
             if not future.done():
                 future.set_exception(self._failure)
