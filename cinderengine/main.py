@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cinderengine.commands.outcome import CommandFailed, Exit
 from cinderengine.config import DEFAULT_PATH, Config, ConfigError, load
+from cinderengine.errors import EngineError
 
 EPILOG = """\
 exit codes:
@@ -31,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _configuration(args)
         module, name = args.does.split(":")
         getattr(importlib.import_module(f"cinderengine.commands.{module}"), name)(config, args)
-    except (ConfigError, CommandFailed) as e:
+    except (ConfigError, CommandFailed, EngineError) as e:
         print(f"cinder-engine: {e}", file=sys.stderr)
-        return e.code if isinstance(e, CommandFailed) else Exit.USAGE
+        return _exit_of(e)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -41,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     return Exit.OK
+
+
+def _exit_of(e: Exception) -> Exit:
+    if isinstance(e, ConfigError):
+        return Exit.USAGE
+    return e.code if isinstance(e, CommandFailed) else Exit.FAILED
 
 
 def _configuration(args: argparse.Namespace) -> Config:
@@ -63,7 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="PATH", help=f"its configuration ({DEFAULT_PATH})"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_config(commands)
+    about = "Make keys, authorities, database and the user admin@internal; may be run again."
+    _command(commands, "init", "initialize:initialize", about)
+    _command(commands, "serve", "service:serve", "Run the engine until it is told to end.")
+    _add_user(commands)
+    _add_db(commands)
+    about = "Check all that the engine needs here, and say what to do where something is wrong."
+    _command(commands, "doctor", "doctor:examine", about)
+    about = "Print the configuration in force as a documented file."
+    config = _command(commands, "config", "configuration:show", about)
+    config.add_argument("--defaults", action="store_true", help="that of an engine without a file")
     return parser
 
 
@@ -79,10 +95,34 @@ def _command(
     return parser
 
 
-def _add_config(commands: Commands[argparse.ArgumentParser]) -> None:
-    about = "Print the configuration in force as a documented file."
-    config = _command(commands, "config", "configuration:show", about)
-    config.add_argument("--defaults", action="store_true", help="that of an engine without a file")
+def _group(
+    commands: Commands[argparse.ArgumentParser], name: str, about: str
+) -> Commands[argparse.ArgumentParser]:
+    """A word that has commands of its own."""
+    parser = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add_user(commands: Commands[argparse.ArgumentParser]) -> None:
+    group = _group(commands, "user", "Who may log in.")
+    add = _command(group, "add", "user:add", "Add a user, whose password is asked for.")
+    add.add_argument("--administrator", action="store_true", help="one who may do everything")
+    _command(group, "list", "user:show", "List all users.")
+    changes = {
+        "password": "Give a user another password, which is asked for; all its logins end.",
+        "disable": "Let a user log in no more; all its logins end.",
+        "enable": "Let a user log in again.",
+        "remove": "Remove a user.",
+    }
+    named = [add] + [_command(group, name, f"user:{name}", does) for name, does in changes.items()]
+    for command in named:
+        command.add_argument("name", metavar="NAME", help="NAME or NAME@internal")
+
+
+def _add_db(commands: Commands[argparse.ArgumentParser]) -> None:
+    group = _group(commands, "db", "The engine's database.")
+    about = "Bring the database to the version that this program works with."
+    _command(group, "upgrade", "database:upgrade", about)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,28 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection
+
+from cinderengine.errors import Conflict
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(conn: Connection) -> None:
-    """Bring the database to the newest version; nothing changes if it has that."""
+    """Bring the database to the newest version; nothing changes if it has that.
+
+    Raises Conflict for a version that this program does not know.
+    """
     config = _config()
     config.attributes["connection"] = conn
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError:
+        raise Conflict(
+            f"the database has version {version(conn)}, which this program does not know; install "
+            "the release that it is of, or a newer one"
+        ) from None
 
 
 def version(conn: Connection) -> str | None:

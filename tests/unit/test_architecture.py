@@ -36,7 +36,7 @@ KNOWS = {
     "stomp": set(),
 }
 # The same of the engine's parts.
-ENGINE_FOR_ALL = {"", "errors", "model"}
+ENGINE_FOR_ALL = {"", "errors", "logs", "model"}
 ENGINE_KNOWS = {
     "portal": {"access", "flows", "store"},
     "api": {"access", "flows", "store"},
@@ -48,9 +48,10 @@ ENGINE_KNOWS = {
     "authorities": set(),
     "store": set(),
     "config": set(),
+    "system": set(),
 }
 # What puts all of it together, and is known by no part.
-ENGINE_ABOVE_ALL = {"commands", "main", "serve"}
+ENGINE_ABOVE_ALL = {"commands", "main", "opening", "serve"}
 # All that the engine may take from the daemon: what speaks the wire.
 WIRE = re.compile(r"vdsmcinder\.(stomp|rpc\.schema|errors|tasks|tls_errors)(\.|$)")
 # The command's rooms, those of the verbs, and a VM's parts are one with the room that they are in.
