@@ -19,6 +19,7 @@ OF_THE_ENGINE = {
     "alembic": "python3-alembic",
     "keystoneauth1": "python3-keystoneauth1",
     "openstack": "python3-openstacksdk",
+    "requests": "python3-requests",
     "sqlalchemy": "python3-sqlalchemy",
 }
 
