@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab.base import REPOSITORY
-from lab.pki import Pki, make_pki
+from lab.pki import Pki
+from tests.unit.certificates import copied_pki
 from tests.unit.transport.serving import until
 from tests.unit.whole import Whole, get, running
 from vdsmcinder import config, daemon, peer_client
@@ -168,7 +169,7 @@ async def test_a_certificate_that_ends_soon_is_told_of(tmp_path: Path) -> None:
 
 
 async def test_a_hosts_ca_that_has_ended_is_told_and_keeps_no_client_away(tmp_path: Path) -> None:
-    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki = copied_pki(tmp_path / "pki")
     async with running(tmp_path, listen={"hosts_ca": str(pki.hosts_ca)}) as host:
         certificates = host.daemon._listener.certificates
         assert certificates is not None
@@ -299,7 +300,7 @@ async def test_who_has_no_role_is_not_let_in_and_dismissed_when_it_loses_it(
 async def test_a_revoked_certificate_is_refused_and_its_sessions_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki = copied_pki(tmp_path / "pki")
     pki.issue_client("stolen")
     crl = revoke(pki)
     async with running(tmp_path, listen={"crl": str(crl)}) as host:
@@ -343,7 +344,7 @@ async def test_sessions_end_with_their_certificate(
 async def test_hosts_of_their_own_authority_call_what_hosts_call_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki = copied_pki(tmp_path / "pki")
     hosts = tmp_path / "hosts"
     words = ["pki", "hosts", "--dir", str(hosts), "--name", "host2", "--name", "127.0.0.1"]
     assert cli.main(words) == 0
@@ -385,7 +386,7 @@ async def test_hosts_of_their_own_authority_call_what_hosts_call_and_nothing_els
 
 
 async def test_hosts_and_clients_of_one_authority_cannot_be_told_apart(tmp_path: Path) -> None:
-    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki = copied_pki(tmp_path / "pki")
     with pytest.raises(config.ConfigError, match="hold a CA of the same name"):
         async with running(tmp_path, listen={"hosts_ca": str(pki.ca)}):
             raise AssertionError("it is not to start")
@@ -484,7 +485,7 @@ def test_a_renewal_that_is_not_complete_is_no_wrong_configuration(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """systemd tries the one again and not the other; a renewal writes one file after the other."""
-    pki = make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    pki = copied_pki(tmp_path / "pki")
     host, unit = pki.identity("host"), (REPOSITORY / "systemd/vdsm-cinderd.service").read_text()
     listen = {
         "certificate": str(host.cert),

@@ -17,7 +17,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab.pki import Pki, make_pki
+from lab.pki import Pki
+from tests.unit.certificates import copied_pki
 from tests.unit.transport.serving import client_tls, until
 from vdsmcinder import config
 from vdsmcinder.daemon import Daemon
@@ -88,10 +89,10 @@ def samples(page: bytes) -> dict[tuple[str, ...], float]:
 async def running(directory: Path, **sections: Mapping[str, Any]) -> AsyncIterator[Whole]:
     """A daemon that knows its VMs, if libvirt can be reached, with these sections configured.
 
-    Its certificates are those in the directory's pki, which is made unless it is there.
+    Its certificates are those in the directory's pki, which is a copy unless it is there.
     """
     made = Pki(directory / "pki")
-    pki = made if made.ca.exists() else make_pki(made.directory, {"host": "127.0.0.1"})
+    pki = made if made.ca.exists() else copied_pki(made.directory)
     identity, socket, file = pki.identity("host"), directory / "socket", directory / "config"
     options: dict[str, dict[str, Any]] = {
         "listen": {

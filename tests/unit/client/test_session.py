@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 import pytest
 
-from lab.pki import make_pki
+from tests.unit.certificates import copied_pki
 from tests.unit.transport.serving import Host, listening
 from vdsmcinder.client.exit_codes import CommandFailed
 from vdsmcinder.client.session import Session, Unreachable, connect, over_unix
@@ -36,7 +36,7 @@ def options(at: Host, **changes: Any) -> argparse.Namespace:
         "cert": str(at.pki.engine.cert),
         "key": str(at.pki.engine.key),
         "ca": str(at.pki.ca),
-        "timeout": 5.0,
+        "timeout": 60.0,
     }
     return argparse.Namespace(**{**words, **changes})
 
@@ -123,7 +123,7 @@ async def test_what_keeps_a_tls_client_out_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_port_without_tls_is_told(tmp_path: Path) -> None:
-    make_pki(tmp_path / "pki", {"host": "127.0.0.1"})
+    copied_pki(tmp_path / "pki")
     async with listening(tmp_path) as host:
         assert "does not speak TLS" in await run(call, connect(options(host)))
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from lab.pki import Identity, Pki, make_pki
+from lab.pki import Identity, Pki
+from tests.unit.certificates import copied_pki
 from vdsmcinder.config import Listen, Rpc
 from vdsmcinder.fair_scheduling import Turns
 from vdsmcinder.rpc.access import Role
@@ -114,7 +115,7 @@ async def listening(directory: Path, **options: Any) -> AsyncIterator[Host]:
     handed = options.pop("handed", ())
     pki = Pki(directory / "pki")
     if options.get("tls"):
-        make_pki(pki.directory, {"host": "127.0.0.1"})
+        copied_pki(pki.directory)
     defaults: dict[str, Any] = {
         "address": "127.0.0.1",
         "port": 0,
