@@ -39,10 +39,21 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root, self.pki = root, root / "etc/pki/vdsm"
-        (root / "etc/libvirt").mkdir(parents=True)
         self.conf = root / "etc/libvirt/libvirtd.conf"
-        self.conf.write_text('#tls_allowed_dn_list = ["DN1", "DN2"]\nlog_level = 3\n')
-        assert cli.main(["pki", "init", "--dir", str(self.pki), *NAMES]) == 0
+
+    @classmethod
+    def new(cls, root: Path) -> Machine:
+        """One with an authority for clients and none for hosts."""
+        machine = cls(root)
+        machine.conf.parent.mkdir(parents=True)
+        machine.conf.write_text('#tls_allowed_dn_list = ["DN1", "DN2"]\nlog_level = 3\n')
+        assert cli.main(["pki", "init", "--dir", str(machine.pki), *NAMES]) == 0
+        return machine
+
+    def copied_to(self, root: Path) -> Machine:
+        """Another with the same files, their owners and modes."""
+        subprocess.run(["cp", "--archive", self.root, root], check=True)
+        return Machine(root)
 
     def hosts(self, *words: str) -> int:
         where = ("--dir", str(self.pki), "--root", str(self.root))
@@ -64,9 +75,29 @@ class Machine:
         return [(finding.state, finding.message, finding.remedy) for finding in findings]
 
 
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """What tests copy and leave as it is, like the next one."""
+    return Machine.new(tmp_path_factory.mktemp("new") / "machine")
+
+
+@pytest.fixture(scope="module")
+def installed(new: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    installed = new.copied_to(tmp_path_factory.mktemp("installed") / "machine")
+    assert installed.hosts("--install") == 0
+    return installed
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "machine")
+def machine(new: Machine, tmp_path: Path) -> Machine:
+    """A host whose programs have no certificates yet."""
+    return new.copied_to(tmp_path / "machine")
+
+
+@pytest.fixture
+def ready(installed: Machine, tmp_path: Path) -> Machine:
+    """A host whose programs have their certificates, all in place."""
+    return installed.copied_to(tmp_path / "machine")
 
 
 def one(path: Path) -> x509.Certificate:
@@ -173,22 +204,21 @@ def test_they_are_shown_with_the_others(
 
 
 @pytest.mark.parametrize(("days", "state"), [(20, State.WARNING), (0.00001, State.WRONG)])
-def test_the_doctor_tells_which_of_them_end(machine: Machine, days: float, state: State) -> None:
-    assert machine.hosts("--install") == 0
-    key = issuing.key_of((machine.pki / "keys/hostscakey.pem").read_bytes(), "")
-    ca = issuing.Authority(one(machine.pki / "certs/hostscacert.pem"), key)
+def test_the_doctor_tells_which_of_them_end(ready: Machine, days: float, state: State) -> None:
+    key = issuing.key_of((ready.pki / "keys/hostscakey.pem").read_bytes(), "")
+    ca = issuing.Authority(one(ready.pki / "certs/hostscacert.pem"), key)
     for name, unit in (("libvirt/servercert", "libvirt"), ("libvirt-migrate/client-cert", "qemu")):
-        path = machine.root / f"etc/pki/{name}.pem"
+        path = ready.root / f"etc/pki/{name}.pem"
         wish = issuing.Wish.of_service(["node7.example.com"], unit)
         signed = ca.sign(wish, issuing.new_key().public_key(), days)
         path.write_bytes(issuing.certificate_pem(signed))
         if days < 1:
             ended = issuing.ends(signed).timestamp()
             wait_until(lambda: time.time() > ended, "it to end", 10)  # noqa: B023
-        ((found, message, remedy),) = machine.found()
+        ((found, message, remedy),) = ready.found()
         assert (found, remedy) == (state, authorities.RENEW)
         assert message.startswith(str(path))
-        assert machine.hosts("--install") == 0
+        assert ready.hosts("--install") == 0
 
 
 def test_names_of_somebody_elses_in_libvirts_list_are_left_alone(
@@ -242,10 +272,9 @@ def test_one_authority_for_all_is_wrong_and_the_remedy_mends_it(machine: Machine
     assert {path: path.read_bytes() for path in own} == own
 
 
-def test_without_a_list_of_names_libvirt_would_let_qemu_in(machine: Machine) -> None:
-    assert machine.hosts("--install") == 0
-    machine.conf.write_text("log_level = 3\n")
-    ((state, message, _),) = machine.found()
+def test_without_a_list_of_names_libvirt_would_let_qemu_in(ready: Machine) -> None:
+    ready.conf.write_text("log_level = 3\n")
+    ((state, message, _),) = ready.found()
     assert state is State.WRONG
     assert "QEMU's too: there is no tls_allowed_dn_list" in message
 
@@ -266,10 +295,9 @@ SAID = (
 
 
 @pytest.mark.parametrize(("said", "wrong"), SAID, ids=range(len(SAID)))
-def test_what_libvirt_is_told_counts(machine: Machine, said: str, wrong: str) -> None:
-    assert machine.hosts("--install") == 0
-    machine.conf.write_text(f"{said.format(machine.conf.read_text())}\n")
-    found = [message for state, message, _ in machine.found() if state is State.WRONG]
+def test_what_libvirt_is_told_counts(ready: Machine, said: str, wrong: str) -> None:
+    ready.conf.write_text(f"{said.format(ready.conf.read_text())}\n")
+    found = [message for state, message, _ in ready.found() if state is State.WRONG]
     assert [wrong in message for message in found] == [True] * (
         2 if "QEMU" in wrong else bool(wrong)
     )
@@ -332,17 +360,31 @@ def test_qemus_certificates_are_where_its_configuration_says(machine: Machine) -
 # --- QEMU's user -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def open_machine() -> Iterator[Machine]:
-    """A host whose directories QEMU's user may enter, who is nobody."""
+@pytest.fixture(scope="module")
+def open_directory() -> Iterator[Path]:
+    """Where QEMU's user may enter, who is nobody; pytest's own directories are closed to him."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        machine = Machine(Path(directory) / "machine")
-        for path in (machine.root, *machine.root.rglob("*")):
-            if path.is_dir():
-                path.chmod(0o755)
-        (machine.root / "etc/libvirt/qemu.conf").write_text('user = "nobody"\n')
-        yield machine
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def open_installed(new: Machine, open_directory: Path) -> Machine:
+    installed = new.copied_to(open_directory / "installed")
+    for path in (installed.root, *installed.root.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+    (installed.root / "etc/libvirt/qemu.conf").write_text('user = "nobody"\n')
+    assert installed.hosts("--install") == 0
+    return installed
+
+
+@pytest.fixture
+def open_machine(open_installed: Machine, open_directory: Path) -> Iterator[Machine]:
+    """A host like `ready` whose directories QEMU's user may enter."""
+    machine = open_installed.copied_to(open_directory / "machine")
+    yield machine
+    shutil.rmtree(machine.root)
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -358,7 +400,6 @@ MODES = ((0o600, True, False), (0o640, True, True), (0o640, False, False), (0o60
 def test_qemus_user_may_not_read_what_is_not_its_own(
     open_machine: Machine, mode: int, is_group: bool, wrong: bool, name: str
 ) -> None:
-    assert open_machine.hosts("--install") == 0
     directory = open_machine.root / "etc/pki" if "/" in name else open_machine.pki / "keys"
     key = directory / f"{name}.pem"
     if is_group:
@@ -373,9 +414,9 @@ def test_qemus_user_may_not_read_what_is_not_its_own(
 
 
 @needs_root
-def test_a_qemu_that_is_root_reads_all(open_machine: Machine) -> None:
-    (open_machine.root / "etc/libvirt/qemu.conf").write_text('user = "+0"\n')
-    ((state, message, remedy),) = open_machine.found()
+def test_a_qemu_that_is_root_reads_all(machine: Machine) -> None:
+    (machine.root / "etc/libvirt/qemu.conf").write_text('user = "+0"\n')
+    ((state, message, remedy),) = machine.found()
     assert (state, "QEMU runs as root" in message) == (State.WRONG, True)
     subprocess.run(remedy, shell=True, check=True)
-    assert open_machine.found() == []
+    assert machine.found() == []
