@@ -82,8 +82,13 @@ class Flow:
     def finished(self, conn: Connection, job: Job, results: Mapping[str, Result]) -> None:
         """All was done; in the transaction that ends the job."""
 
-    def failed(self, conn: Connection, job: Job, reason: str) -> None:
-        """It failed, and what had to be undone is; in the transaction that ends the job."""
+    def failed(
+        self, conn: Connection, job: Job, reason: str, results: Mapping[str, Result]
+    ) -> None:
+        """It failed, and what had to be undone is; in the transaction that ends the job.
+
+        results: of what was done at first, whether it was undone or stays.
+        """
 
 
 @dataclass(frozen=True)

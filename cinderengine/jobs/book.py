@@ -61,6 +61,15 @@ def read(conn: Connection, job_id: str) -> tuple[Job, Sequence[Step]]:
     return job, [steps.of(row) for row in found]
 
 
+def open_about(conn: Connection, **params: Any) -> Sequence[Job]:
+    """The jobs that go on and have these parameters."""
+    return [
+        job
+        for job in jobs.all(conn, status=JobStatus.STARTED)
+        if params.items() <= dict(job.params).items()
+    ]
+
+
 def mark(conn: Connection, /, job: Job, step: Step, status: StepStatus, **changes: Any) -> None:
     """Give a step of our job another status. Raises Taken."""
     hold(conn, job)

@@ -33,6 +33,7 @@ LOOK_S = book.LEASE_MS / 1000 / 3
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 _OPEN = (StepStatus.WAITING, StepStatus.INTENDED)
+_WERE_DONE = (StepStatus.DONE, StepStatus.BACK, StepStatus.UNDONE)
 _TO_UNDO = (StepStatus.DONE, StepStatus.INTENDED, StepStatus.BACK)
 
 
@@ -206,7 +207,7 @@ class Runner:
 
     async def _through(self, job: Job, steps: Sequence[Step], course: _Course) -> Job:
         """The job, once it is over."""
-        results = {step.action: step.result for step in steps if step.result}
+        results = {step.action: step.result for step in steps if step.status in _WERE_DONE}
         if not job.reason:
             for step in steps:
                 if step.status in _OPEN:
@@ -316,7 +317,7 @@ class Runner:
         flow = self._flows[job.flow]
         if job.reason:
             book.end(conn, job, JobStatus.FAILED, job.reason)
-            flow.failed(conn, job, job.reason)
+            flow.failed(conn, job, job.reason, results)
         else:
             book.end(conn, job, JobStatus.FINISHED)
             flow.finished(conn, job, results)

@@ -111,7 +111,7 @@ hosts = Table(
     "hosts",
     metadata,
     *_named(),
-    Column("address", String(255), nullable=False, unique=True),
+    Column("address", String(255), nullable=False, index=True),
     Column("port", Integer, nullable=False),
     _to("clusters", "cluster_id"),
     _status(HostStatus),

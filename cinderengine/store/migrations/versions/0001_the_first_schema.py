@@ -222,10 +222,10 @@ def upgrade() -> None:
             ["cluster_id"], ["clusters.id"], name=op.f("fk_hosts_cluster_id_clusters")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
-        sa.UniqueConstraint("address", name=op.f("uq_hosts_address")),
         sa.UniqueConstraint("name", name=op.f("uq_hosts_name")),
     )
     with op.batch_alter_table("hosts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_hosts_address"), ["address"], unique=False)
         batch_op.create_index(batch_op.f("ix_hosts_cluster_id"), ["cluster_id"], unique=False)
 
     op.create_table(
@@ -307,6 +307,7 @@ def downgrade() -> None:
     op.drop_table("storage_domains")
     with op.batch_alter_table("hosts", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_hosts_cluster_id"))
+        batch_op.drop_index(batch_op.f("ix_hosts_address"))
 
     op.drop_table("hosts")
     with op.batch_alter_table("authentication_keys", schema=None) as batch_op:

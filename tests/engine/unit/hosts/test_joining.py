@@ -78,6 +78,7 @@ def test_a_token_is_kept_as_its_digest_alone_and_shown_nowhere() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "join1.", "join1.AAAA", TOKEN.text.reveal()[:-1], TOKEN.text.reveal() + "AAAA", "é"],
+    ids=["nothing", "a beginning", "too short", "cut off", "too long", "not ASCII"],
 )
 def test_what_is_no_token_says_so(text) -> None:
     with pytest.raises(Invalid, match="no token of an engine"):

@@ -67,7 +67,7 @@ class Putting(Flow):
     def finished(self, conn, job, results):
         self.told.append("finished")
 
-    def failed(self, conn, job, reason):
+    def failed(self, conn, job, reason, results):
         self.told.append(reason)
 
 
