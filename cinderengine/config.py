@@ -106,6 +106,18 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """How storage domains are looked after."""
+
+    look_s: int = option(
+        30,
+        """Pause between two looks at each active storage domain, in seconds: how much room it has,
+        and whether its provider answers.""",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
 class Certificates:
     """How long what the engine's authorities sign is good."""
 
@@ -145,6 +157,7 @@ class Config:
     directories: Directories = field(default_factory=Directories)
     database: Database = field(default_factory=Database)
     access: Access = field(default_factory=Access)
+    storage: Storage = field(default_factory=Storage)
     certificates: Certificates = field(default_factory=Certificates)
     log: Log = field(default_factory=Log)
 

@@ -15,14 +15,13 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from cinderengine import logs, opening
-from cinderengine.access.logins import Logins
-from cinderengine.access.pauses import Pauses
 from cinderengine.access.sealing import Sealer
-from cinderengine.access.tokens import Lifetime
 from cinderengine.authorities import keeper
 from cinderengine.authorities.keeper import Authorities
-from cinderengine.config import Access, Config, ConfigError
+from cinderengine.config import Config, ConfigError
+from cinderengine.engine import Engine
 from cinderengine.errors import EngineError
+from cinderengine.joining_pages import JoiningPages
 from cinderengine.store import census, schema
 from cinderengine.store.database import Store
 from cinderengine.system.listener import Listener
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # How often certificates that end soon are renewed, and logins that ended are forgotten.
 CARE_S = 3600.0
-MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 async def serve(config: Config, read_again: Callable[[], Config]) -> None:
@@ -51,12 +49,14 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> None:
         sealer = Sealer.opened(opening.sealing_key(config))
         authorities = await asyncio.to_thread(_authorities, config)
         context = await asyncio.to_thread(keeper.web_context, opening.web_pair(config))
-        logins = _logins(store, config.access)
-        application = _application(store, authorities, sealer, logins)
+        engine = Engine(config, store, sealer, authorities)
+        parts.push_async_callback(engine.close)
+        await engine.start()
+        application = _application(engine)
         listener = Listener(application, context)
         parts.push_async_callback(listener.close)
         await listener.open(config.listen.address, config.listen.port)
-        care = asyncio.create_task(_care(config, authorities, context, logins), name="care")
+        care = asyncio.create_task(_care(engine, context), name="care")
         parts.push_async_callback(_ended, care)
         supervision = Supervision(lambda: f"Serving on port {listener.port}")
         supervision.ready()
@@ -105,20 +105,14 @@ def _authorities(config: Config) -> Authorities:
     return opened
 
 
-def _logins(store: Store, options: Access) -> Logins:
-    lifetime = Lifetime(options.idle_minutes * MINUTE_MS, options.longest_hours * HOUR_MS)
-    return Logins(store, lifetime, Pauses(options.free_failures, options.longest_pause_s))
-
-
-def _application(
-    store: Store, authorities: Authorities, sealer: Sealer, logins: Logins
-) -> web.Application:
+def _application(engine: Engine) -> web.Application:
     """All that is served on the port."""
     application = web.Application()
+    JoiningPages(engine.hosts, lambda: engine.authorities.clients_pem).add_to(application)
     Pages(
-        {"database": lambda: _database_answers(store)},
-        lambda: store.read(census.counts),
-        authorities.ends,
+        {"database": lambda: _database_answers(engine.store)},
+        lambda: engine.store.read(census.counts),
+        engine.authorities.ends,
         __version__,
     ).add_to(application)
     return application
@@ -136,16 +130,15 @@ def _ask(conn: Connection) -> None:
     conn.exec_driver_sql("SELECT 1")
 
 
-async def _care(
-    config: Config, authorities: Authorities, context: ssl.SSLContext, logins: Logins
-) -> None:
+async def _care(engine: Engine, context: ssl.SSLContext) -> None:
     """What is done every so often."""
     while True:
         await asyncio.sleep(CARE_S)
         try:
-            if await asyncio.to_thread(_renew, config, authorities):
-                await asyncio.to_thread(keeper.reload_web, context, opening.web_pair(config))
-            await logins.sweep()
+            if await asyncio.to_thread(_renew, engine.config, engine.authorities):
+                pair = opening.web_pair(engine.config)
+                await asyncio.to_thread(keeper.reload_web, context, pair)
+            await engine.logins.sweep()
         except EngineError as e:
             log.error("certificates and logins are not looked after: %s", e)
 

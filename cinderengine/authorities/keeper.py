@@ -29,6 +29,8 @@ from cinderengine.errors import Invalid
 
 # Which authority signs what; a host's listener faces clients, who know that one alone.
 BY_CLIENTS = frozenset({Unit.LISTENER, Unit.ENGINE, Unit.WEB})
+# What the engine is called where it is a client.
+ENGINE = "engine"
 OF_HOSTS = (Unit.LISTENER, Unit.DAEMON, Unit.LIBVIRT, Unit.QEMU)
 
 
@@ -136,7 +138,7 @@ class Authorities:
         """
         made = []
         for unit, pair, wanted in (
-            (Unit.ENGINE, self.layout.engine, ["engine"]),
+            (Unit.ENGINE, self.layout.engine, [ENGINE]),
             (Unit.WEB, self.layout.web, list(names)),
         ):
             if self._holds(pair, wanted):
@@ -196,6 +198,11 @@ class Authorities:
     def hosts_pem(self) -> str:
         """That of the hosts' authority."""
         return certificates.certificate_pem(self.hosts.certificate).decode("ascii")
+
+    @property
+    def engine_subject(self) -> str:
+        """Whom hosts let in as their engine: the subject of its certificate (RFC 4514)."""
+        return Wish(Unit.ENGINE, [ENGINE]).subject.rfc4514_string()
 
     @property
     def fingerprint(self) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 
+from sqlalchemy import Connection
+
 from cinderengine import opening
 from cinderengine.access import passwords, users
 from cinderengine.access.sealing import Sealer
 from cinderengine.authorities.keeper import Authorities
 from cinderengine.commands import asking, owner
 from cinderengine.config import Config
+from cinderengine.flows.centers import add_defaults
 from cinderengine.store import schema
 from cinderengine.store.database import Store
 
@@ -36,12 +39,20 @@ def initialize(config: Config, args: argparse.Namespace) -> None:
     )
 
 
+def _set_up(conn: Connection) -> None:
+    """The tables and, in a database that was empty, what every engine begins with."""
+    was_empty = schema.version(conn) is None
+    schema.upgrade(conn)
+    if was_empty:
+        add_defaults(conn)
+
+
 def _database(config: Config) -> None:
     store = Store(config.database_url)
     try:
         if opening.read(store, schema.version) != schema.newest():
             store.claim()
-            opening.write(store, schema.upgrade)
+            opening.write(store, _set_up)
             print(f"made   {store.url.render_as_string(hide_password=True)}")
         if opening.read(store, users.find, ADMIN) is None:
             kept = passwords.hashed(asking.new_password(ADMIN))

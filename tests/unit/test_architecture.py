@@ -51,7 +51,7 @@ ENGINE_KNOWS = {
     "system": set(),
 }
 # What puts all of it together, and is known by no part.
-ENGINE_ABOVE_ALL = {"commands", "main", "opening", "serve"}
+ENGINE_ABOVE_ALL = {"commands", "engine", "joining_pages", "main", "opening", "serve"}
 # All that the engine may take from the daemon: what speaks the wire.
 WIRE = re.compile(r"vdsmcinder\.(stomp|rpc\.schema|errors|tasks|tls_errors)(\.|$)")
 # The command's rooms, those of the verbs, and a VM's parts are one with the room that they are in.
