@@ -55,27 +55,31 @@ def commands(script: str) -> set[str]:
     return found - SHELL
 
 
-def units() -> Iterator[str]:
-    """The command lines of all units, without what systemd reads before them."""
+def units(of_engine: bool) -> Iterator[str]:
+    """The command lines of its units, or the daemon's, without what systemd reads before them."""
     for path in sorted((REPOSITORY / "systemd").rglob("*")):
+        if path.name.startswith("cinder-engine") is not of_engine:
+            continue
         if path.suffix in (".service", ".socket", ".conf"):
             text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
             yield from re.findall(r"^Exec\w+=[-+@:!]*(.+)$", text, re.M)
 
 
-def of_units() -> set[str]:
+def of_units(of_engine: bool) -> set[str]:
     found = set()
-    for line in units():
+    for line in units(of_engine):
         program, _, rest = line.partition(" ")
         found.add(Path(program).name)
         if program == "/bin/sh":
             found |= commands(rest.partition("'")[2].rstrip("'"))
-    return found - {"vdsm-cinderd"}
+    return found - {"vdsm-cinderd", "cinder-engine"}
 
 
-def of_scriptlets() -> set[str]:
+def of_scriptlets(of_engine: bool) -> set[str]:
     text = SPEC.read_text(encoding="utf-8")
-    parts = re.findall(r"^%(?:pre|post|preun|postun)$(.*?)(?=^%\w+$|^%files)", text, re.M | re.S)
+    whose = " -n cinder-engine" if of_engine else ""
+    scriptlet = rf"^%(?:pre|post|preun|postun){whose}$(.*?)(?=^%\w+(?: -n [\w-]+)?$|^%files)"
+    parts = re.findall(scriptlet, text, re.M | re.S)
     assert len(parts) == 4
     called = {word for part in parts for word in re.findall(r"^(systemd-\w+)", part, re.M)}
     macros = " ".join(parts)
@@ -110,7 +114,7 @@ def required(package: str) -> set[str]:
     """What a package of the spec requires: the main one, or one of its others."""
     text = SPEC.read_text(encoding="utf-8")
     parts = re.split(
-        r"^%package (\w+)$", text.partition("%description\n")[0] + rest(text), flags=re.M
+        r"^%package (?:-n )?([\w-]+)$", text.partition("%description\n")[0] + rest(text), flags=re.M
     )
     by_name = {"": parts[0], **dict(zip(parts[1::2], parts[2::2]))}
     return set(re.findall(r"^Requires: +(\S+)", by_name[package], re.M))
@@ -140,10 +144,11 @@ def test_commands_are_found_in_scripts(script: str, called: set[str]) -> None:
     assert commands(script) == called
 
 
-def test_what_units_and_scriptlets_call_the_package_requires() -> None:
-    called = of_units() | of_scriptlets()
-    assert {"ip", "sh", "systemctl", "systemd-sysusers"} <= called
-    assert {PACKAGES[command] for command in called} <= required("")
+@pytest.mark.parametrize("package", ["", "cinder-engine"])
+def test_what_units_and_scriptlets_call_the_package_requires(package: str) -> None:
+    called = of_units(bool(package)) | of_scriptlets(bool(package))
+    assert {"sh", "systemctl", "systemd-sysusers"} | (set() if package else {"ip"}) <= called
+    assert {PACKAGES[command] for command in called} <= required(package)
 
 
 def test_what_the_code_calls_the_packages_require() -> None:
