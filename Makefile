@@ -22,7 +22,7 @@ WRITE := --write
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional check nightly unit-random api docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional check nightly unit-random api rest docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ unit-random: $(READY)  ## unit tests with other examples than those of every oth
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.schema.apidoc > docs/api.md
+
+rest: $(READY)  ## write docs/rest.md from the tables of the engine's REST API
+	$(BIN)/python -m cinderengine.api.resources.restdoc > docs/rest.md
 
 docs: $(READY)  ## write into the documentation what its commands print, where that changed
 	$(BIN)/python -m lab run --hosts 1 -- $(BIN)/python -m tests.functional.walk

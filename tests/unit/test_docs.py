@@ -58,7 +58,7 @@ def the_page(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_every_page_is_read_and_can_be_found() -> None:
     found = {*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")}
-    assert found == {*PAGES, GENERATED, CHANGELOG}
+    assert found == {*PAGES, *GENERATED, CHANGELOG}
     linked = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [
         page.name for page in found if f"{page.name})" not in linked and page.parent.name == "docs"
@@ -167,7 +167,7 @@ def pattern(title: ast.expr | None) -> Iterator[str]:
         yield "".join(parts)
 
 
-@pytest.mark.parametrize("page", (*PAGES, GENERATED, CHANGELOG), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", (*PAGES, *GENERATED, CHANGELOG), ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+://", target):

@@ -51,8 +51,13 @@ def apply(
 def page(rows: Sequence[T], number: int | None, most: int | None) -> Sequence[T]:
     """A page of the rows: of `most` each, or of 100 where pages are asked for and no size is."""
     size = most if most is not None else (PAGE if number else len(rows))
-    first = ((number or 1) - 1) * size
+    first = first_of(number, size)
     return rows[first : first + size]
+
+
+def first_of(number: int | None, size: int) -> int:
+    """How many objects are before a page; the first is 1, and None stands for it."""
+    return ((number or 1) - 1) * size
 
 
 def _names(search: Search) -> set[str]:
