@@ -16,6 +16,8 @@ from sqlalchemy import Connection
 
 from cinderengine import logs, opening
 from cinderengine.access.sealing import Sealer
+from cinderengine.api.http import app as api
+from cinderengine.api.parts import Parts
 from cinderengine.authorities import keeper
 from cinderengine.authorities.keeper import Authorities
 from cinderengine.config import Config, ConfigError
@@ -108,6 +110,7 @@ def _authorities(config: Config) -> Authorities:
 def _application(engine: Engine) -> web.Application:
     """All that is served on the port."""
     application = web.Application()
+    api.add_to(application, _parts(engine))
     JoiningPages(engine.hosts, lambda: engine.authorities.clients_pem).add_to(application)
     Pages(
         {"database": lambda: _database_answers(engine.store)},
@@ -116,6 +119,22 @@ def _application(engine: Engine) -> web.Application:
         __version__,
     ).add_to(application)
     return application
+
+
+def _parts(engine: Engine) -> Parts:
+    """What the API works with."""
+    return Parts(
+        store=engine.store,
+        access=engine.logins,
+        data_centers=engine.data_centers,
+        clusters=engine.clusters,
+        providers=engine.providers,
+        keys=engine.keys,
+        domains=engine.domains,
+        disks=engine.disks,
+        hosts=engine.hosts,
+        facts=engine.keeper.facts,
+    )
 
 
 async def _database_answers(store: Store) -> str:
