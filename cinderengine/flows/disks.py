@@ -227,8 +227,11 @@ class Disks:
         self._services = services
         self._jobs = jobs
 
-    async def add(self, new: NewDisk, caller: Caller) -> Disk:
-        """Add one; it is locked until its volume is ready. size_bytes is rounded up, if at all."""
+    async def add(self, new: NewDisk, caller: Caller, *, wait: bool = False) -> Disk:
+        """Add one; it is locked until its volume is ready. size_bytes is rounded up, if at all.
+
+        wait: until it is ready; what it fails of is raised then, and the disk is illegal.
+        """
         named(new.alias, _KIND)
         _sized(new.alias, new.size_bytes)
         await self._store.read(domains.active, new.domain_id)
@@ -242,7 +245,7 @@ class Disks:
                 )
         check_room(await service.limits(), new.size_bytes, new.volume_type)
         job = await self._jobs.begin(self._add, new, caller)
-        await self._jobs.reached(job.id, 0)
+        await self._jobs.reached(job.id, 1 if wait else 0)
         _, steps = await self._store.read(book.read, job.id)
         return await self._store.read(needed, disks, steps[0].result["disk_id"], _KIND)
 

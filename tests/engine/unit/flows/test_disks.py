@@ -154,6 +154,16 @@ async def test_a_volume_that_goes_wrong_makes_the_disk_illegal(whole, world, ver
     assert (mended.status, mended.description) == (DiskStatus.OK, "new")
 
 
+async def test_who_waits_is_told_how_it_ends(whole, world):
+    disk = await whole.disks.add(NewDisk("one", whole.domain_id, GIB), ADMIN, wait=True)
+    assert disk.status is DiskStatus.OK
+    world.becomes = goes_wrong("error", "no host has room")
+    with pytest.raises(OutsideError, match=r"is in status error \(no host has room\); mend it"):
+        await whole.disks.add(NewDisk("two", whole.domain_id, GIB), ADMIN, wait=True)
+    await whole.done()
+    assert (await whole.store.read(disks.find, alias="two")).status is DiskStatus.ILLEGAL
+
+
 async def test_an_illegal_disk_goes_with_its_volume(whole, world):
     world.becomes = goes_wrong("error")
     disk = await added(whole)
