@@ -14,7 +14,10 @@ from cinderengine.volumes.service import Limits, Room, Volume, VolumeStatus, Vol
 
 @dataclass
 class World:
-    """What is kept when an engine is killed. failing: what a call raises, by the call's name."""
+    """What is kept when an engine is killed. failing: what a call raises, by the call's name.
+
+    let_go: set unless volumes are to stay busy until it is.
+    """
 
     volumes: dict[str, Volume] = field(default_factory=dict)
     failing: dict[str, Exception] = field(default_factory=dict)
@@ -25,6 +28,10 @@ class World:
         volume, status=VolumeStatus.READY, words="available"
     )
     calls: list[str] = field(default_factory=list)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.let_go.set()
 
 
 class MemoryVolumes:
@@ -80,7 +87,7 @@ class MemoryVolumes:
 
     async def settled(self, volume_id: str) -> Volume | None:
         self._called("settled")
-        await asyncio.sleep(0)
+        await self.world.let_go.wait()
         volume = self.world.volumes.get(volume_id)
         if volume is not None and volume.status is VolumeStatus.BUSY:
             volume = None if volume.words == "deleting" else self.world.becomes(volume)

@@ -53,9 +53,11 @@ async def remove(whole, disk):
 
 
 async def test_a_disk_is_locked_until_its_volume_is_ready(whole, world):
+    world.let_go.clear()
     disk = await add(whole, whole.domain_id)
     assert (disk.status, disk.alias, disk.size_bytes) == (DiskStatus.LOCKED, "one", GIB)
     assert [disk.id] == list(world.volumes)
+    world.let_go.set()
     await whole.done()
     (disk,) = await whole.store.read(disks.all)
     assert (disk.status, disk.reason, disk.volume_type) == (DiskStatus.OK, "", "ceph")
@@ -173,9 +175,8 @@ async def test_an_illegal_disk_goes_with_its_volume(whole, world):
 
 
 async def test_a_volume_that_was_deleted_by_somebody(whole, world):
-    disk = await add(whole, whole.domain_id)
-    world.volumes.clear()
-    await whole.done()
+    world.becomes = lambda volume: None
+    disk = await added(whole)
     (disk,) = await whole.store.read(disks.all)
     assert disk.reason == f"volume {disk.id} was deleted by somebody else; remove its disk"
     await remove(whole, disk)
@@ -211,19 +212,12 @@ async def test_two_who_remove_a_disk(whole):
 
 async def test_a_provider_is_not_removed_from_under_a_job(whole, world):
     """Its job would find no way to the volume any more."""
-    gate = asyncio.Event()
-    make = world.becomes
-
-    def hold(volume):
-        gate.set()
-        return make(volume)
-
-    world.becomes = hold
+    world.let_go.clear()
     await add(whole, whole.domain_id)
     with pytest.raises(Conflict, match="a job of storage domain ceph goes on"):
         await whole.domains.deactivate(whole.domain_id, ADMIN)
+    world.let_go.set()
     await whole.done()
-    assert gate.is_set()
 
 
 async def test_names_are_the_providers_too(whole, world):
