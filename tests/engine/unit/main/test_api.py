@@ -39,7 +39,8 @@ def test_a_client_logs_in_and_has_the_default_data_center(served) -> None:
 
 
 def test_a_wrong_password_is_refused(served) -> None:
-    connection = connected(*served, "wrong")
+    program, here = served
+    connection = connected(program, here, "wrong")
     with pytest.raises(ovirtsdk4.AuthError, match="access_denied"):
         connection.system_service().get()
 
