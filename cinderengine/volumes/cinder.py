@@ -41,7 +41,7 @@ THREADS = 8
 # Cinder's own limit unless it is configured otherwise (osapi_max_limit).
 PAGE = 1000
 # Of all that one call comes to: finding Cinder and logging in takes several requests.
-CALL_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 150.0
 # How often a list is begun again whose next page begins behind a volume that has gone.
 TRIES = 3
 # Those from which on a volume in use can be extended, and that tell what went wrong with one.

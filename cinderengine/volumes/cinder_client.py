@@ -30,7 +30,7 @@ from cinderengine.volumes.addresses import CinderAddress, keystone_v3
 
 log = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 60.0
 # As catalogs have named Cinder over the years.
 _SERVICE_TYPES = ("block-storage", "block-store", "volumev3", "volumev2", "volume")
 _DEFAULT_DOMAIN = "Default"

@@ -39,14 +39,18 @@ FEATURES = (
 )
 # Our metadata of images begin so.
 OURS = "cinder-engine."
+# So many of them are read at most, and so many bytes of them all.
+_MOST_METADATA = 16
+_LONGEST_METADATA = 1 << 18
 # No object has this name: to remove it needs the right to write, and changes nothing.
 _NO_OBJECT = "cinder-engine.may-write"
 # What connecting fails with, by errno. Of an unknown user and a wrong key Ceph says the same.
 _CONNECTING = {
     errno.EPERM: "key",
     errno.EACCES: "key",
-    errno.EINVAL: "key",
     errno.EOPNOTSUPP: "key",
+    # The key has been looked at by then: it is the names.
+    errno.EINVAL: "no_monitors",
     errno.ENOENT: "no_monitors",
     errno.ETIMEDOUT: "silent",
 }
@@ -251,7 +255,7 @@ def _describe(ioctx: rados.Ioctx, name: str) -> dict[str, Any] | None:
                 "name": name,
                 "size": image.size(),
                 "watchers": [_host(watcher["addr"]) for watcher in image.watchers_list()],
-                "metadata": {k: v for k, v in image.metadata_list() if k.startswith(OURS)},
+                "metadata": _metadata(ioctx, image),
             }
     except rbd.ImageNotFound:
         return None
@@ -278,9 +282,38 @@ def _mark(ioctx: rados.Ioctx, name: str, metadata: Mapping[str, str]) -> None:
         return
     packed = b"".join(_packed(key) + _packed(value) for key, value in metadata.items())
     with rbd.Image(ioctx, name, read_only=True) as image:
-        header = f"rbd_header.{image.id()}"
+        header = _header(image)
     asked = struct.pack("<I", len(metadata)) + packed
     ioctx.execute(header, "rbd", "metadata_set", asked)
+
+
+def _metadata(ioctx: rados.Ioctx, image: rbd.Image) -> dict[str, str]:
+    """Our metadata of an image.
+
+    By their class, too: librbd's own list drops empty values, and gives each key after one the
+    value of the next.
+    """
+    asked = _packed(OURS) + struct.pack("<Q", _MOST_METADATA)
+    _, told = ioctx.execute(_header(image), "rbd", "metadata_list", asked, _LONGEST_METADATA)
+    return {k: v for k, v in _unpacked(told) if k.startswith(OURS)}
+
+
+def _header(image: rbd.Image) -> str:
+    """The object that has an image's metadata; images of the first format have none."""
+    return f"{image.get_name()}.rbd" if image.old_format() else f"rbd_header.{image.id()}"
+
+
+def _unpacked(told: bytes) -> Iterator[tuple[str, str]]:
+    """The strings of an encoded map."""
+    (count,) = struct.unpack_from("<I", told)
+    at = 4
+    for _ in range(count):
+        pair = []
+        for _ in range(2):
+            (length,) = struct.unpack_from("<I", told, at)
+            pair.append(told[at + 4 : at + 4 + length].decode(errors="replace"))
+            at += 4 + length
+        yield pair[0], pair[1]
 
 
 def _packed(text: str) -> bytes:
