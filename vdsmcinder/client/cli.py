@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from vdsmcinder import __version__
 from vdsmcinder.client import commands, tables
 from vdsmcinder.client.exit_codes import INTERRUPTED, OK, REFUSED, USAGE, CommandFailed
+from vdsmcinder.client.join import words as join_words
 from vdsmcinder.client.pki import words
 from vdsmcinder.config import DEFAULT_PATH, Listen
 from vdsmcinder.errors import RemoteError
@@ -129,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_secrets(add)
     _add_doctor(add)
     words.add(sub, _Parser, _help_formatter)
+    join_words.add(sub, _help_formatter)
     completion = add("completion", commands.completion, "print a completion script", "bash|zsh")
     completion.add_argument(
         "shell", metavar="bash|zsh", choices=("bash", "zsh"), help="the shell that reads it"

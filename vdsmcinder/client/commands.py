@@ -207,6 +207,19 @@ def drive_xml(args: argparse.Namespace) -> None:
         print(xml)
 
 
+def join(args: argparse.Namespace) -> None:
+    """Have this host join an engine."""
+    if args.host is not None:
+        raise UsageError("a host joins by itself; run this on that host, without --host")
+    try:
+        from vdsmcinder.client.join import run  # noqa: PLC0415  see pki()
+    except ModuleNotFoundError as e:
+        raise CommandFailed(
+            f"join needs the Python module {e.name}; install python3-cryptography"
+        ) from e
+    run.join(args)
+
+
 def pki(args: argparse.Namespace) -> None:
     """Make, renew or show certificates, as args.action says."""
     if args.host is not None:

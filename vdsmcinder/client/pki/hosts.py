@@ -38,20 +38,26 @@ def make(layout: HostLayout, names: list[str], args: argparse.Namespace) -> list
             "anew with --force"
         )
     authority, drafts = _authority(layout, names[0], args)
-    wanted = (
-        (layout.daemon, DAEMON, pki_files.KEY_MODE, pki_files.ids_of(pki_files.USER) or ()),
-        (layout.libvirt, LIBVIRT, pki_files.KEY_MODE, ()),
-        (layout.qemu, QEMU, QEMU_KEY_MODE, _qemu_ids()),
-    )
-    for pair, unit, mode, ids in wanted:
+    for unit in (DAEMON, LIBVIRT, QEMU):
         key = issuing.new_key()
         wish = Wish.of_service(names, unit)
         certificate = authority.sign(wish, key.public_key(), args.days)
-        owner = ids if os.geteuid() == 0 else ()
-        pem = issuing.certificate_pem(certificate)
-        drafts.append(Draft(pair.key, issuing.key_pem(key), mode, *owner))
-        drafts.append(Draft(pair.certificate, pem, pki_files.CERTIFICATE_MODE))
+        drafts += placed(layout, unit, key, issuing.certificate_pem(certificate))
     return drafts
+
+
+def placed(layout: HostLayout, unit: str, key: issuing.Key, certificate: bytes) -> list[Draft]:
+    """The files of a program, with who may read them."""
+    pair, mode, ids = {
+        DAEMON: (layout.daemon, pki_files.KEY_MODE, pki_files.ids_of(pki_files.USER) or ()),
+        LIBVIRT: (layout.libvirt, pki_files.KEY_MODE, ()),
+        QEMU: (layout.qemu, QEMU_KEY_MODE, _qemu_ids()),
+    }[unit]
+    owner = ids if os.geteuid() == 0 else ()
+    return [
+        Draft(pair.key, issuing.key_pem(key), mode, *owner),
+        Draft(pair.certificate, certificate, pki_files.CERTIFICATE_MODE),
+    ]
 
 
 def _authority(
@@ -88,6 +94,11 @@ def install(layout: HostLayout, root: Path) -> list[Path]:
     drafts = list(_placed(layout, root))
     pki_files.write(drafts, replace=True)
     return [draft.path for draft in drafts]
+
+
+def check(root: Path) -> None:
+    """Whether libvirt's files below root are so that install() can do its part: InputRefused."""
+    list(_allowing(root))
 
 
 def _placed(layout: HostLayout, root: Path) -> Iterator[Draft]:
