@@ -244,10 +244,12 @@ class HostMachine:
             return []
         if self._away_since_s is None or stood:
             self._away_since_s = closed.at_s
-        if closed.refused:
+        is_long = closed.at_s - self._away_since_s >= self._grace_s
+        # What was given certificates a moment ago may show the old ones yet.
+        if closed.refused and (is_long or self.status is not _S.INSTALLING):
             if not self._go(_In.REFUSED, closed.reason) and self.status is _S.NON_OPERATIONAL:
                 self.reason = closed.reason
-        elif closed.at_s - self._away_since_s >= self._grace_s:
+        elif is_long:
             self._go(_In.SILENT, closed.reason)
         elif stood:
             self._go(_In.LOST, closed.reason)

@@ -60,7 +60,6 @@ WITH_SESSION: Mapping[S, Mapping[state.Happening, S]] = {
         Checked(LACKS): S.NON_OPERATIONAL,
         Activated(): S.CONNECTING,
         Deactivated(): S.MAINTENANCE,
-        refused(): S.NON_OPERATIONAL,
     },
     S.UP: {
         Checked(LACKS): S.NON_OPERATIONAL,
@@ -172,6 +171,14 @@ def test_a_host_that_is_refused_is_dialled_on_and_its_reason_is_that() -> None:
     assert actions == [Tell(S.NON_OPERATIONAL, "it is of another authority"), Dial(0.5)]
     host.take(Closed("it cannot be reached", 1.0))
     assert (host.status, host.reason) == (S.NON_OPERATIONAL, "it is of another authority")
+
+
+def test_a_host_that_has_just_joined_may_show_its_old_certificate_for_the_grace() -> None:
+    host = machine(S.INSTALLING)
+    why = "it is of another authority"
+    assert host.take(refused(0.0))[0] == Tell(S.INSTALLING, why)
+    assert [type(action) for action in host.take(refused(59.0))] == [Dial]
+    assert host.take(refused(60.0))[0] == Tell(S.NON_OPERATIONAL, why)
 
 
 def test_maintenance_takes_the_keys_first_and_then_hangs_up() -> None:
