@@ -49,6 +49,8 @@ class Engine:
         self.store = store
         self.sealer = sealer
         self.authorities = authorities
+        # Now, because a name may have to be asked for.
+        self._url, self._names = opening.url(config), opening.names(config)
         self.tasks = Tasks("engine")
         self.logins = _logins(store, config.access)
         self.services = Services(store, sealer, open_volumes)
@@ -111,11 +113,11 @@ class Engine:
         authorities = self.authorities
         trust = Trust(authorities.engine_subject, authorities.clients_pem, authorities.hosts_pem)
         return Joining(
-            url=opening.url(self.config),
+            url=self._url,
             fingerprint=authorities.fingerprint,
             trust=trust,
             sign=self._sign,
-            reserved=opening.names(self.config),
+            reserved=self._names,
         )
 
     def _sign(self, names: Sequence[str], requests: Mapping[str, bytes]) -> Mapping[str, str]:

@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     about = "Make keys, authorities, database and the user admin@internal; may be run again."
     _command(commands, "init", "initialize:initialize", about)
     _command(commands, "serve", "service:serve", "Run the engine until it is told to end.")
+    _add_host(commands)
     _add_user(commands)
     _add_db(commands)
     about = "Check all that the engine needs here, and say what to do where something is wrong."
@@ -117,6 +118,20 @@ def _add_user(commands: Commands[argparse.ArgumentParser]) -> None:
     named = [add] + [_command(group, name, f"user:{name}", does) for name, does in changes.items()]
     for command in named:
         command.add_argument("name", metavar="NAME", help="NAME or NAME@internal")
+
+
+def _add_host(commands: Commands[argparse.ArgumentParser]) -> None:
+    group = _group(commands, "host", "The hosts that the engine runs.")
+    about = "Add a host, and print what is to be run on it so that it joins."
+    add = _command(group, "add", "host:add", about)
+    add.add_argument("--address", help="where it is reached; without it, where it joins from")
+    add.add_argument("--port", type=int, default=54321, help="its daemon's (54321)")
+    add.add_argument("--cluster", default="Default", help="the cluster it is for (Default)")
+    _command(group, "list", "host:show", "List all hosts, each with why it is not up.")
+    about = "Let a host join anew: it was installed anew, or the day is over that it had for it."
+    token = _command(group, "token", "host:token", about)
+    for command in (add, token):
+        command.add_argument("name", metavar="NAME", help="its name in the engine")
 
 
 def _add_db(commands: Commands[argparse.ArgumentParser]) -> None:

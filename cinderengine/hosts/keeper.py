@@ -94,10 +94,15 @@ class Hosts:
         session.begin()
 
     async def change(self, host: Host) -> None:
-        """It has another name or address; its state stays, and it is connected anew."""
-        old = self.session(host.id)
+        """It has another name or address; its state stays, and it is connected anew.
+
+        One that another process added is kept from now on.
+        """
+        old = self._sessions.get(host.id)
         await self.forget(host.id)
-        self.keep(dataclasses.replace(host, status=old.status, reason=old.reason))
+        if old is not None:
+            host = dataclasses.replace(host, status=old.status, reason=old.reason)
+        self.keep(host)
 
     async def forget(self, host_id: str) -> None:
         """Keep it no more."""

@@ -108,6 +108,14 @@ class Served(contextlib.AbstractContextManager["Served"]):
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """The status and the body of an answer to JSON, from JSON."""
+        connection = http.client.HTTPSConnection("localhost", self.port, context=self.context())
+        with contextlib.closing(connection):
+            connection.request("POST", path, json.dumps(body))
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
     def json(self, path: str) -> Any:
         """The body as what it is of JSON."""
         return json.loads(self.get(path)[1])

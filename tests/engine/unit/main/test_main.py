@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from unittest.mock import ANY
 
 import pytest
 
@@ -17,11 +18,15 @@ from cinderengine.access import users
 from cinderengine.access.logins import Logins
 from cinderengine.access.pauses import Pauses
 from cinderengine.access.tokens import Lifetime
+from cinderengine.authorities import certificates
 from cinderengine.commands import asking
 from cinderengine.commands.outcome import CommandFailed
 from cinderengine.errors import Unauthenticated
+from cinderengine.hosts import joining
 from cinderengine.model.secret import Secret
 from cinderengine.store.database import Store
+from lab.base import wait_until
+from tests.engine.unit.authorities.test_certificates import request
 from tests.engine.unit.main.running import PASSWORD, Program
 from tests.pages import REPOSITORY
 
@@ -239,6 +244,40 @@ async def test_users_come_and_go_while_it_is_served(made):
         run("remove", "jo")
         assert await store.read(users.find, "jo") is None
     store.close()
+
+
+def test_a_host_that_a_command_added_joins_the_engine_that_is_served(made):
+    with made.serve() as served:
+        added = made.run("host", "add", "h1", "--address", "127.0.0.1", "--port", "1")
+        line = added.stdout.splitlines()[-1].split()
+        assert line[:2] == ["vdsm-cinder", "join"]
+        assert re.search(r"^h1 +pending_approval +127.0.0.1:1$", made.run("host", "list").stdout)
+        keys = {unit: certificates.new_key() for unit in joining.UNITS}
+        requests = {unit: request(key) for unit, key in keys.items()}
+        asked = joining.Request(Secret(line[-1]), ["h1.example.com"], 1, "", requests)
+        status, answer = served.post(joining.PATH, asked.as_sent())
+        assert status == 200, answer
+        for unit, key in keys.items():
+            pem = answer["certificates"][unit].encode()
+            assert certificates.belong(certificates.certificate_of(pem, unit), key)
+
+        # It is kept from then on, so that it has another status, though nobody answers there.
+        def is_kept():
+            return "pending_approval" not in made.run("host", "list").stdout
+
+        wait_until(is_kept, "the engine to keep h1", 60)
+        refused = served.post(joining.PATH, {**asked.as_sent(), "token": "join1.x"})
+        assert refused == (401, {"fault": {"reason": "Unauthorized", "detail": ANY}})
+    again = made.run("host", "add", "h1")
+    assert (again.returncode, "the name h1 is that of another host" in again.stderr) == (1, True)
+    unknown = made.run("host", "token", "h2")
+    assert unknown.stderr == "cinder-engine: there is no host h2; known are: h1\n"
+
+
+def test_the_authority_can_be_fetched_by_those_who_do_not_know_it_yet(made):
+    with made.serve() as served:
+        status, pem = served.get(joining.CA_PATH)
+    assert (status, pem) == (200, (made.state / "pki/clients-ca.pem").read_text())
 
 
 def test_doctor_says_of_each_thing_how_it_is(tmp_path):
