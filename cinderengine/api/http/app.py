@@ -9,6 +9,7 @@ import logging
 
 from aiohttp import web
 
+from cinderengine import logs
 from cinderengine.api.faults import Internal, NotAllowed, TooLarge, fault
 from cinderengine.api.http.identity import CHALLENGES, COOKIE, Asker, asker
 from cinderengine.api.http.sso import SingleSignOn
@@ -59,13 +60,22 @@ class Endpoint:
         self._parts = parts
 
     async def handle(self, asked: web.Request) -> web.Response:
-        """Answer one request; whatever goes wrong is a fault."""
+        """Answer one request; lines of the log that it causes are marked with its id."""
+        mark = logs.correlation_id.set("")
+        try:
+            return await self._handle(asked)
+        finally:
+            logs.correlation_id.reset(mark)
+
+    async def _handle(self, asked: web.Request) -> web.Response:
+        """Whatever goes wrong is a fault."""
         read: Request | None = None
         try:
             path, _, query = asked.raw_path.partition("?")
             if asked.method not in METHODS:
                 raise NotAllowed(f"method {asked.method[:20]} is none of the API's", METHODS)
             read = request(asked.method, path, query, asked.headers)
+            logs.correlation_id.set(read.correlation_id)
             who = await asker(self._parts.access, asked, persistent=read.persistent)
             caller = Caller(who.user, read.correlation_id, asked.remote or "")
             answer = await self._api.answer(read, caller, await _body(asked))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
@@ -43,6 +45,14 @@ def test_a_wrong_password_is_refused(served) -> None:
     connection = connected(program, here, "wrong")
     with pytest.raises(ovirtsdk4.AuthError, match="access_denied"):
         connection.system_service().get()
+
+
+def test_the_log_says_which_request_a_line_is_of(served) -> None:
+    _, here = served
+    wrong = base64.b64encode(b"admin@internal:wrong").decode()
+    headers = {"Authorization": f"Basic {wrong}", "Correlation-Id": "flow-4711"}
+    assert here.get("/ovirt-engine/api", **headers)[0] == 401
+    here.wait_for(r" \[flow-4711\]: login of admin@internal from 127.0.0.1 failed")
 
 
 def test_a_host_gets_the_line_to_run_on_it(served) -> None:
