@@ -7,6 +7,7 @@ come out of it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,8 +91,9 @@ class Schema:
         return [v for v in self.verbs.values() if v.served]
 
 
+@functools.cache
 def load() -> Schema:
-    """Read the package's schema.yml. Raises SchemaError if it does not hold together."""
+    """The package's schema.yml, read once. Raises SchemaError if it does not hold together."""
     return parse((Path(__file__).parent.parent / "schema.yml").read_text(encoding="utf-8"))
 
 
