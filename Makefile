@@ -10,9 +10,10 @@ READY := $(VENV)/.ready
 RELEASES := build/releases
 PACKAGED = $(shell git ls-files Makefile README.md CHANGELOG.md LICENSE vdsm-cinder.spec \
 	docs monitoring packaging systemd vdsmcinder cinderengine)
-UNIT := tests/unit tests/engine/unit
 # A worker for each lab (tests/spread.py). Forty failures have one cause, and more would not tell more.
 SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
+# A worker that has nothing left takes some of what the other has.
+UNIT := -n 2 --dist worksteal tests/unit tests/engine/unit
 # In order; what `make check` leaves out.
 NIGHTLY := unit-random unit-pythons audit fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
 # Those of EL 9, Debian 12 and EL 10.
@@ -57,7 +58,7 @@ type: $(READY)  ## types, strictly
 	$(BIN)/mypy
 
 unit: $(READY)  ## unit tests, no lab needed
-	$(BIN)/pytest -n 2 $(UNIT)
+	$(BIN)/pytest $(UNIT)
 
 unit-pythons: $(READY) $(BUNDLED)  ## unit tests on each Python that hosts have, with what packages bundle
 	@$(PYTHON) -m tests.pythons $(PYTHONS)
@@ -65,7 +66,7 @@ unit-pythons: $(READY) $(BUNDLED)  ## unit tests on each Python that hosts have,
 # Not enforced: a line that is run is not yet a line that is tested.
 coverage: $(READY)  ## the lines that no unit test runs, by file
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@$(BIN)/coverage run -m pytest -q -n 2 $(UNIT)
+	@$(BIN)/coverage run -m pytest -q $(UNIT)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --show-missing
 
@@ -81,7 +82,7 @@ nightly: fetch  ## what takes too long for every change, each part told of at th
 	@$(BIN)/python -m tests.nightly $(MAKE) $(NIGHTLY)
 
 unit-random: $(READY)  ## unit tests with other examples than those of every other run
-	HYPOTHESIS_PROFILE=random $(BIN)/pytest -n 2 $(UNIT)
+	HYPOTHESIS_PROFILE=random $(BIN)/pytest $(UNIT)
 
 api: $(READY)  ## write docs/api.md from the schema
 	$(BIN)/python -m vdsmcinder.rpc.schema.apidoc > docs/api.md

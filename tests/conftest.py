@@ -41,8 +41,9 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
         spec.python = shlex.join(Lab.attach(directory).engine_command([sys.executable]))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Scheduling:
-    return spread.Scheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Scheduling | None:
+    """Labs get modules as a whole; without them it is as --dist says."""
+    return spread.Scheduling(config, log) if several.directories() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

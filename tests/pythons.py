@@ -100,7 +100,8 @@ def requirements(interpreter: Path) -> list[str]:
 def test(python: Path) -> int:
     """Run the unit tests; the exit code of pytest."""
     cache = f"cache_dir={python.parents[1] / 'pytest_cache'}"
-    argv = [str(python), "-m", "pytest", "-n", "2", "-o", cache, "tests/unit"]
+    argv = [str(python), "-m", "pytest", "-n", "2", "--dist", "worksteal"]
+    argv += ["-o", cache, "tests/unit"]
     return subprocess.run(argv, cwd=REPOSITORY, check=False).returncode
 
 
