@@ -79,7 +79,8 @@ class Endpoint:
             who = await asker(self._parts.access, asked, persistent=read.persistent)
             caller = Caller(who.user, read.correlation_id, asked.remote or "")
             answer = await self._api.answer(read, caller, await _body(asked))
-            return _answered(asked, read, answer, who)
+            body = None if answer.content is None else await written(answer.content, read)
+            return _answered(asked, read, answer, who, body)
         except EngineError as e:
             return _fault(asked, read, e)
         except Exception:
@@ -107,10 +108,12 @@ async def _body(asked: web.Request) -> bytes:
         ) from None
 
 
-def _answered(asked: web.Request, read: Request, answer: Answer, who: Asker) -> web.Response:
+def _answered(
+    asked: web.Request, read: Request, answer: Answer, who: Asker, body: bytes | None
+) -> web.Response:
     response = web.Response(status=answer.status)
-    if answer.content is not None:
-        response.body = written(answer.content, read)
+    if body is not None:
+        response.body = body
         response.headers["Content-Type"] = _type(read.writes)
     if answer.location:
         origin = f"{asked.scheme}://{asked.host}"

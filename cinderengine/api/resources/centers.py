@@ -24,10 +24,11 @@ LEVEL = entity("version", major=4, minor=7)
 
 @dataclass(frozen=True)
 class CenterRow:
-    """A data center with what its domains make it."""
+    """A data center with what its storage domains make it, and their names."""
 
     center: DataCenter
     status: DataCenterStatus
+    storages: tuple[str, ...] = ()
 
 
 def status_of(domains: Sequence[StorageDomain]) -> DataCenterStatus:
@@ -45,7 +46,7 @@ def status_of(domains: Sequence[StorageDomain]) -> DataCenterStatus:
 def _center_rows(conn: Connection) -> Sequence[CenterRow]:
     domains = storage_domains.all(conn)
     return [
-        CenterRow(center, status_of([d for d in domains if d.data_center_id == center.id]))
+        _row(center, [d for d in domains if d.data_center_id == center.id])
         for center in data_centers.all(conn)
     ]
 
@@ -54,7 +55,11 @@ def _center_row(conn: Connection, center_id: str) -> CenterRow | None:
     center = data_centers.get(conn, center_id)
     if center is None:
         return None
-    return CenterRow(center, status_of(storage_domains.all(conn, data_center_id=center_id)))
+    return _row(center, storage_domains.all(conn, data_center_id=center_id))
+
+
+def _row(center: DataCenter, domains: Sequence[StorageDomain]) -> CenterRow:
+    return CenterRow(center, status_of(domains), tuple(domain.name for domain in domains))
 
 
 async def _centers(call: Call) -> Sequence[CenterRow]:
@@ -97,7 +102,7 @@ async def _edit_center(call: Call, sent: Entity) -> CenterRow:
     return row
 
 
-async def _remove_center(call: Call, sent: Entity) -> None:
+async def _remove_center(call: Call) -> None:
     await call.parts.data_centers.remove(call.id("datacenters"), call.caller)
 
 
@@ -105,21 +110,32 @@ def _rest(sent: Entity) -> dict[str, str]:
     return given(sent, {"description": "description", "comment": "comment"})
 
 
-def _clusters_in(conn: Connection, center_id: str | None) -> Sequence[Cluster]:
-    return clusters.all(conn, **({"data_center_id": center_id} if center_id else {}))
+@dataclass(frozen=True)
+class ClusterRow:
+    """A cluster, and the name of its data center."""
+
+    cluster: Cluster
+    center: str = ""
 
 
-async def _clusters(call: Call) -> Sequence[Cluster]:
+def _clusters_in(conn: Connection, center_id: str | None) -> Sequence[ClusterRow]:
+    names = {center.id: center.name for center in data_centers.all(conn)}
+    found = clusters.all(conn, **({"data_center_id": center_id} if center_id else {}))
+    return [ClusterRow(cluster, names.get(cluster.data_center_id, "")) for cluster in found]
+
+
+async def _clusters(call: Call) -> Sequence[ClusterRow]:
     return await call.parts.store.read(_clusters_in, call.ids.get("datacenters"))
 
 
-async def _cluster(call: Call) -> Cluster | None:
+async def _cluster(call: Call) -> ClusterRow | None:
     found = await call.parts.store.read(clusters.get, call.id("clusters"))
     center_id = call.ids.get("datacenters")
-    return found if found and center_id in {None, found.data_center_id} else None
+    return ClusterRow(found) if found and center_id in {None, found.data_center_id} else None
 
 
-def _show_cluster(call: Call, cluster: Cluster) -> Entity:
+def _show_cluster(call: Call, row: ClusterRow) -> Entity:
+    cluster = row.cluster
     return entity(
         "cluster",
         id=cluster.id,
@@ -142,7 +158,7 @@ def _show_cluster(call: Call, cluster: Cluster) -> Entity:
     )
 
 
-async def _add_cluster(call: Call, sent: Entity) -> Cluster:
+async def _add_cluster(call: Call, sent: Entity) -> ClusterRow:
     name = text(sent, "name", "one that no other has")
     if call.ids.get("datacenters"):
         center_id = call.id("datacenters")
@@ -150,19 +166,19 @@ async def _add_cluster(call: Call, sent: Entity) -> Cluster:
         wanted = reference(sent, "data_center", "the id or the name of one")
         center_id = (await call.parts.store.read(referred, data_centers, wanted)).id
     new = Cluster("", name, center_id, **_rest(sent), **_processor(sent))
-    return await call.parts.clusters.add(new, call.caller)
+    return ClusterRow(await call.parts.clusters.add(new, call.caller))
 
 
-async def _edit_cluster(call: Call, sent: Entity) -> Cluster:
+async def _edit_cluster(call: Call, sent: Entity) -> ClusterRow:
     changes = {**given(sent, NAMED), **_processor(sent)}
     wanted = sent.one("data_center")
     if wanted is not None:
         center = await call.parts.store.read(referred, data_centers, wanted)
         changes["data_center_id"] = center.id
-    return await call.parts.clusters.edit(call.id("clusters"), call.caller, **changes)
+    return ClusterRow(await call.parts.clusters.edit(call.id("clusters"), call.caller, **changes))
 
 
-async def _remove_cluster(call: Call, sent: Entity) -> None:
+async def _remove_cluster(call: Call) -> None:
     await call.parts.clusters.remove(call.id("clusters"), call.caller)
 
 
@@ -182,10 +198,12 @@ CLUSTERS = Collection(
     edit=_edit_cluster,
     remove=_remove_cluster,
     fields={
-        "name": lambda cluster: cluster.name,
-        "id": lambda cluster: cluster.id,
-        "description": lambda cluster: cluster.description,
-        "comment": lambda cluster: cluster.comment,
+        "name": lambda row: row.cluster.name,
+        "id": lambda row: row.cluster.id,
+        "description": lambda row: row.cluster.description,
+        "comment": lambda row: row.cluster.comment,
+        "datacenter": lambda row: row.center,
+        "datacenter.name": lambda row: row.center,
     },
     under=(
         empty("networks", "network"),
@@ -210,6 +228,8 @@ DATA_CENTERS = Collection(
         "description": lambda row: row.center.description,
         "comment": lambda row: row.center.comment,
         "status": lambda row: row.status.value,
+        "storage": lambda row: row.storages,
+        "storage.name": lambda row: row.storages,
     },
     under=(
         ATTACHED_DOMAINS,

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, select
 
+from cinderengine.api.request import Waits
 from cinderengine.api.resources.empty import PERMISSIONS, STATISTICS, empty
 from cinderengine.api.resources.sent import given, referred
 from cinderengine.api.resources.table import Call, Collection
@@ -139,7 +140,8 @@ async def _add(call: Call, sent: Entity) -> DiskRow:
         wipe_after_delete=sent.flag("wipe_after_delete") or False,
         propagate_errors=sent.flag("propagate_errors") or False,
     )
-    return DiskRow(await call.parts.disks.add(new, call.caller))
+    waits = call.request.waits is Waits.TILL_DONE
+    return DiskRow(await call.parts.disks.add(new, call.caller, wait=waits))
 
 
 async def _edit(call: Call, sent: Entity) -> DiskRow:
@@ -147,7 +149,7 @@ async def _edit(call: Call, sent: Entity) -> DiskRow:
     return DiskRow(await call.parts.disks.edit(call.id("disks"), call.caller, **changes))
 
 
-async def _remove(call: Call, sent: Entity) -> None:
+async def _remove(call: Call) -> None:
     waits = not (call.request.accepted or call.request.flag("async"))
     removing = call.parts.disks.remove(call.id("disks"), call.caller, wait=waits)
     try:
@@ -230,6 +232,8 @@ FIELDS = {
     "storage.name": lambda row: row.domain,
     "storages.name": lambda row: row.domain,
     "disk_type": lambda row: "cinder",
+    # Of no VM yet.
+    "vm_names": lambda row: (),
 }
 _TABLE = tables.disks.c
 COLUMNS = {

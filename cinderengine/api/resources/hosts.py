@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from cinderengine.api.parts import Capabilities, Statistics
 from cinderengine.api.resources.empty import PERMISSIONS, TAGS, empty
 from cinderengine.api.resources.sent import NAMED, given, reference, referred, text
@@ -17,7 +19,7 @@ from cinderengine.api.types.entity import Entity, entity, filled
 from cinderengine.errors import Invalid
 from cinderengine.flows.hosts import NewHost
 from cinderengine.model.hosts import Host
-from cinderengine.store.entities import clusters, hosts
+from cinderengine.store.entities import clusters, data_centers, hosts
 
 _MORE = {
     "address": "address",
@@ -27,15 +29,35 @@ _MORE = {
 }
 
 
-async def _rows(call: Call) -> Sequence[Host]:
-    return await call.parts.store.read(hosts.all)
+@dataclass(frozen=True)
+class HostRow:
+    """A host, and the names of its cluster and its data center."""
+
+    host: Host
+    cluster: str = ""
+    center: str = ""
 
 
-async def _row(call: Call) -> Host | None:
-    return await call.parts.store.read(hosts.get, call.id("hosts"))
+def _all(conn: Connection) -> Sequence[HostRow]:
+    of = {cluster.id: cluster for cluster in clusters.all(conn)}
+    names = {center.id: center.name for center in data_centers.all(conn)}
+    return [
+        HostRow(host, of[host.cluster_id].name, names[of[host.cluster_id].data_center_id])
+        for host in hosts.all(conn)
+    ]
 
 
-def _show(call: Call, host: Host) -> Entity:
+async def _rows(call: Call) -> Sequence[HostRow]:
+    return await call.parts.store.read(_all)
+
+
+async def _row(call: Call) -> HostRow | None:
+    found = await call.parts.store.read(hosts.get, call.id("hosts"))
+    return HostRow(found) if found else None
+
+
+def _show(call: Call, row: HostRow) -> Entity:
+    host = row.host
     facts = call.parts.facts(host.id)
     is_, busy = facts.capabilities, facts.statistics
     return entity(
@@ -107,7 +129,7 @@ def _version(text: str) -> Entity | None:
     return filled("version", {"full_version": text, **dict(zip(names, numbers, strict=False))})
 
 
-async def _add(call: Call, sent: Entity) -> Host:
+async def _add(call: Call, sent: Entity) -> HostRow:
     ssh = sent.one("ssh")
     if sent.text("root_password") or (ssh is not None and ssh.values):
         raise Invalid(
@@ -122,18 +144,18 @@ async def _add(call: Call, sent: Entity) -> Host:
     )
     added = await call.parts.hosts.add(new, call.caller)
     # Told once, to who adds it: it has the token.
-    return dataclasses.replace(added.host, comment=added.line)
+    return HostRow(dataclasses.replace(added.host, comment=added.line))
 
 
-async def _edit(call: Call, sent: Entity) -> Host:
+async def _edit(call: Call, sent: Entity) -> HostRow:
     changes = given(sent, {**NAMED, "address": "address", "port": "port"})
     wanted = sent.one("cluster")
     if wanted is not None:
         changes["cluster_id"] = (await call.parts.store.read(referred, clusters, wanted)).id
-    return await call.parts.hosts.edit(call.id("hosts"), call.caller, **changes)
+    return HostRow(await call.parts.hosts.edit(call.id("hosts"), call.caller, **changes))
 
 
-async def _remove(call: Call, sent: Entity) -> None:
+async def _remove(call: Call) -> None:
     await call.parts.hosts.remove(call.id("hosts"), call.caller)
 
 
@@ -227,13 +249,15 @@ HOSTS = Collection(
         "install": _install,
     },
     fields={
-        "name": lambda host: host.name,
-        "id": lambda host: host.id,
-        "address": lambda host: host.address,
-        "status": lambda host: host.status.value,
-        "description": lambda host: host.description,
-        "comment": lambda host: host.comment,
-        "cluster_id": lambda host: host.cluster_id,
+        "name": lambda row: row.host.name,
+        "id": lambda row: row.host.id,
+        "address": lambda row: row.host.address,
+        "status": lambda row: row.host.status.value,
+        "description": lambda row: row.host.description,
+        "comment": lambda row: row.host.comment,
+        "cluster": lambda row: row.cluster,
+        "cluster.name": lambda row: row.cluster,
+        "datacenter": lambda row: row.center,
     },
     under=(
         Collection("statistics", "statistic", rows=_statistics, show=_show_statistic),

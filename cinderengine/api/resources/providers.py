@@ -102,7 +102,7 @@ async def _edit(call: Call, sent: Entity) -> Provider:
     )
 
 
-async def _remove(call: Call, sent: Entity) -> None:
+async def _remove(call: Call) -> None:
     await call.parts.providers.remove(call.id("openstackvolumeproviders"), call.caller)
 
 
@@ -187,7 +187,7 @@ async def _edit_key(call: Call, sent: Entity) -> AuthenticationKey:
     )
 
 
-async def _remove_key(call: Call, sent: Entity) -> None:
+async def _remove_key(call: Call) -> None:
     await call.parts.keys.remove(
         call.id("openstackvolumeproviders"), call.id("authenticationkeys"), call.caller
     )

@@ -6,12 +6,13 @@ No sockets here: a request, who asks and a body go in, a status and an object co
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cinderengine.api.faults import NotAllowed
 from cinderengine.api.parts import Parts
@@ -29,6 +30,9 @@ from cinderengine.errors import Denied, Incomplete, NotFound
 from cinderengine.flows.caller import Caller
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+# As many objects are shown, searched or written before others are served.
+AT_ONCE = 200
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -88,7 +92,7 @@ class Api:
             case "PUT":
                 return await self._edit(call, where, body)
             case "DELETE":
-                return await self._remove(call, where, body)
+                return await self._remove(call, where)
         content = await self.content(call, where)
         if call.request.follow:
             following = Following(functools.partial(self._at, call))
@@ -112,7 +116,11 @@ class Api:
         if where.one:
             return linked(collection, collection.show(call, await _row(call, collection)))
         rows = await _rows(call, collection)
-        shown = [linked(collection, collection.show(call, row)) for row in rows]
+        shown: list[Entity] = []
+        for row in rows:
+            shown.append(linked(collection, collection.show(call, row)))
+            if len(shown) % AT_ONCE == 0:
+                await asyncio.sleep(0)
         return Many(TYPES[collection.type], shown)
 
     async def _add(self, call: Call, where: Place, body: bytes) -> Answer:
@@ -129,12 +137,12 @@ class Api:
         row = await collection.edit(call, _read(call.request, collection.type, body))
         return Answer(200, linked(collection, collection.show(call, row)))
 
-    async def _remove(self, call: Call, where: Place, body: bytes) -> Answer:
+    async def _remove(self, call: Call, where: Place) -> Answer:
         collection = where.collection
         assert collection.remove is not None
         await _row(call, collection)
-        sent = _read(call.request, collection.type, body, optional=True)
-        await collection.remove(call, sent)
+        # Version 3's clients send an action or the object, and nothing of either is needed.
+        await collection.remove(call)
         accepted = call.request.accepted
         status = "pending" if accepted else "complete"
         return Answer(202 if accepted else 200, entity("action", status=status))
@@ -185,8 +193,9 @@ async def _rows(call: Call, collection: Collection[Any]) -> Sequence[Any]:
         rows = await collection.selected(call, chosen) if chosen is not None else None
         if rows is not None:
             return rows
-    found = await collection.rows(call)
-    return page(apply(search, found, collection.fields, exact_case=exact_case), search.page, most)
+    rows = await collection.rows(call)
+    look = functools.partial(apply, search, rows, collection.fields, exact_case=exact_case)
+    return page(await aside(look, len(rows)), search.page, most)
 
 
 def _read(request: Request, kind: str, body: bytes, *, optional: bool = False) -> Entity:
@@ -207,6 +216,14 @@ def _read(request: Request, kind: str, body: bytes, *, optional: bool = False) -
     return document.entity
 
 
-def written(answer: Entity | Many, request: Request) -> bytes:
+async def written(answer: Entity | Many, request: Request) -> bytes:
     """A body in the dialect that was asked for."""
-    return dialects.writes(request.writes, answer, request.version, request.base)
+    write = functools.partial(
+        dialects.writes, request.writes, answer, request.version, request.base
+    )
+    return await aside(write, len(answer.items) if isinstance(answer, Many) else 1)
+
+
+async def aside(act: Callable[[], T], count: int) -> T:
+    """What a function returns; in a thread if it is about many, so that others are served."""
+    return await asyncio.to_thread(act) if count > AT_ONCE else act()

@@ -64,7 +64,7 @@ class Collection(Generic[T]):
     row: Callable[[Call], Awaitable[T | None]] | None = None
     add: Callable[[Call, Entity], Awaitable[T]] | None = None
     edit: Callable[[Call, Entity], Awaitable[T]] | None = None
-    remove: Callable[[Call, Entity], Awaitable[None]] | None = None
+    remove: Callable[[Call], Awaitable[None]] | None = None
     fields: Fields[T] = field(default_factory=dict)
     selected: Callable[[Call, Selection], Awaitable[Sequence[T] | None]] | None = None
     columns: Columns = field(default_factory=dict)

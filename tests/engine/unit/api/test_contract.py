@@ -205,6 +205,35 @@ async def test_a_storage_domain_is_deactivated_detached_and_attached(world) -> N
     assert (got.status, world.status(got)) == (201, "active")
 
 
+async def test_a_storage_domain_is_neither_added_nor_removed_alone(world) -> None:
+    got = await world("POST", "/storagedomains", "<storage_domain><name>x</name></storage_domain>")
+    assert got.status == 400
+    assert "openstackvolumeproviders" in got.detail
+    got = await world("DELETE", world.domain, "<storage_domain><host/></storage_domain>")
+    assert got.status == 409
+    assert "openstackvolumeproviders" in got.detail
+    edited = await world(
+        "PUT", world.domain, "<storage_domain><comment>c</comment></storage_domain>"
+    )
+    assert edited.text("comment") == "c"
+
+
+async def test_what_is_searched_by_what_it_is_in(world) -> None:
+    async def names(path: str) -> list[str]:
+        got = await world("GET", path)
+        assert got.status == 200, got.body
+        return [one.findtext("name") for one in got.xml]
+
+    host = "<host><name>h</name><cluster><name>Default</name></cluster></host>"
+    assert (await world("POST", "/hosts", host)).status == 201
+    assert await names("/datacenters?search=storage%3Dcinder") == ["Default"]
+    assert await names("/datacenters?search=storage%3Dother") == []
+    assert await names("/clusters?search=datacenter%3DDefault") == ["Default"]
+    assert await names("/storagedomains?search=datacenter%3DDefault") == ["cinder"]
+    assert await names("/hosts?search=cluster%3DDefault%20and%20datacenter%3DDefault") == ["h"]
+    assert await names("/hosts?search=cluster%3Dother") == []
+
+
 # Disks
 
 
@@ -245,6 +274,17 @@ async def test_a_disk_is_extended_and_renamed(world, engine) -> None:
     smaller = await world("PUT", disk, "<disk><provisioned_size>5</provisioned_size></disk>")
     assert smaller.status == 400
     assert "cannot become smaller" in smaller.detail
+
+
+async def test_who_expects_a_disk_to_be_made_gets_it_made(world, engine) -> None:
+    got = await world("POST", "/disks", DISK, Expect="201-created")
+    assert (got.status, world.status(got)) == (201, "ok")
+
+
+@pytest.mark.parametrize("body", ["<action/>", "<disk/>", "<action><async>true</async></action>"])
+async def test_a_removal_may_have_a_body(world, engine, body) -> None:
+    disk = await added(world, engine)
+    assert (await world("DELETE", f"{disk};async", body)).status == 202
 
 
 @pytest.mark.parametrize("path", ["{}", "{}?async=true", "{};async", "{};async=True"])

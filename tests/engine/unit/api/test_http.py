@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from cinderengine.api.resources.serving import AT_ONCE
+from cinderengine.api.types import dialects
 from cinderengine.errors import Unavailable
+from cinderengine.model.disks import Disk
+from cinderengine.model.domains import StorageDomain
+from cinderengine.model.providers import Provider
+from cinderengine.store.entities import disks, providers, storage_domains
 from tests.engine.unit.api.client import ADMIN, API, basic
 
 GUEST = basic("guest@internal", "guest")
@@ -275,3 +282,27 @@ async def test_what_is_not_known_is_ignored_and_logged(client, caplog) -> None:
 async def test_requests_at_once(client) -> None:
     got = await asyncio.gather(*(client("GET", "/clusters") for _ in range(20)))
     assert {one.status for one in got} == {200}
+
+
+async def test_others_are_served_while_a_long_list_is_written(client, engine, monkeypatch) -> None:
+    def fill(conn) -> None:
+        providers.insert(conn, Provider("p", "cinder", "http://c"))
+        storage_domains.insert(conn, StorageDomain("s", "cinder", "p"))
+        for n in range(3 * AT_ONCE):
+            disks.insert(conn, Disk(f"d{n:04}", f"name {n}", "s", 1 << 30, f"d{n:04}"))
+
+    await engine.parts.store.write(fill)
+    loop_thread, written_in = threading.get_ident(), []
+    writes = dialects.writes
+
+    def noted(*arguments):
+        written_in.append(threading.get_ident())
+        return writes(*arguments)
+
+    monkeypatch.setattr(dialects, "writes", noted)
+    assert len((await client("GET", "/disks")).xml) == 3 * AT_ONCE
+    assert len((await client("GET", "/disks?max=2")).xml) == 2
+    found = await client("GET", "/disks?search=name%3D*5%20and%20status%3Dlocked&max=3")
+    assert [one.findtext("name") for one in found.xml] == ["name 5", "name 15", "name 25"]
+    assert written_in[0] != loop_thread
+    assert written_in[1:] == [loop_thread, loop_thread]
