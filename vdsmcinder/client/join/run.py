@@ -110,6 +110,11 @@ def join(args: argparse.Namespace) -> None:
     place = Place.of(args.config)
     _require_rights(args.root)
     pki_hosts.check(args.root)
+    if not place.options.listen.port:
+        raise InputRefused(
+            f"option listen.port in {args.config} is 0, so that no engine can know where the "
+            "daemon listens; give it a port, such as 54321"
+        )
     engine = Engine(address, fingerprint, args.timeout)
     authority = engine.authority()
     is_ours = _is_of(place, authority)

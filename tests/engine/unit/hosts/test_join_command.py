@@ -240,6 +240,13 @@ def test_lists_of_revoked_certificates_of_another_authority_are_in_the_way(machi
     assert "option listen.crl" in err
 
 
+def test_a_daemon_that_takes_any_port_cannot_join(machine, engine) -> None:
+    machine.config.write_text(machine.config.read_text() + "  port: 0\n")
+    code, _, err = machine.join(engine.url, engine.token_for(NODE))
+    assert (code, engine.asked) == (1, [])
+    assert "option listen.port" in err
+
+
 def test_the_command_and_the_engine_read_tokens_alike(engine) -> None:
     text = engine.token_for(NODE)
     assert client_token.fingerprint(text).hex() == joining.fingerprint_in(text)
