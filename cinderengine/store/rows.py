@@ -60,12 +60,16 @@ class Rows(Generic[T]):
         return dataclasses.replace(entity, id=key[0])  # type: ignore[type-var]
 
     def update(self, conn: Connection, row_id: str, /, **changes: Any) -> bool:
-        """Give it other values; False if it is not there."""
+        """Give it other values, or none; False if it is not there."""
+        if not changes:
+            return self.get(conn, row_id) is not None
         query = update(self.table).where(self.table.c.id == row_id).values(changes)
         return conn.execute(query).rowcount == 1
 
     def update_where(self, conn: Connection, conditions: dict[str, Any], /, **changes: Any) -> int:
         """Give all of which the conditions hold other values; how many they are."""
+        if not changes:
+            return self.count(conn, **conditions)
         return conn.execute(self._where(update(self.table), conditions).values(changes)).rowcount
 
     def delete(self, conn: Connection, row_id: str) -> bool:

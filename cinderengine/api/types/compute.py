@@ -56,6 +56,8 @@ TYPES = (
             many("networks", "network"),
             many("permissions", "permission"),
             many("quotas", "quota"),
+            many("qoss", "qos"),
+            many("iscsi_bonds", "iscsi_bond"),
         ),
     ),
     Type(
@@ -79,6 +81,8 @@ TYPES = (
             word("switch_type", "legacy", "ovs"),
             word("firewall_type", "firewalld", "iptables"),
             many("networks", "network"),
+            many("affinity_groups", "affinity_group"),
+            many("cpu_profiles", "cpu_profile"),
             many("permissions", "permission"),
         ),
     ),
@@ -136,6 +140,9 @@ TYPES = (
             many("tags", "tag"),
             many("nics", "host_nic"),
             many("storages", "host_storage"),
+            many("affinity_labels", "affinity_label"),
+            many("devices", "host_device"),
+            many("hooks", "hook"),
         ),
     ),
     Type(

@@ -134,6 +134,8 @@ TYPES = (
             many("templates", "template"),
             many("storage_connections", "storage_connection"),
             many("disk_profiles", "disk_profile"),
+            many("files", "file"),
+            many("images", "image"),
             many("disk_snapshots", "disk_snapshot"),
         ),
     ),

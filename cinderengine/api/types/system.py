@@ -180,7 +180,7 @@ TYPES = (
         ),
     ),
     Type("group", "groups", (*NAMED, text("namespace"), one("domain"))),
-    Type("domain", "domains", NAMED),
+    Type("domain", "domains", (*NAMED, many("users", "user"), many("groups", "group"))),
     Type(
         "role",
         "roles",

@@ -69,6 +69,9 @@ async def test_changes_and_counts(store):
 
     def change(conn):
         assert entities.disks.update(conn, "v", status=DiskStatus.OK)
+        assert entities.disks.update(conn, "v")
+        assert not entities.disks.update(conn, "x")
+        assert entities.disks.update_where(conn, {"domain_id": "s"}) == 1
         assert not entities.disks.update(conn, "x", status=DiskStatus.OK)
         assert entities.disks.count(conn, status=DiskStatus.OK) == 1
         assert entities.disks.find(conn, alias="disk").status is DiskStatus.OK
