@@ -28,13 +28,15 @@ from cinderengine.store import census, schema
 from cinderengine.store.database import Store
 from cinderengine.system.listener import Listener
 from cinderengine.system.pages import Pages
-from cinderengine.system.supervision import Supervision
+from cinderengine.system.supervision import Supervision, end_at_the_latest
 from vdsmcinder import __version__
 
 log = logging.getLogger(__name__)
 
 # How often certificates that end soon are renewed, and logins that ended are forgotten.
 CARE_S = 3600.0
+# How long an end may take; TimeoutStopSec= of the unit is longer.
+END_S = 9.0
 
 
 async def serve(config: Config, read_again: Callable[[], Config]) -> None:
@@ -67,6 +69,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> None:
             supervision.reloading()
             await asyncio.to_thread(_reload, config, read_again, context)
             supervision.reloaded()
+        end_at_the_latest(END_S)
         await supervision.stopping()
         log.info("told to end; hosts and their VMs run on")
 

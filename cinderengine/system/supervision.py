@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -53,6 +54,23 @@ class Supervision:
         while True:
             notify(f"WATCHDOG=1\nSTATUS={self._status()}")
             await asyncio.sleep(interval_s())
+
+
+def end_at_the_latest(within_s: float) -> None:
+    """End the process when that time is over, whatever it waits for then.
+
+    A thread that waits for Cinder or for a disk cannot be interrupted. What it was doing is in the
+    database, and the next process goes on with it.
+    """
+
+    def end() -> None:
+        names = ", ".join(thread.name for thread in threading.enumerate() if not thread.daemon)
+        log.warning("the end took %g s, and is not waited for any more: %s", within_s, names)
+        os._exit(0)
+
+    timer = threading.Timer(within_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 def interval_s() -> float:

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from cinderengine.config import DEFAULT_PATH, Config, Directories, parse, sections_of
+from cinderengine.serve import END_S
 from tests.unit.test_packaging import DISTRIBUTED, ENGINE, REPOSITORY, imported_by, read, required
 
 # What the engine imports of distributions' packages, and hosts do not.
@@ -84,6 +85,12 @@ def test_the_unit_is_for_the_directory_of_the_configuration():
     (name,) = re.findall(r"^StateDirectory=(.*)", unit, re.M)
     assert f"/var/lib/{name}" == Directories.state
     assert f"d {Directories.state} 0700 " in read("systemd/cinder-engine.tmpfiles")
+
+
+def test_the_engine_ends_by_itself_before_systemd_ends_it():
+    unit = read("systemd/cinder-engine.service")
+    (longest,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)
+    assert int(longest) > END_S
 
 
 def test_the_man_pages_tell_of_every_option(tmp_path):
