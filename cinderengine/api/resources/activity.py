@@ -41,11 +41,15 @@ def _newest_jobs(conn: Connection, selection: Selection) -> Sequence[Job]:
 
 
 async def _selected_jobs(call: Call, selection: Selection) -> Sequence[Job]:
-    return await call.parts.store.read(_newest_jobs, selection)
+    return await call.parts.store.read(_newest_jobs, _limited(selection))
 
 
 async def _jobs(call: Call) -> Sequence[Job]:
-    return await call.parts.store.read(_newest_jobs, Selection(limit=MOST))
+    return await _selected_jobs(call, Selection())
+
+
+def _limited(selection: Selection) -> Selection:
+    return selection if selection.limit is not None else replace(selection, limit=MOST)
 
 
 async def _job(call: Call) -> Job | None:
@@ -120,8 +124,8 @@ def _events_after(
 
 
 async def _selected_events(call: Call, selection: Selection) -> Sequence[EventRow]:
-    limited = selection if selection.limit is not None else replace(selection, limit=MOST)
-    return await call.parts.store.read(_events_after, call.request.number("from"), limited)
+    after = call.request.number("from")
+    return await call.parts.store.read(_events_after, after, _limited(selection))
 
 
 async def _events(call: Call) -> Sequence[EventRow]:

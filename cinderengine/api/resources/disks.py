@@ -21,7 +21,7 @@ from cinderengine.api.resources.table import Call, Collection
 from cinderengine.api.search.selection import Selection
 from cinderengine.api.types import entity as made
 from cinderengine.api.types.entity import Entity, entity
-from cinderengine.errors import Conflict, Incomplete, Invalid
+from cinderengine.errors import Conflict, Incomplete, Invalid, NotFound
 from cinderengine.flows.disks import NewDisk
 from cinderengine.model.disks import Disk, DiskStatus
 from cinderengine.model.domains import StorageDomain
@@ -118,6 +118,19 @@ def _domain_of(sent: Entity) -> Entity:
     return found[0]
 
 
+async def _volume_type(call: Call, kind: Entity | None, domain_id: str) -> str:
+    """The name of the volume type that is asked for; empty for the default. Raises NotFound."""
+    if kind is None or not kind.id:
+        return (kind.text("name") if kind else None) or ""
+    domain = await call.parts.store.read(storage_domains.get, domain_id)
+    known = await call.parts.providers.volume_types(domain.provider_id) if domain else ()
+    for one in known:
+        if one.id == kind.id:
+            return one.name
+    names = ", ".join(one.name for one in known)
+    raise NotFound(f"no volume type has the id {kind.id}; give one by its name: {names}")
+
+
 async def _add(call: Call, sent: Entity) -> DiskRow:
     size_bytes = sent.number("provisioned_size")
     if size_bytes is None:
@@ -129,12 +142,11 @@ async def _add(call: Call, sent: Entity) -> DiskRow:
         domain_id = call.id("storagedomains")
     else:
         domain_id = (await call.parts.store.read(referred, storage_domains, _domain_of(sent))).id
-    kind = sent.one("openstack_volume_type")
     new = NewDisk(
         alias=alias,
         domain_id=domain_id,
         size_bytes=size_bytes,
-        volume_type=(kind.text("name") if kind else None) or "",
+        volume_type=await _volume_type(call, sent.one("openstack_volume_type"), domain_id),
         description=sent.text("description") or "",
         shareable=sent.flag("shareable") or False,
         wipe_after_delete=sent.flag("wipe_after_delete") or False,

@@ -276,6 +276,16 @@ async def test_a_disk_is_extended_and_renamed(world, engine) -> None:
     assert "cannot become smaller" in smaller.detail
 
 
+async def test_a_volume_type_may_be_given_by_its_id(world) -> None:
+    by_id = '<openstack_volume_type id="{}"/>'
+    named = "<openstack_volume_type>\n    <name>my_ceph</name>\n  </openstack_volume_type>"
+    got = await world("POST", "/disks", DISK.replace(named, by_id.format("t1")))
+    assert (got.status, got.text("openstack_volume_type/name")) == (201, "my_ceph")
+    got = await world("POST", "/disks", DISK.replace(named, by_id.format("none")))
+    assert got.status == 404
+    assert "give one by its name: my_ceph" in got.detail
+
+
 async def test_who_expects_a_disk_to_be_made_gets_it_made(world, engine) -> None:
     got = await world("POST", "/disks", DISK, Expect="201-created")
     assert (got.status, world.status(got)) == (201, "ok")
