@@ -37,7 +37,7 @@ USAGE_TYPES = ("ceph",)
 class Deliveries(Protocol):
     """Brings keys to hosts (hosts/)."""
 
-    async def deliver(self, host_id: str) -> bool:
+    async def deliver(self, host_id: str, flow_id: str = "") -> bool:
         """Give a host the keys that it must have, and take back others of ours.
 
         False if it is away: it gets them before it is up again. Raises EngineError.
@@ -68,7 +68,8 @@ class Deliver(Action):
     async def do(self, work: Work) -> Result:
         host_id = work.params["host_id"]
         try:
-            return {"delivered": await self._deliveries.deliver(host_id)}
+            there = await self._deliveries.deliver(host_id, work.job.correlation_id)
+            return {"delivered": there}
         except EngineError as e:
             await self._store.write(self._tell, work.job, host_id, str(e))
             raise

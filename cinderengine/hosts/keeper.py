@@ -138,9 +138,9 @@ class Hosts:
         """It is to go to maintenance."""
         self.session(host_id).take(Deactivated())
 
-    async def deliver(self, host_id: str) -> bool:
+    async def deliver(self, host_id: str, flow_id: str = "") -> bool:
         """Have it get the keys that it must have now; False if it gets them when it is back.
 
         Raises KeysRefused, with a sentence for each that it does not take.
         """
-        return await self.session(host_id).deliver()
+        return await self.session(host_id).deliver(flow_id)

@@ -110,16 +110,16 @@ class HostSession:
         """Hang up; the host stays as it is."""
         await self._tasks.close()
 
-    async def deliver(self) -> bool:
+    async def deliver(self, flow_id: str = "") -> bool:
         """Have the host get its keys now; whether it was there for that.
 
-        Raises KeysRefused with a sentence for each key that it does not take. One that is not there
-        gets them when it is back, and before it is up.
+        flow_id: what its log is to call that. Raises KeysRefused with a sentence for each key that
+        it does not take. One that is not there gets them when it is back, and before it is up.
         """
         if self._session is None or not self._is_to_have_keys:
             return False
         try:
-            missing = await self._deliver(self._session)
+            missing = await self._deliver(self._session, flow_id)
         except (RemoteError, OSError, TimeoutError):
             # It says "later", or goes away just now: the next look does it.
             return False
@@ -301,17 +301,16 @@ class HostSession:
         listed = await self._call(session, "Host.getVMList", {})
         self._know(vms={str(vm["vmId"]): str(vm.get("status", "")) for vm in listed})
 
-    async def _deliver(self, session: StompSession) -> str:
-        return await self._bring(session, await self._around.wanted(self.host.id))
-
-    async def _bring(self, session: StompSession, keys: Sequence[HostKey]) -> str:
-        """Have the host have these keys and no others of ours."""
+    async def _deliver(self, session: StompSession, flow_id: str = "") -> str:
+        """Have the host have the keys that it must have and no others of ours; what it refuses."""
 
         async def call(verb: str, params: Mapping[str, Any]) -> Any:
-            return await self._call(session, verb, params)
+            return await self._call(session, verb, params, flow_id or None)
 
+        # Which ones is asked when it is our turn: an older answer would undo what went before.
         async with self._delivering:
-            return await self._delivery.deliver(keys, call)
+            wanted = await self._around.wanted(self.host.id) if self._is_to_have_keys else ()
+            return await self._delivery.deliver(wanted, call)
 
     async def _what_holds(self, session: StompSession) -> str:
         """A sentence for what keeps the host from maintenance; empty once its keys are gone."""
@@ -322,7 +321,7 @@ class HostSession:
                 f"{len(running)} virtual machines run on host {self.host.name} yet, {running[0]} "
                 "for one; end them or move them away"
             )
-        return await self._bring(session, ())
+        return await self._deliver(session)
 
     async def _call(
         self,

@@ -180,7 +180,7 @@ class FakeHosts:
     async def deactivate(self, host_id: str, caller: Caller) -> Host:
         return await self.edit(host_id, caller, status=HostStatus.MAINTENANCE)
 
-    async def deliver(self, host_id: str) -> bool:
+    async def deliver(self, host_id: str, flow_id: str = "") -> bool:
         return True
 
     @staticmethod

@@ -40,7 +40,7 @@ class Hosts:
     has: dict[str, list[str]] = field(default_factory=dict)
     refusing: dict[str, Exception] = field(default_factory=dict)
 
-    async def deliver(self, host_id: str) -> bool:
+    async def deliver(self, host_id: str, flow_id: str = "") -> bool:
         if host_id in self.refusing:
             raise self.refusing[host_id]
         keys = await self.store.read(wanted_keys.of_host, host_id)

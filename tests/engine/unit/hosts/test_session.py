@@ -103,6 +103,45 @@ async def test_a_key_that_is_lost_or_added_comes_and_one_that_is_removed_goes(da
         assert side.told[-1] == (S.UP, "")
 
 
+async def test_the_hosts_log_says_of_which_flow_a_delivery_is(daemon) -> None:
+    async with engine_of(daemon) as side:
+        await side.until(S.UP)
+        side.wanted = [HostKey(new_id(), Secret(VALUE))]
+        assert await side.hosts.deliver("h1", "flow-of-keys-7")
+        side.wanted = []
+        assert await side.hosts.deliver("h1", "flow-of-keys-8")
+    log = daemon.log.read_text()
+    assert "[flow flow-of-keys-7]: Host.registerSecrets called" in log
+    assert "[flow flow-of-keys-8]: Host.unregisterSecrets called" in log
+
+
+async def test_a_key_that_was_removed_while_others_were_brought_is_not_brought_again(
+    daemon, monkeypatch
+) -> None:
+    async with engine_of(daemon) as side:
+        await side.until(S.UP)
+        session, asked = side.hosts.session("h1"), []
+        real = session._call
+
+        async def call(of, verb, *rest):
+            asked.append(verb)
+            return await real(of, verb, *rest)
+
+        async def is_looked_at() -> bool:
+            return "Host.getVMList" in asked
+
+        async def is_asked_for_keys() -> bool:
+            return "Host.getSecrets" in asked
+
+        async with session._delivering:
+            monkeypatch.setattr(session, "_call", call)
+            side.wanted = [HostKey(new_id(), Secret(VALUE))]
+            await until(is_looked_at)
+            side.wanted = []
+        await until(is_asked_for_keys)
+    assert "Host.registerSecrets" not in asked
+
+
 async def test_a_key_that_the_host_refuses_is_told_without_its_value_and_keeps_no_other_away(
     daemon, caplog
 ) -> None:
