@@ -102,6 +102,8 @@ async def _body(asked: web.Request) -> bytes:
             return await asked.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body has more than {LONGEST_BODY} bytes; send less") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Invalid("the body cannot be read; send it as its headers say") from None
     except TimeoutError:
         raise Invalid(
             f"the body did not come within {BODY_WITHIN_S:.0f} s; send it whole"

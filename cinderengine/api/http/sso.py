@@ -146,7 +146,7 @@ async def _form(request: web.Request) -> Mapping[str, str]:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20)
     except web.HTTPRequestEntityTooLarge:
         raise Refused("invalid_request", "the form is too long", 413) from None
-    except ValueError:
+    except (web.RequestPayloadError, ConnectionError, ValueError):
         raise Refused("invalid_request", "the body is no form") from None
     return {name: values[-1] for name, values in fields.items()}
 

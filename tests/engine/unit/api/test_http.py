@@ -222,6 +222,18 @@ async def test_a_body_that_is_too_long_is_refused(client) -> None:
     assert "1048576 bytes" in got.detail
 
 
+@pytest.mark.parametrize("path", [f"{API}/datacenters", SSO])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused(client, caplog, path, encoding):
+    headers = {"Authorization": ADMIN, "Content-Encoding": encoding}
+    url = client.url + path
+    # Compressed already, as far as our client is concerned.
+    async with client.session.post(url, data=b"abcde", headers=headers) as answer:
+        assert answer.status == 400
+    # It is no mistake of ours; what aiohttp itself says of it is its own.
+    assert [one for one in caplog.records if one.name.startswith("cinderengine")] == []
+
+
 async def test_no_body_and_what_is_none(client) -> None:
     assert (await client("POST", "/datacenters")).text("reason") == "Incomplete parameters"
     assert (await client("POST", "/datacenters", "<vm/>")).status == 400
