@@ -12,12 +12,13 @@ from pathlib import Path
 
 from lab import debs
 from lab.base import CACHE_DIR, LabError, run
-from lab.cinder import server
+from lab.cinder import keystone, server
 from lab.guest import programs
 from lab.guest.image import KERNELS, Guest, build_guest
 from lab.steps import Steps
 
 CINDER_LIST = Path(__file__).with_name("packages-cinder.txt")
+KEYSTONE_LIST = Path(__file__).with_name("packages-keystone.txt")
 
 
 def fetch(steps: Steps, *, with_cinder: bool) -> Guest:
@@ -36,8 +37,11 @@ def fetch(steps: Steps, *, with_cinder: bool) -> Guest:
             guest = build_guest(step)
         if with_cinder:
             with steps.step("Cinder's packages") as step:
-                names = _names(CINDER_LIST)
-                debs.fetch(server.PACKAGES, names, step, with_dependencies=True)
+                for tree, listing in (
+                    (server.PACKAGES, CINDER_LIST),
+                    (keystone.PACKAGES, KEYSTONE_LIST),
+                ):
+                    debs.fetch(tree, _names(listing), step, with_dependencies=True)
     return guest
 
 

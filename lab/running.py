@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.base import LabError, lab_dir
 from lab.ceph.cluster import Ceph
+from lab.cinder.keystone import Keystone
 from lab.cinder.server import Cinder
 from lab.guest.image import Guest
 from lab.host.hypervisor import KINDS as HOST_KINDS
@@ -58,6 +59,7 @@ class Lab:
     guest: Guest
     pki: Pki
     cinder: Cinder
+    keystone: Keystone
 
     @classmethod
     def attach(cls, directory: Path | None = None) -> Lab:
@@ -86,6 +88,7 @@ class Lab:
             Guest(kernel / "vmlinux", kernel / "initrd", kernel / "boot.img"),
             Pki(directory / "pki"),
             Cinder(namespace, directory),
+            Keystone(namespace, directory),
         )
 
     def engine_command(self, argv: Sequence[str]) -> list[str]:
