@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The API's JSON, read and written by the table of types.
 
-Numbers and booleans are strings, as oVirt writes them; a collection has the name of one of it.
+As oVirt writes it: numbers and booleans are strings, times are numbers, in milliseconds since the
+epoch; a collection has the name of one of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from cinderengine.api.types.document import SURROUNDINGS, Document, Reading, mad
 from cinderengine.api.types.entity import Entity, Link, Many, Value
 from cinderengine.api.types.registry import TYPES
 from cinderengine.api.types.schema import Field, Kind, Type, Version
-from cinderengine.api.types.values import LONGEST, printable, read, refused, too_long, written
+from cinderengine.api.types.values import (
+    LATEST_MS,
+    LONGEST,
+    printable,
+    read,
+    refused,
+    too_long,
+    written,
+)
 from cinderengine.errors import Invalid
 
 
@@ -82,6 +91,8 @@ class _Reader:
             return self._list(given, owner, field, path)
         if field.state and isinstance(given, dict):
             given = given.get("state")
+        if field.kind is Kind.DATE and type(given) is int and 0 <= given <= LATEST_MS:
+            return given
         plain = _plain(given)
         if plain is None:
             raise refused(owner, field)
@@ -133,5 +144,7 @@ class _Writer:
             return self.members(value)
         if isinstance(value, tuple):
             return {field.of: [self.members(item) for item in value]}
+        if field.kind is Kind.DATE:
+            return value
         plain = written(field, value)
         return {"state": plain} if field.state and self._version is Version.V3 else plain

@@ -18,6 +18,8 @@ _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 # What XML 1.0 cannot carry (section 2.2), which we do not take in JSON either.
 _NOT_TEXT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The last day that ISO 8601 can tell of, in milliseconds since the epoch.
+LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _EXPECTED = {
     Kind.TEXT: "text without control characters",
     Kind.BOOL: "true or false",

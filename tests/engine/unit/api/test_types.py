@@ -14,6 +14,7 @@ from cinderengine.api.types import json, xml
 from cinderengine.api.types.entity import Entity, Link, Many, entity, reference
 from cinderengine.api.types.registry import TYPES
 from cinderengine.api.types.schema import Kind, Version
+from cinderengine.api.types.values import LATEST_MS
 from cinderengine.errors import EngineError, Invalid
 from tests.engine.unit.api.samples import HIDDEN, full, without_secrets
 
@@ -157,6 +158,18 @@ def test_json_has_strings_links_and_one_of_a_collection() -> None:
         ]
     }
     assert json.writes(Many(TYPES["disk"], []), Version.V4, BASE) == b"{}"
+
+
+@pytest.mark.parametrize("version", Version)
+def test_times_are_milliseconds_in_json(version) -> None:
+    key, at_ms = "openstack_volume_authentication_key", 1_433_075_305_525
+    written = json.writes(entity(key, creation_date=at_ms), version, BASE)
+    assert plain_json.loads(written) == {"creation_date": at_ms}
+    assert json.reads(written, TYPES[key], version).entity.number("creation_date") == at_ms
+    text = b'{"creation_date": "2015-05-31T15:28:25.525+03:00"}'
+    assert json.reads(text, TYPES[key], version).entity.number("creation_date") == at_ms
+    for never in (LATEST_MS + 1, -1, True):
+        assert "creation_date" in refusal(plain_json.dumps({"creation_date": never}), key)
 
 
 def test_json_numbers_booleans_and_lists_are_read_as_people_write_them() -> None:
