@@ -203,6 +203,7 @@ PROVIDERS = Collection(
     edit=_edit,
     remove=_remove,
     actions={"testconnectivity": _test},
+    whole=("data_center",),
     fields={
         "name": lambda provider: provider.name,
         "id": lambda provider: provider.id,

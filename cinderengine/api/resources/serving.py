@@ -94,9 +94,12 @@ class Api:
             case "DELETE":
                 return await self._remove(call, where)
         content = await self.content(call, where)
-        if call.request.follow:
+        paths = [*call.request.follow]
+        if call.request.all_content:
+            paths += [(name,) for name in where.collection.whole]
+        if paths:
             following = Following(functools.partial(self._at, call))
-            content = await following.into(content, call.request.follow)
+            content = await following.into(content, paths)
         return Answer(200, content)
 
     async def _at(self, call: Call, href: str) -> Entity | Many | None:

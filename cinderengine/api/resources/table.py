@@ -52,6 +52,7 @@ class Collection(Generic[T]):
 
     rows: all that there are. row: that of the call's id; where it is left out, rows are looked
     through. show: one as the API has it. add, edit: take what was sent, return what it became.
+    whole: the names of what is put into one where all of its content is asked for.
     fields: what it can be searched by. actions: by name; what they return stands in the answer.
     selected, columns: for large ones: rows as a query finds them, which of the fields are columns;
     None if those that are asked for are in no table.
@@ -65,6 +66,7 @@ class Collection(Generic[T]):
     add: Callable[[Call, Entity], Awaitable[T]] | None = None
     edit: Callable[[Call, Entity], Awaitable[T]] | None = None
     remove: Callable[[Call], Awaitable[None]] | None = None
+    whole: tuple[str, ...] = ()
     fields: Fields[T] = field(default_factory=dict)
     selected: Callable[[Call, Selection], Awaitable[Sequence[T] | None]] | None = None
     columns: Columns = field(default_factory=dict)

@@ -441,6 +441,17 @@ def world_status(element) -> str:
 # Follow, search, pages
 
 
+async def test_all_content_of_a_provider_is_its_data_center_too(world) -> None:
+    """As the page of the Cinder integration shows it."""
+    whole = await world("GET", world.provider, All_Content="true")
+    assert whole.text("data_center/name") == "Default"
+    listed = await world("GET", "/openstackvolumeproviders?all_content=true")
+    assert listed.text("openstack_volume_provider/data_center/name") == "Default"
+    bare = await world("GET", world.provider)
+    assert bare.xml.find("data_center").get("id")
+    assert bare.text("data_center/name") == ""
+
+
 async def test_links_are_followed(world, engine) -> None:
     await added(world, engine)
     got = await world("GET", f"{world.provider}?follow=datacenter,authentication_keys")
