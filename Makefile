@@ -73,7 +73,7 @@ coverage: $(READY)  ## the lines that no unit test runs, by file
 check-fast: lint type unit  ## what needs no lab: style, types, unit tests
 
 functional: fetch $(RELEASES)  ## functional tests on two labs of their own, or on the one that runs
-	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) tests/functional tests/faults tests/engine/functional
+	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) tests/functional tests/engine/functional tests/faults
 
 check: check-fast  ## everything that has to pass before a change lands
 	@$(MAKE) --no-print-directory functional
