@@ -13,7 +13,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from lab import several
+from lab import ansible, several
 from lab.base import REPOSITORY, LabError, run
 from lab.cinder.server import PROJECT
 from lab.fetching import fetch
@@ -151,7 +151,10 @@ def _start(host_count: int, *, with_cinder: bool = False) -> Lab:
 
 def _fetch(_: argparse.Namespace) -> int:
     _bundle()
-    fetch(Steps(), with_cinder=True)
+    steps = Steps()
+    fetch(steps, with_cinder=True)
+    with steps.step("Ansible, with oVirt's collection") as step:
+        ansible.fetch(step)
     return 0
 
 
