@@ -15,7 +15,7 @@ SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
 # A worker that has nothing left takes some of what the other has.
 UNIT := -n 2 --dist worksteal tests/unit tests/engine/unit
 # In order; what `make check` leaves out.
-NIGHTLY := unit-random unit-pythons audit fuzz migrations faults soak demo demo-cinder demo-migrate rpmlint
+NIGHTLY := unit-random unit-pythons audit fuzz migrations faults soak demo demo-cinder demo-migrate demo-engine rpmlint
 # Those of EL 9, Debian 12 and EL 10.
 PYTHONS := 3.9 3.11 3.12
 # Empty: the faults' tables are printed and docs/faults.md stays as it is.
@@ -23,7 +23,7 @@ WRITE := --write
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional check nightly unit-random api rest docs demo demo-cinder demo-migrate migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional check nightly unit-random api rest docs demo demo-cinder demo-migrate demo-engine migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ demo-cinder: $(READY)  ## the same with a real Cinder: volumes attached, extende
 
 demo-migrate: $(READY)  ## a VM that writes goes from host to host, and a daemon is killed under way
 	@$(BIN)/python -m lab.demo.migrate
+
+demo-engine: $(READY)  ## a host joins the engine, and oVirt's own client has disks made: CINDER=1
+	@CINDER=$(CINDER) $(BIN)/python -m lab.demo.engine
 
 bench: $(READY)  ## benchmarks, each against a rival in the same run
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench

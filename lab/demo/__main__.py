@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from lab.base import LabError
-from lab.demo.stage import Show
+from lab.demo.stage import Show, on_host1
 from lab.engine import Engine, new_id
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
@@ -134,4 +134,4 @@ class Play:
 OPENING = "A Ceph cluster, a hypervisor and a guest, all real, on this machine alone:"
 
 if __name__ == "__main__":
-    sys.exit(Show("lab.demo", OPENING, lambda *parts: Play(*parts).run()).main())
+    sys.exit(Show("lab.demo", OPENING, on_host1(lambda *parts: Play(*parts).run())).main())

@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.base import LabError
 from lab.cinder.volumes import Volumes
-from lab.demo.stage import Show
+from lab.demo.stage import Show, on_host1
 from lab.engine import Engine, new_id, secret_params
 from lab.guest.console import GuestConsole
 from lab.guest.domains import pty_console
@@ -170,5 +170,7 @@ def _expect(true: bool, otherwise: str) -> None:
 
 
 if __name__ == "__main__":
-    show = Show("lab.demo.cinder", OPENING, lambda *parts: Play(*parts).run(), with_cinder=True)
+    show = Show(
+        "lab.demo.cinder", OPENING, on_host1(lambda *parts: Play(*parts).run()), with_cinder=True
+    )
     sys.exit(show.main())

@@ -10,7 +10,7 @@ import asyncio
 import sys
 
 from lab.base import LabError
-from lab.demo.stage import Show
+from lab.demo.stage import Show, on_host1
 from lab.engine import Engine
 from lab.host.daemon import HostDaemon
 from lab.migrating_vm import Traveller
@@ -100,4 +100,8 @@ class Play:
 OPENING = "A Ceph cluster, two hypervisors and a guest, all real, on this machine alone:"
 
 if __name__ == "__main__":
-    sys.exit(Show("lab.demo.migrate", OPENING, lambda *parts: Play(*parts).run(), hosts=2).main())
+    sys.exit(
+        Show(
+            "lab.demo.migrate", OPENING, on_host1(lambda *parts: Play(*parts).run()), hosts=2
+        ).main()
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The stage of a demo: a lab of its own, the daemon on its hypervisor, and what was proven.
+"""The stage of a demo: a lab of its own, and what was proven in it.
 
 The play runs in a process of its own inside the lab's network, as an engine does; each step is a
 line, and a step that fails is named with its reason.
@@ -30,13 +30,13 @@ DIRECTORY = "/run/vdsm-cinder-demo"
 class Show:
     """A demo. module: the one that main() is called from; opening: its first line.
 
-    play: the engine's part; returns the lines that tell what it proved. hosts: how many there are;
-    the daemon of the first runs when the play begins.
+    play: what is played in the engine's place; returns the lines that tell what it proved. hosts:
+    how many there are.
     """
 
     module: str
     opening: str
-    play: Callable[[Lab, HostDaemon, Steps], Awaitable[list[str]]]
+    play: Callable[[Lab, Steps], list[str]]
     with_cinder: bool = False
     hosts: int = 1
 
@@ -64,22 +64,33 @@ class Show:
         return code
 
     def _play(self, steps: Steps) -> int:
-        lab = Lab.attach()
+        proven = self.play(Lab.attach(), steps)
+        print("\nProven:")
+        for line in proven:
+            print(f"  {line}")
+        return 0
+
+
+def on_host1(
+    play: Callable[[Lab, HostDaemon, Steps], Awaitable[list[str]]],
+) -> Callable[[Lab, Steps], list[str]]:
+    """A play of an engine that calls the daemon of host1, which runs when the play begins."""
+
+    def whole(lab: Lab, steps: Steps) -> list[str]:
         daemon = HostDaemon(lab.hosts["host1"], lab.pki)
         print("\nThe daemon, and an engine that calls it over STOMP and TLS:")
         with steps.step("vdsm-cinderd starts on host1"):
             daemon.start()
         try:
-            proven = asyncio.run(_awaited(self.play(lab, daemon, steps)))
+            proven = asyncio.run(_awaited(play(lab, daemon, steps)))
             with steps.step("the daemon stops"):
                 daemon.stop()
         finally:
             if daemon.runs:
                 daemon.stop()
-        print("\nProven:")
-        for line in proven:
-            print(f"  {line}")
-        return 0
+        return proven
+
+    return whole
 
 
 async def _awaited(play: Awaitable[list[str]]) -> list[str]:
