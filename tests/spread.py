@@ -17,7 +17,7 @@ ALONE = "tests/faults/"
 # What takes longest, in seconds with two labs on two processors. It need not be exact.
 LONG_S = {
     "tests/functional/test_systemd.py rpm": 180,
-    "tests/functional/test_systemd.py make": 150,
+    "tests/functional/test_systemd.py make": 65,
     "tests/functional/test_power.py": 80,
     "tests/functional/test_full_pool.py": 70,
     "tests/functional/test_lab.py": 70,

@@ -18,8 +18,19 @@ from lab.engine import Engine, new_id
 from lab.host.daemon import HostDaemon
 from lab.host.hypervisor import Host
 from lab.running import Lab
+from lab.systemd.installed import RpmDaemon
 from tests.functional.guests import Guest, new_guest
 from tests.functional.helpers import OPTIONS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is alike in all ways of installing is tried in one of them by day, in each at night."""
+    alike = [item for item in items if item.get_closest_marker("alike")]
+    for item in alike:
+        assert isinstance(item, pytest.Function)
+        if item.callspec.params["daemon"] is not RpmDaemon:
+            item.add_marker("nightly")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 """The daemon as a part of the system: installed, run by systemd, upgraded and removed.
 
 On a host of its own that boots systemd: once from the RPMs that `make rpm` builds of this tree,
-once by `make install`, as on Debian.
+once by `make install`, as on Debian. packaging/install puts the same files in place for both. What
+differs is where below PREFIX and /etc they lie, and what is done besides at an installation, an
+upgrade and a removal: tests of that are for both. The others are marked `alike`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ SCORE = 1.5
 UNAVAILABLE = 40
 HOTPLUG_FAILED = 45
 RECOVERING = 99
+
+# What the daemon, systemd and libvirt do is the same however the files came to the host.
+alike = pytest.mark.alike
 
 
 @pytest.fixture(scope="module", params=[RpmDaemon, MadeDaemon], ids=["rpm", "make"])
@@ -184,12 +189,15 @@ BROKEN = (
     # As an oVirt engine leaves it.
     ("chgrp kvm {key}", "certificates", "QEMU's user libvirt-qemu may read {key}"),
     ("systemctl stop libvirtd libvirtd.socket", "libvirt", "cannot be reached"),
-    ("rm --force {rules}; systemctl restart polkit", "libvirt", "refuses the daemon's user"),
     (
         "rm -r {channels}; ip link del ';vdsmdummy;'; virsh nwfilter-undefine {filter}",
         "preparation",
         "whose documents name directory {channels}, bridge ;vdsmdummy;, filter {filter}",
     ),
+)
+# Where these are depends on how they were installed.
+WITHOUT_RULES = (
+    ("rm --force {rules}; systemctl restart polkit", "libvirt", "refuses the daemon's user"),
 )
 FILES = {
     "key": "/etc/pki/vdsm/keys/vdsmkey.pem",
@@ -199,10 +207,13 @@ FILES = {
 }
 
 
-def test_the_doctor_names_what_was_broken_and_the_command_that_mends_it(active):
+@pytest.mark.parametrize(
+    "broken", [pytest.param(BROKEN, marks=alike), WITHOUT_RULES], ids=["host", "rules"]
+)
+def test_the_doctor_names_what_was_broken_and_the_command_that_mends_it(active, broken):
     # What libvirt is to have comes after the daemon is ready.
     wait_until(lambda: examined(active) == {}, "the doctor to find nothing", 30)
-    for breaking, check, message in BROKEN:
+    for breaking, check, message in broken:
         active.host.run(["sh", "-c", breaking.format(**FILES)])
         found = examined(active)[check]
         assert message.format(**FILES) in found["message"]
@@ -289,6 +300,7 @@ def test_systemd_finds_little_that_it_could_still_do(active):
     assert score <= SCORE
 
 
+@alike
 async def test_tells_how_many_vms_run_and_since_when(engine, image):
     daemon = engine.daemon
     async with running_vm(engine, image()) as vm_id:
@@ -336,6 +348,7 @@ async def test_libvirts_own_service_neither_suspends_nor_starts_our_vms(engine, 
         assert host.show(GUESTS, "ActiveState") == "inactive"
 
 
+@alike
 async def test_libvirt_starts_no_vm_of_ours_by_itself(engine, image):
     daemon = engine.daemon
     host = daemon.host
@@ -352,6 +365,7 @@ async def test_libvirt_starts_no_vm_of_ours_by_itself(engine, image):
         assert re.search(r"^Autostart: +disable$", host.virsh("dominfo", name), re.M)
 
 
+@alike
 async def test_what_was_suspended_through_libvirt_is_not_gone_on_with(engine):
     """Its saved image is told of, and a VM that is created anew boots, whatever lies about."""
     daemon = engine.daemon
@@ -378,6 +392,7 @@ async def test_what_was_suspended_through_libvirt_is_not_gone_on_with(engine):
             host.run(["test", "!", "-e", saved])
 
 
+@alike
 async def test_a_restart_refuses_nobody(engine, image, record_property):
     daemon = engine.daemon
     async with running_vm(engine, image()), Traffic(engine) as traffic:
@@ -391,6 +406,7 @@ async def test_a_restart_refuses_nobody(engine, image, record_property):
     assert traffic.outcomes["lost"] <= 3
 
 
+@alike
 async def test_a_crash_refuses_nobody(engine, image, record_property):
     daemon = engine.daemon
     async with running_vm(engine, image()), Traffic(engine) as traffic:
@@ -405,6 +421,7 @@ async def test_a_crash_refuses_nobody(engine, image, record_property):
     assert traffic.outcomes["lost"] <= 1
 
 
+@alike
 async def test_the_watchdog_restarts_a_daemon_that_hangs(engine, image, record_property):
     daemon = engine.daemon
     async with running_vm(engine, image()):
@@ -419,6 +436,7 @@ async def test_the_watchdog_restarts_a_daemon_that_hangs(engine, image, record_p
     assert any("Watchdog timeout" in line for line in said)
 
 
+@alike
 async def test_stops_at_once_and_for_good(engine, image, record_property):
     daemon = engine.daemon
     # Clients go on knocking, and do not wake it up again.
@@ -473,8 +491,11 @@ def upgrade(daemon):
     restarted(daemon, before)
 
 
+RUNNING = (restart_daemon, kill_daemon, restart_libvirtd, kill_both)
+
+
 @pytest.mark.parametrize(
-    "happens", [restart_daemon, kill_daemon, restart_libvirtd, kill_both, upgrade]
+    "happens", [*(pytest.param(each, marks=alike) for each in RUNNING), upgrade]
 )
 async def test_keys_outlive_the_daemon_and_libvirtd(engine, image, happens):
     daemon = engine.daemon
@@ -498,6 +519,7 @@ async def _secrets(engine):
         return None
 
 
+@alike
 async def test_keys_that_were_removed_do_not_come_back(engine):
     daemon = engine.daemon
     await engine.call("Host.registerSecrets", secrets=[], clear=True)
@@ -514,6 +536,7 @@ async def _is_ready(engine):
     return False
 
 
+@alike
 async def test_a_stop_forgets_the_keys_and_the_engine_is_asked_for_them(engine, image):
     daemon = engine.daemon
     async with running_vm(engine, image()):
@@ -529,6 +552,7 @@ async def test_a_stop_forgets_the_keys_and_the_engine_is_asked_for_them(engine, 
         wait_until(lambda: daemon.status == "VMs: 1 running, 0 down", "a status without it", 30)
 
 
+@alike
 def test_a_key_that_is_kept_is_in_no_file_and_no_message(active, moment):
     """It stands in memory of systemd's alone, which nobody but root can look at."""
     host, key, secret_id = active.host, new_key(), new_id()
@@ -549,6 +573,7 @@ def test_a_key_that_is_kept_is_in_no_file_and_no_message(active, moment):
     assert shown(key, {"the store": content.encode()})
 
 
+@alike
 def test_a_reload_is_taken_without_a_restart(active):
     before = active.pid
     active.host.systemctl("reload", SERVICE)
@@ -557,6 +582,7 @@ def test_a_reload_is_taken_without_a_restart(active):
     assert active.command("vms", "--json") == "[]\n"
 
 
+@alike
 async def test_a_wrong_configuration_is_told_and_not_tried_again(engine):
     daemon = engine.daemon
     daemon.set_option("level: INFO", "level: LOUD")
@@ -582,6 +608,7 @@ def of_this_run(daemon):
     return [f"_SYSTEMD_INVOCATION_ID={daemon.host.show(SERVICE, 'InvocationID')}"]
 
 
+@alike
 def test_a_daemon_that_always_ends_is_tried_again_at_growing_pauses(active):
     host, unit = active.host, active.host.path(f"/run/systemd/system/{SERVICE}.d")
     unit.mkdir()
@@ -674,6 +701,7 @@ async def shown_serial(address, context):
     return serial
 
 
+@alike
 async def test_certificates_of_its_own_are_served_with_and_renewed(active, certified, lab):
     host, address, context = active.host, (active.host.address, active.port), trusting(certified)
     keys = "/etc/pki/vdsm/keys"
@@ -708,6 +736,7 @@ async def test_certificates_of_its_own_are_served_with_and_renewed(active, certi
     assert shown[1]["names"] == [host.name, host.address]
 
 
+@alike
 async def test_a_restart_in_the_middle_of_a_renewal_does_not_end_the_unit(active, certified):
     host, keys = active.host, "/etc/pki/vdsm/keys"
     key, kept = f"{keys}/vdsmkey.pem", f"{keys}/vdsmkey.pem.kept"
@@ -757,6 +786,7 @@ VM.destroy: VM.destroy of VM ID ok in TIME
 """
 
 
+@alike
 async def test_the_journal_tells_a_vms_whole_story(engine, image):
     host = engine.daemon.host
     vm_id, boot, data = await live_a_life(engine, image)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests import nightly
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -27,6 +30,30 @@ def test_all_parts_are_run_and_told_of(make: str, capfd: pytest.CaptureFixture[s
         ["make", "broken", "failed", "with", "exit", "code", "1"],
         ["make", "other", "went", "well"],
     ]
+
+
+def test_what_is_left_out_of_every_run_is_run_at_night() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    (parts,) = re.findall(r"^NIGHTLY := (.+)$", makefile, re.M)
+    recipes = [re.findall(rf"^{part}:.*\n((?:\t.*\n)+)", makefile, re.M) for part in parts.split()]
+    lines = [line for found in recipes for recipe in found for line in recipe.splitlines()]
+    # The words of the pytest runs that leave nothing out.
+    whole = {
+        word
+        for line in lines
+        if " -m " not in line.partition("/pytest ")[2]
+        for word in line.split()
+    }
+    tests = [
+        path for room in ("functional", "faults") for path in REPOSITORY.glob(f"tests/{room}/*")
+    ]
+    marked = {
+        str(path.relative_to(REPOSITORY))
+        for path in tests
+        if path.suffix == ".py" and re.search(r"\bmark\.(alike|nightly)\b", path.read_text())
+    }
+    assert marked
+    assert marked <= whole
 
 
 def test_all_well(make: str) -> None:
