@@ -270,8 +270,7 @@ class Images:
             if snapshot is not None:
                 _set_snapshot(image, snapshot)
             elif claim is not None:
-                _claim(ioctx, image, claim)
-                self._claimants[path, claim["cookie"]] = client
+                self._claim(client, path, header_of(image), claim)
             found["size"] = image.size()
             if luks:
                 found["luks_header"] = _luks_header(image)
@@ -281,9 +280,16 @@ class Images:
             return found
 
     def renew(self, path: str, claim: Mapping[str, Any]) -> None:
-        client = self._claimants.get((path, claim["cookie"]))
-        with _opened(client or self._cluster.connected(), path) as (ioctx, image):
-            _claim(ioctx, image, claim)
+        client = self._cluster.connected()
+        with _opened(client, path) as (_, image):
+            self._claim(client, path, header_of(image), claim)
+
+    def _claim(self, client: rados.Rados, path: str, header: str, claim: Mapping[str, Any]) -> None:
+        """Claim an image, or keep its claim up. client: as which, if it is not claimed yet."""
+        client = self._claimants.get((path, claim["cookie"]), client)
+        with _pool(client, path) as (ioctx, _):
+            _lock(ioctx, header, claim)
+        self._claimants[path, claim["cookie"]] = client
 
     def release(self, path: str, claim: Mapping[str, Any]) -> None:
         client = self._claimants.pop((path, claim["cookie"]), None) or self._cluster.connected()
@@ -391,9 +397,8 @@ def _set_snapshot(image: rbd.Image, snapshot: str) -> None:
         raise Refused("no_snapshot", str(e)) from e
 
 
-def _claim(ioctx: rados.Ioctx, image: rbd.Image, claim: Mapping[str, Any]) -> None:
+def _lock(ioctx: rados.Ioctx, header: str, claim: Mapping[str, Any]) -> None:
     about = f"vdsm-cinder:{claim['owner']};"
-    header = header_of(image)
     try:
         ioctx.lock_exclusive(header, CLAIM, claim["cookie"], about, claim["duration_s"], RENEWABLE)
     except rados.ObjectBusy as e:

@@ -248,6 +248,14 @@ def test_who_may_not_write_is_looked_at_as_a_new_client(images, ceph):
     assert look(images, "volumes/b") == ["denied_write"]
 
 
+def test_what_is_claimed_is_claimed_anew_by_the_client_that_has_it(images, ceph):
+    """Another would find it claimed. Who may not blocklist is asked about as a new client."""
+    ceph.blocklisters = 9
+    for _ in range(2):
+        look(images, "volumes/a")
+    assert [what for what in done(ceph) if what[1] == "lock"] == [(2, "lock", "volumes")] * 2
+
+
 def test_the_pool_of_the_data_has_to_be_writable(images, ceph):
     assert look(images, "volumes/ns/apart")[0]["size"] == 1
     assert done(ceph)[1:] == [

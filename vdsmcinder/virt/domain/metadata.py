@@ -43,6 +43,9 @@ RUNNING_SINCE = "runningSince"
 # Our child that holds taken.
 TAKEN = "imageTaken"
 
+# Our child that holds starting.
+STARTING = "starting"
+
 # Our child that holds arrived_by.
 ARRIVED_BY = "arrivedBy"
 
@@ -61,6 +64,7 @@ _PRIVATE = frozenset(
     {
         *("exitCode", "exitReason", "exitMessage", THAW_BY, HELD, RUNNING_SINCE, ARRIVED_BY, TAKEN),
         *(*_MIGRATION, _DATA_HOST, _ENCRYPTED, _SOURCE_PEER, OWED),
+        STARTING,
     }
 )
 
@@ -151,7 +155,8 @@ class VmMetadata:
     was started, on whichever host, in seconds since 1970; only for one that has migrated.
     migration: the one that is under way. arrived_by: id of the one by which it came to this host.
     taken: that another host opened an image of it while it stood here, a sentence's end.
-    debts: of those that failed; they go along with it.
+    debts: of those that failed; they go along with it. starting: its QEMU process is paused until
+    its images have been looked at once more; see virt/vm/power.py.
     """
 
     version: int | None = None
@@ -170,6 +175,7 @@ class VmMetadata:
     arrived_by: str | None = None
     taken: str | None = None
     debts: tuple[Debt, ...] = ()
+    starting: str | None = None
 
     @classmethod
     def of_request(cls, domain: etree._Element) -> VmMetadata:
@@ -213,6 +219,7 @@ class VmMetadata:
             arrived_by=get(values, ARRIVED_BY, TEXT) or None,
             taken=get(values, TAKEN, TEXT) or None,
             debts=_read_debts(get(values, OWED, TEXT) or ""),
+            starting=get(values, STARTING, TEXT) or None,
         )
 
 

@@ -162,6 +162,12 @@ class DomainWatch:
             return
         if change.cause is Cause.STOPPED:
             change = exit_record.recorded(vm.domain.metadata) or change
+        if domain.document.domain.metadata.starting is not None:
+            if change is lifecycle.PAUSED_BY_US:
+                self._registry.go_on_starting(vm, domain.document)
+                return
+            if change is lifecycle.RUNNING:
+                vm.spawn(power.has_started(vm))
         vm.found(domain.document, change)
         self._migrations.debts.found(vm)
         guest_agent.recover(vm)

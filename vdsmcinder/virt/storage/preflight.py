@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from vdsmcinder.ceph.fault_kinds import DOWN, PASSING, TAKEN, CephFault, Kind
-from vdsmcinder.ceph.image_use import Claim, ImageUse, Others
+from vdsmcinder.ceph.image_use import CLAIM_S, Claim, ImageUse, Others
 from vdsmcinder.ceph.monitor_survey import Survey, all_silent, survey
 from vdsmcinder.ceph.workers import Account, Workers, result
 from vdsmcinder.config import Ceph as CephOptions
@@ -89,7 +89,7 @@ class Preflight:
         ceph = ceph.opened
         _refuse_twice(ceph, beside, vm_id, failure)
         await self._check_secrets(ceph, failure)
-        claims = Claims(self._workers, self._tasks)
+        claims = self.no_claims()
         if self._options.preflight == "off":
             return claims
         used = [UsedImage(image, ceph_access.use(image, others)) for image in ceph.images]
@@ -101,6 +101,31 @@ class Preflight:
             raise
         claims.keep()
         return claims
+
+    def confirms(self, ceph: CephImages) -> bool:
+        """Whether images are to be looked at once more when QEMU has them open."""
+        return self.looks and any(image.exclusive for image in ceph.opened.images)
+
+    async def confirm(
+        self,
+        ceph: CephImages,
+        vm_id: str,
+        claims: Claims,
+        failure: type[VdsmCinderError],
+        consent: Consent = NO_CONSENT,
+    ) -> None:
+        """Raise for the first image that not only the VM's own QEMU process has open.
+
+        QEMU may have taken so long that claims have lapsed: they are made anew, and who has the
+        images open is looked at then, before the guest writes. claims: those of check(), or none
+        yet, of a start that another daemon began. Raises as check() does.
+        """
+        used = [
+            UsedImage(image, ceph_access.use(image, Others.OWN))
+            for image in ceph.opened.images
+            if image.exclusive
+        ]
+        await self._check_images(used, vm_id, claims, failure, consent)
 
     @property
     def looks(self) -> bool:
@@ -124,7 +149,7 @@ class Preflight:
         until_s = time.monotonic() + _PASSING_S
         while True:
             try:
-                found = await within(self._look(used, "", self._no_claims()), within_s)
+                found = await within(self._look(used, "", self.no_claims()), within_s)
             except asyncio.TimeoutError:
                 return None
             taken = {one: f for one, f in found.items() if f.kind is Kind.IN_USE_THERE}
@@ -135,7 +160,8 @@ class Preflight:
             return f"the image of {one.image.words} is open on another host ({fault.text})"
         return None if any(f.kind.error is ResourceUnavailable for f in found.values()) else ""
 
-    def _no_claims(self) -> Claims:
+    def no_claims(self) -> Claims:
+        """Claims of no image yet."""
         return Claims(self._workers, self._tasks)
 
     async def _check_secrets(self, ceph: CephImages, failure: type[VdsmCinderError]) -> None:
@@ -169,11 +195,11 @@ class Preflight:
         failure: type[VdsmCinderError],
         consent: Consent,
     ) -> None:
-        until_s = time.monotonic() + _PASSING_S
+        began_s = time.monotonic()
         while True:
             faults = await self._look(used, vm_id, claims)
             passing = all(f.kind in PASSING for f in faults.values())
-            if not faults or not passing or time.monotonic() > until_s:
+            if not faults or not passing or time.monotonic() - began_s > _patience_s(faults):
                 break
             await asyncio.sleep(_RETRY_S)
         for one in sorted(faults, key=lambda one: faults[one].kind not in TAKEN):
@@ -237,7 +263,7 @@ class Preflight:
             fault = one.use.held_elsewhere(found) or one.use.unfit(found)
             if fault is not None:
                 faults[one] = fault
-            elif one.use.exclusive and one.use.lacks_blocklist(found):
+            elif one.use.others is Others.NOBODY and one.use.lacks_blocklist(found):
                 lacking = CephFault(Kind.DENIED_BLOCKLIST)
                 log.warning("%s", ceph_access.told(lacking, one.image.words, one.image))
         return faults
@@ -294,6 +320,16 @@ class Preflight:
     async def _survey(self, account: Account) -> Survey:
         await asyncio.sleep(_SURVEY_AFTER_S)
         return await survey(account.hosts, self._options.timeout_s)
+
+
+def _patience_s(faults: Mapping[UsedImage, CephFault]) -> float:
+    """How long to wait for what passes, in seconds.
+
+    An image that QEMU has open may be claimed for it yet, by a connection to Ceph that is gone,
+    as of a daemon that was killed.
+    """
+    ours = (one.use.others is Others.OWN and f.kind is Kind.CLAIMED for one, f in faults.items())
+    return CLAIM_S + _PASSING_S if any(ours) else _PASSING_S
 
 
 def _refuse_twice(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 
 import libvirt
 
@@ -26,6 +27,8 @@ from vdsmcinder.hypervisor.connection import CallOverrun, ConnectionLost
 from vdsmcinder.tasks import within
 from vdsmcinder.virt.domain import metadata
 from vdsmcinder.virt.domain.domain import Document
+from vdsmcinder.virt.storage.consent import NO_CONSENT, Consent
+from vdsmcinder.virt.storage.image_locks import Claims
 from vdsmcinder.virt.vm import cpu_limit, exit_record, image_guard, libvirt_errors, lifecycle
 from vdsmcinder.virt.vm.lifecycle import Change
 from vdsmcinder.virt.vm.migration import Migration
@@ -41,6 +44,9 @@ UNDEFINE_FLAGS = (
 )
 # libvirt waits 10 s for a process to heed SIGTERM, and some more after SIGKILL.
 KILL_S = 20.0
+# What a VM's metadata say of it while it starts: whether who has its images open was vouched for.
+_CHECKED = "checked"
+_UNCHECKED = "unchecked"
 DESTROYED_WHILE_STARTING = Change(
     Cause.STOPPED,
     exit=Exit(
@@ -51,17 +57,21 @@ DESTROYED_WHILE_STARTING = Change(
 )
 
 
-async def start(vm: VM) -> None:
-    """Have libvirt start the defined domain; whatever comes of it is told by the VM's status."""
+async def start(vm: VM, claims: Claims, consent: Consent = NO_CONSENT) -> None:
+    """Have libvirt start the defined domain; whatever comes of it is told by the VM's status.
+
+    Where images are the VM's alone, its guest does not run before they have been looked at once
+    more, of which engines see nothing. claims, consent: of those images.
+    """
     async with vm.lock:
         if vm.doomed:
             return
         vm.apply(Change(Cause.LAUNCH))
-        flags = libvirt.VIR_DOMAIN_START_PAUSED if vm.domain.metadata.launch_paused else 0
+        marks, flags = _guard(vm, consent)
         timeout_s = vm.services.start_timeout_s
         try:
-            document, state, reason = await vm.services.connection.on_domain(
-                vm.id, _create, flags, timeout_s=timeout_s
+            begun = await vm.services.connection.on_domain(
+                vm.id, _create, flags, marks, timeout_s=timeout_s
             )
         except CallOverrun:
             await _kill(vm, graceful_attempts=0)
@@ -71,20 +81,87 @@ async def start(vm: VM) -> None:
                 "was destroyed; check that the Ceph cluster of its disks answers",
             )
         except libvirt.libvirtError as e:
-            action = f"VM {vm.id} could not be started"
-            _start_failed(
-                vm, libvirt_errors.explain(e, action, CreateFailed, vm.domain.drives).message
-            )
+            _start_failed(vm, _refused(vm, e))
         except ConnectionLost as e:
             log.warning("whether %s was started is known when libvirt is back: %s", vm.name, e)
             vm.lost_sight()
         except ResourceUnavailable as e:
             _start_failed(vm, f"VM {vm.id} could not be started: {e}")
         else:
-            vm.started(document, lifecycle.from_state(state, reason))
-            vm.spawn(cpu_limit.enforce(vm))
-            if vm.doomed:
-                await _kill(vm, graceful_attempts=0)
+            if marks:
+                await _look_and_let_run(vm, claims, consent)
+            else:
+                await _started(vm, begun)
+
+
+async def go_on_starting(vm: VM, claims: Claims) -> None:
+    """Go on with a start that was left when its QEMU process was there, paused.
+
+    So it is when the daemon was killed meanwhile, or libvirt went away. claims: none yet.
+    """
+    async with vm.lock:
+        if vm.doomed:
+            return
+        if not vm.domain.metadata.launch_paused:
+            vm.start.to_be_let_run()
+        consent = Consent(unchecked=vm.domain.metadata.starting == _UNCHECKED)
+        await _look_and_let_run(vm, claims, consent)
+
+
+async def has_started(vm: VM) -> None:
+    """Take from a VM that was let run the mark that it is to be, or a pause would be undone."""
+    try:
+        await vm.call(metadata.set_live, {metadata.STARTING: ""})
+    except (libvirt.libvirtError, ResourceUnavailable) as e:
+        log.warning("%s is marked as one that starts: %s", vm.name, e)
+
+
+def _guard(vm: VM, consent: Consent) -> tuple[Mapping[str, str], int]:
+    """What its metadata say while it starts, empty if nothing of it is looked at; libvirt's flags.
+
+    They tell the next daemon, if this one is killed, that the VM is to be let run, and what was
+    vouched for.
+    """
+    paused = libvirt.VIR_DOMAIN_START_PAUSED
+    if not vm.services.preflight.confirms(vm.domain.ceph):
+        return {}, paused if vm.domain.metadata.launch_paused else 0
+    if not vm.domain.metadata.launch_paused:
+        vm.start.to_be_let_run()
+    return {metadata.STARTING: _UNCHECKED if consent.unchecked else _CHECKED}, paused
+
+
+async def _look_and_let_run(vm: VM, claims: Claims, consent: Consent) -> None:
+    """Let the guest run, which is to begin, unless its images are in use elsewhere."""
+    paused = vm.domain.metadata.launch_paused
+    try:
+        await vm.services.preflight.confirm(vm.domain.ceph, vm.id, claims, CreateFailed, consent)
+        begun = await vm.services.connection.on_domain(vm.id, _let_run, paused)
+        if not paused:
+            await vm.start.is_let_run(vm.services.connection.call_timeout_s)
+    except ConnectionLost as e:
+        log.warning("%s is let run when libvirt is back: %s", vm.name, e)
+        vm.lost_sight()
+    except libvirt.libvirtError as e:
+        await _kill(vm, graceful_attempts=0)
+        _start_failed(vm, _refused(vm, e))
+    except VdsmCinderError as e:
+        await _kill(vm, graceful_attempts=0)
+        _start_failed(vm, f"VM {vm.id} could not be started: {e}")
+    else:
+        await _started(vm, begun)
+
+
+async def _started(vm: VM, begun: tuple[Document, int, int]) -> None:
+    document, state, reason = begun
+    vm.started(document, lifecycle.from_state(state, reason))
+    vm.spawn(cpu_limit.enforce(vm))
+    if vm.doomed:
+        await _kill(vm, graceful_attempts=0)
+
+
+def _refused(vm: VM, error: libvirt.libvirtError) -> str:
+    action = f"VM {vm.id} could not be started"
+    return libvirt_errors.explain(error, action, CreateFailed, vm.domain.drives).message
 
 
 def _start_failed(vm: VM, message: str) -> None:
@@ -331,11 +408,25 @@ async def cont(vm: VM) -> None:
 # What follows runs in the connection's thread pool.
 
 
-def _create(domain: libvirt.virDomain, flags: int) -> tuple[Document, int, int]:
+def _create(
+    domain: libvirt.virDomain, flags: int, marks: Mapping[str, str]
+) -> tuple[Document, int, int]:
+    if marks:
+        # What runs has them from the persistent domain.
+        metadata.set_lasting(domain, marks)
     # libvirt finds saved images by the domain's name: one of another life is not gone on with.
     if domain.connect().getType() == "QEMU":
         flags |= libvirt.VIR_DOMAIN_START_FORCE_BOOT
     domain.createWithFlags(flags)
+    state, reason = domain.state()
+    return described(domain), state, reason
+
+
+def _let_run(domain: libvirt.virDomain, paused: bool) -> tuple[Document, int, int]:
+    if not paused:
+        domain.resume()
+    # Not before: who finds it paused and without the mark leaves it so.
+    metadata.set_live(domain, {metadata.STARTING: ""})
     state, reason = domain.state()
     return described(domain), state, reason
 

@@ -28,6 +28,7 @@ from vdsmcinder.virt.domain.document_policy import DocumentPolicy
 from vdsmcinder.virt.domain.domain import Document
 from vdsmcinder.virt.domain.vm_description import VmDescription
 from vdsmcinder.virt.secrets.secrets import Secrets
+from vdsmcinder.virt.storage.consent import Consent
 from vdsmcinder.virt.storage.image_locks import Claims
 from vdsmcinder.virt.storage.preflight import Preflight
 from vdsmcinder.virt.vm import (
@@ -145,8 +146,14 @@ class Registry:
             raise
         log.info("%s is defined: %s", vm.name, event_log.described(vm.domain))
         # Not the VM's own: what ends with the VM could keep its images claimed.
-        self._tasks.spawn(_start(vm, claims), f"start {vm.name}")
+        self._tasks.spawn(_start(vm, claims, request.consent), f"start {vm.name}")
         return vm
+
+    def go_on_starting(self, vm: VM, document: Document) -> None:
+        """Have a start done that was left half done: QEMU is there, paused."""
+        vm.start_goes_on(document)
+        claims = self._services.preflight.no_claims()
+        self._tasks.spawn(_go_on_starting(vm, claims), f"go on with the start of {vm.name}")
 
     def _made(
         self, vm_id: str, request: VmDocument | VmDescription
@@ -245,11 +252,18 @@ def _takes_long(request: VmDocument | VmDescription) -> bool:
     return len(request.drives) + len(request.nics) > MANY_DEVICES
 
 
-async def _start(vm: VM, claims: Claims) -> None:
+async def _start(vm: VM, claims: Claims, consent: Consent) -> None:
     try:
-        await power.start(vm)
+        await power.start(vm, claims, consent)
     finally:
         # QEMU is seen now by who looks at its images, or will not be.
+        await claims.release()
+
+
+async def _go_on_starting(vm: VM, claims: Claims) -> None:
+    try:
+        await power.go_on_starting(vm, claims)
+    finally:
         await claims.release()
 
 

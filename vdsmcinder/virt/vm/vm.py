@@ -39,6 +39,7 @@ from vdsmcinder.virt.vm.parts.commands import Commands
 from vdsmcinder.virt.vm.parts.ending import Ending
 from vdsmcinder.virt.vm.parts.freeze_state import Freezing, LateThaw
 from vdsmcinder.virt.vm.parts.io_errors import IoTrouble
+from vdsmcinder.virt.vm.parts.starting import Starting
 from vdsmcinder.virt.vm.parts.unplugs import Unplugs
 from vdsmcinder.virt.vm.qemu_monitor import Monitor
 from vdsmcinder.virt.vm.status import Cause, Exit, PauseCode, Status, after
@@ -82,12 +83,12 @@ class VM:
     id: the domain's uuid. xml: its document as libvirt last gave it, without passwords; domain:
     the same, read. exit: set once it is Down. status_changed_ms: monotonic clock.
     monitor: calls that its QEMU process answers go through it. commands: requests that are served
-    on it. ending: how it is to end. unplugs: devices that the guest is to let go of. io: the I/O
-    errors for which QEMU paused it. freezing: whether its guest is frozen, for guest_agent.py.
-    migration: that which is under way. began_here_s: when its guest, come from another host, was
-    seen to begin to run here (monotonic clock). balloon_target_kib: what was last asked of the
-    guest's balloon, None for nothing. adrift: libvirt went away while it started the VM, and
-    whether it did is not known yet.
+    on it. start: what was told while it started. ending: how it is to end. unplugs: devices that
+    the guest is to let go of. io: the I/O errors for which QEMU paused it. freezing: whether its
+    guest is frozen, for guest_agent.py. migration: that which is under way. began_here_s: when its
+    guest, come from another host, was seen to begin to run here (monotonic clock).
+    balloon_target_kib: what was last asked of the guest's balloon, None for nothing. adrift:
+    libvirt went away while it started the VM, and whether it did is not known yet.
 
     Its fields are for reading: what changes them are its methods, and those of its parts.
     """
@@ -105,6 +106,7 @@ class VM:
         self.services = services
         self.monitor = Monitor(uuid, self.name, services.connection, self._monitor_is_back)
         self.lock = asyncio.Lock()
+        self.start = Starting()
         self.ending = Ending()
         self.unplugs = Unplugs()
         self.freezing = Freezing()
@@ -115,7 +117,6 @@ class VM:
         self.adrift = False
         self._taken = ""
         self._started_s = time.monotonic()
-        self._held_back: Change | None = None
         self.commands = Commands()
         self._status_changes = asyncio.Event()
         self._tasks = services.tasks.group(self.name)
@@ -212,16 +213,16 @@ class VM:
 
         While it migrates, its migration looks by itself.
         """
-        if self.migration is not None:
+        if self.migration is not None or self.start.hides(change):
             return
         if self.starting:
-            self._held_back = change
+            self.start.tell(change)
         else:
             self.apply(change)
 
     def process_began(self) -> None:
         """What libvirt told before it started the VM was of another of that uuid."""
-        self._held_back = None
+        self.start.forget()
 
     def migrates(self, migration: Migration) -> None:
         """It leaves this host, or comes to it: until that is over, libvirt's events go there."""
@@ -234,6 +235,14 @@ class VM:
     def guest_began(self, at_s: float | None) -> None:
         """Its guest, come from another host, runs here; at_s: since when, if that was seen."""
         self.began_here_s = at_s
+
+    def start_goes_on(self, document: Document) -> None:
+        """It is found as its start was left: QEMU is there, paused, its images to be looked at."""
+        self.take(document)
+        self.pid = process.qemu_pid(self.name)
+        self.adrift = False
+        if self.status is Status.WAIT_FOR_LAUNCH:
+            self.apply(Change(Cause.LAUNCH))
 
     def lost_sight(self) -> None:
         """libvirt went away while it started the VM: whether it did is not known yet."""
@@ -314,7 +323,8 @@ class VM:
         self._started_s = time.monotonic()
         self.pid = process.qemu_pid(self.name)
         self.take(document)
-        self.apply(self._held_back or change)
+        self.start.over()
+        self.apply(self.start.told or change)
 
     def arrived(self, change: Change) -> None:
         """The VM came from another host and runs here now."""

@@ -39,6 +39,9 @@ class Vm:
 
     async def release(self) -> None: ...
 
+    def confirms(self, _plugged: object) -> bool:
+        return False
+
     async def call(self, _attach: object, xml: str) -> Domain:
         (target,) = etree.fromstring(xml).iterfind("target")
         self.plugged.append((target.get("dev", ""), target.get("bus", "")))

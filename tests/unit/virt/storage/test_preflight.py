@@ -37,10 +37,14 @@ MISSING = {"error": {"kind": "no_image", "text": "no"}}
 
 
 class Cluster:
-    """Workers: what images are found to be, and what was asked of them."""
+    """Workers: what images are found to be, and what was asked of them.
+
+    looks: how often they were looked at.
+    """
 
     def __init__(self, **images: Mapping[str, Any]) -> None:
         self.images = images
+        self.looks = 0
         self.asked: list[tuple[str, str]] = []
 
     async def ask(
@@ -49,6 +53,7 @@ class Cluster:
         if op != "inspect":
             self.asked.append((op, args["path"]))
             return None
+        self.looks += 1
         return [self._answer(image) for image in args["images"]]
 
     def _answer(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -237,6 +242,27 @@ async def test_what_is_claimed_is_renewed_until_it_is_let_go(monkeypatch):
     claims = await desk.preflight.check(ceph, VM, CreateFailed)
     await until(lambda: ("renew", "volumes/a") in cluster.asked, "it was not renewed")
     await claims.release()
+    assert cluster.asked[-1] == ("release", "volumes/a")
+
+
+CLAIMED = {"error": {"kind": "claimed", "text": f"VM {VM} on host2"}}
+
+
+async def test_what_qemu_has_open_may_be_claimed_yet_by_the_daemon_that_began():
+    """That one was killed, so that its claim lapses; of what nobody has open another has one."""
+    cluster, ceph = Cluster(a=CLAIMED), CephImages((image("a"),))
+    desk = Desk(cluster)
+    with pytest.raises(CreateFailed, match=f"being given to another VM just now .VM {VM} on host2"):
+        await desk.check(image("a"))
+    before = cluster.looks
+    async with Tasks("confirm") as tasks:
+        claims = desk.preflight.no_claims()
+        confirm = desk.preflight.confirm(ceph, VM, claims, CreateFailed)
+        confirming = tasks.begin(confirm, "confirm")
+        await until(lambda: cluster.looks > before + 1, "it was not looked at once more")
+        cluster.images["a"] = FREE
+        await confirming
+        await claims.release()
     assert cluster.asked[-1] == ("release", "volumes/a")
 
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +154,9 @@ async def test_a_start_during_which_libvirt_went_is_known_when_it_is_back(
     """The call fails, whether libvirt got as far as starting the VM or not."""
     create = power._create
 
-    def lose(dom: libvirt.virDomain, flags: int) -> None:
+    def lose(dom: libvirt.virDomain, flags: int, marks: Mapping[str, str]) -> None:
         if runs:
-            create(dom, flags)
+            create(dom, flags, marks)
         raise ConnectionLost("libvirt went away during the call")
 
     monkeypatch.setattr(power, "_create", lose)
