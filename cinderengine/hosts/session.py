@@ -212,17 +212,23 @@ class HostSession:
     async def _listen(self, session: StompSession) -> None:
         while True:
             event = await session.next_event()
-            self._know(heard_ms=now_ms())
-            name = str(event.get("method", ""))
-            if name.startswith("|virt|VM_status|"):
-                self._status_changed(event)
-            elif name.startswith("|net|host_conn|"):
-                self._capabilities_at_s = None
-                self._due.set()
-            elif name.startswith("|host|secrets_missing|"):
-                self._delivery.forget()
-                self._due.set()
+            self.hear(event)
             self._around.heard(self.host.id, event)
+
+    def hear(self, event: Event) -> None:
+        """Remember what an event tells, and look at once where it tells that something changed."""
+        self._know(heard_ms=now_ms())
+        name = str(event.get("method", ""))
+        if name.startswith("|virt|VM_status|"):
+            self._status_changed(event)
+        elif name.startswith("|net|host_conn|"):
+            self._capabilities_at_s = None
+            self._due.set()
+        elif name.startswith("|host|secrets_missing|"):
+            self._delivery.forget()
+            self._due.set()
+        elif name.startswith("|ceph|cluster_status|"):
+            self._due.set()
 
     def _status_changed(self, event: Event) -> None:
         told = event.get("params")

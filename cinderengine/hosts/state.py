@@ -168,6 +168,11 @@ NEXT: Mapping[HostStatus, Mapping[_In, HostStatus]] = {
 # In these nobody is connected, and nobody connects.
 AT_REST = frozenset({_S.PENDING_APPROVAL, _S.MAINTENANCE})
 
+# Of a host that goes to maintenance and is not there to give up anything.
+KEEPS_KEYS = (
+    "it could not be reached, so that it may have its authentication keys yet; activate it when it "
+    "can be, and put it into maintenance again, or restart the machine"
+)
 # So long may a host be away until it is told of.
 GRACE_S = 60.0
 # The pause before each attempt: at first none, then twice the one before up to the longest; of each
@@ -222,7 +227,8 @@ class HostMachine:
                 if self._go(_In.ACTIVATED, ""):
                     actions = [Look()] if self._stands else [self._dial_anew()]
             case Deactivated():
-                if self._go(_In.DEACTIVATED, "") and self._stands:
+                reason = KEEPS_KEYS if self.status is _S.NON_RESPONSIVE else ""
+                if self._go(_In.DEACTIVATED, reason) and self._stands:
                     actions = [Look()]
             case Opened():
                 self._stands, self._attempts, self._away_since_s = True, 0, None

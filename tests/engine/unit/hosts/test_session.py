@@ -17,12 +17,13 @@ from cinderengine.errors import NotFound, Unavailable
 from cinderengine.hosts import session as sessions
 from cinderengine.hosts.keeper import Changes
 from cinderengine.hosts.keys import OURS, HostKey
-from cinderengine.hosts.session import KeysRefused
+from cinderengine.hosts.session import KeysRefused, Pace
 from cinderengine.model.hosts import HostStatus as S
 from cinderengine.model.secret import Secret
 from lab.engine import client_context, new_id
 from lab.host.local import HOST
 from lab.pki import make_pki
+from tests.engine.unit.hosts import daemons
 from tests.engine.unit.hosts.daemons import EngineSide, engine_of, host_of, local_daemon
 from tests.faults import pluggable
 from vdsmcinder.errors import RemoteError
@@ -196,6 +197,44 @@ async def test_a_vm_that_begins_is_known_by_its_event(daemon, monkeypatch) -> No
 
         await until(is_known)
         await session.call("VM.destroy", {"vmID": vm_id})
+
+
+@pytest.mark.parametrize(
+    ("event", "verb"),
+    [
+        ("|net|host_conn|no_id", "Host.getCapabilities"),
+        ("|host|secrets_missing|h", "Host.registerSecrets"),
+        ("|ceph|cluster_status|fsid", "Host.getStats"),
+    ],
+)
+async def test_what_an_event_tells_of_is_looked_at_at_once(
+    daemon, monkeypatch, event, verb
+) -> None:
+    # Nothing is looked at by itself.
+    monkeypatch.setattr(daemons, "PACE", Pace(look_s=3600.0, again_s=3600.0))
+    async with engine_of(daemon) as side:
+        side.wanted = [HostKey(new_id(), Secret(VALUE))]
+        await side.until(S.UP)
+        session, asked = side.hosts.session("h1"), []
+
+        async def has_looked() -> bool:
+            return session.facts.statistics.vms is not None
+
+        await until(has_looked)
+        real = session._call
+
+        async def call(of, called, *rest):
+            asked.append(called)
+            return await real(of, called, *rest)
+
+        async def is_asked() -> bool:
+            return verb in asked
+
+        monkeypatch.setattr(session, "_call", call)
+        session.hear({"method": event, "params": {}})
+        await until(is_asked)
+        side.wanted = []
+        await side.hosts.deliver("h1")
 
 
 async def test_a_host_without_librbd_is_not_operational_until_it_has_it(

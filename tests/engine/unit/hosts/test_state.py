@@ -189,6 +189,12 @@ def test_maintenance_takes_the_keys_first_and_then_hangs_up() -> None:
     assert host.take(lost()) == []
 
 
+def test_a_host_that_is_not_there_keeps_its_keys_in_maintenance_and_that_is_told() -> None:
+    host = machine(S.NON_RESPONSIVE)
+    assert host.take(Deactivated()) == [Tell(S.MAINTENANCE, state.KEEPS_KEYS), HangUp()]
+    assert host.take(Activated())[0] == Tell(S.CONNECTING, "")
+
+
 def test_a_host_that_goes_away_on_the_way_to_maintenance_is_waited_for() -> None:
     host = machine(S.PREPARING_FOR_MAINTENANCE, stands=True)
     assert Dial(0.5) in host.take(lost(0.0))
