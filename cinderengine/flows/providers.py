@@ -17,12 +17,12 @@ from cinderengine.flows.finding import idle, named, needed, unused
 from cinderengine.flows.services import Services
 from cinderengine.flows.told import Code, tell
 from cinderengine.model.domains import DomainStatus, StorageDomain
-from cinderengine.model.ids import new_id
+from cinderengine.model.ids import new_id, now_ms
 from cinderengine.model.providers import Provider
 from cinderengine.model.secret import Secret
 from cinderengine.store.database import Store
 from cinderengine.store.entities import data_centers, disks, providers, storage_domains
-from cinderengine.volumes.service import VolumeService, VolumeType
+from cinderengine.volumes.service import Room, VolumeService, VolumeType
 
 # What a provider has to be asked about again when one of these changes.
 _WAY = {
@@ -70,8 +70,8 @@ class Providers:
         sealed = self._sealer.seal(new.password) if new.password else ""
         provider = Provider(new_id(), **fields, sealed_password=sealed)
         await self._store.read(_may_be, provider)
-        await self._check(provider)
-        return await self._store.write(self._add, provider, caller)
+        room = await self._check(provider)
+        return await self._store.write(self._add, provider, room, caller)
 
     async def edit(
         self, provider_id: str, caller: Caller, password: Secret | None = None, **changes: Any
@@ -103,12 +103,13 @@ class Providers:
         provider = await self._store.read(needed, providers, provider_id, "provider")
         return self._services.of(provider)
 
-    async def _check(self, provider: Provider) -> None:
+    async def _check(self, provider: Provider) -> Room:
         async with _for_once(self._services, provider) as service:
             await service.check()
+            return await service.room()
 
     @staticmethod
-    def _add(conn: Connection, provider: Provider, caller: Caller) -> Provider:
+    def _add(conn: Connection, provider: Provider, room: Room, caller: Caller) -> Provider:
         _may_be(conn, provider)
         providers.insert(conn, provider)
         attached = provider.data_center_id is not None
@@ -120,6 +121,9 @@ class Providers:
             provider.description,
             # It has just answered, and has no keys yet that hosts would need.
             status=DomainStatus.ACTIVE if attached else DomainStatus.UNATTACHED,
+            used_bytes=room.used_bytes,
+            available_bytes=room.available_bytes,
+            checked_ms=now_ms(),
         )
         storage_domains.insert(conn, domain)
         who = caller.user.principal

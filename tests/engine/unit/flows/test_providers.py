@@ -77,6 +77,8 @@ async def key_added(whole, provider):
 async def test_a_provider_comes_with_its_storage_domain(whole, center):
     found = await domain(whole)
     assert (found.name, found.status) == ("ceph", DomainStatus.ACTIVE)
+    # Who asks at once is told its room.
+    assert (found.used_bytes, found.available_bytes) == (1, 2)
     assert found.data_center_id == center.id
 
 
