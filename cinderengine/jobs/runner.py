@@ -9,6 +9,7 @@ each step that may have taken effect is undone. What is outside and Unavailable 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 LOOK_S = book.LEASE_MS / 1000 / 3
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+# How long whoever waits for a step that failed is kept waiting for the job's end.
+END_WITHIN_S = 5.0
 _OPEN = (StepStatus.WAITING, StepStatus.INTENDED)
 _WERE_DONE = (StepStatus.DONE, StepStatus.BACK, StepStatus.UNDONE)
 _TO_UNDO = (StepStatus.DONE, StepStatus.INTENDED, StepStatus.BACK)
@@ -131,13 +134,23 @@ class Runner:
         return job
 
     async def reached(self, job_id: str, number: int) -> None:
-        """Wait until a step of a job is done. Raises what it failed of, EngineError."""
+        """Wait until a step of a job is done. Raises what it failed of, EngineError.
+
+        Then the job is over as well, unless what it undoes takes long.
+        """
         course = self._courses.get(job_id)
-        if course is not None:
-            return await asyncio.shield(course.at(number))
-        job, steps = await self._store.read(book.read, job_id)
-        if job.reason and steps[number].status is not StepStatus.DONE:
-            raise EngineError(job.reason)
+        if course is None:
+            job, steps = await self._store.read(book.read, job_id)
+            if job.reason and steps[number].status is not StepStatus.DONE:
+                raise EngineError(job.reason)
+            return
+        try:
+            await asyncio.shield(course.at(number))
+        except EngineError:
+            with contextlib.suppress(TimeoutError, EngineError):
+                async with asyncio.timeout(END_WITHIN_S):
+                    await asyncio.shield(course.ended)
+            raise
 
     async def ended(self, job_id: str) -> Job:
         """Wait until a job is over; the job as it is then."""
