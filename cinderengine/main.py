@@ -71,7 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     about = "Make keys, authorities, database and the user admin@internal; may be run again."
-    _command(commands, "init", "initialize:initialize", about)
+    init = _command(commands, "init", "initialize:initialize", about)
+    init.add_argument(
+        "--anew",
+        action="store_true",
+        help="make keys and authorities that got lost anew, though secrets and hosts rest on them",
+    )
     _command(commands, "serve", "service:serve", "Run the engine until it is told to end.")
     _add_host(commands)
     _add_user(commands)

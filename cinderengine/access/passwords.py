@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Passwords as they are kept: scrypt (RFC 7914), with its parameters and its salt beside the hash.
 
-Each takes about a tenth of a second of a processor and 16 MiB: call them in a thread.
+Each takes some tenths of a second of a processor and 16 MiB: call them in a thread.
 """
 
 from __future__ import annotations

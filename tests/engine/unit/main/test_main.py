@@ -23,7 +23,9 @@ from cinderengine.commands import asking
 from cinderengine.commands.outcome import CommandFailed
 from cinderengine.errors import Unauthenticated
 from cinderengine.hosts import joining
+from cinderengine.model.providers import Provider
 from cinderengine.model.secret import Secret
+from cinderengine.store import entities
 from cinderengine.store.database import Store
 from lab.base import wait_until
 from tests.engine.unit.authorities.test_certificates import request
@@ -101,6 +103,26 @@ def test_init_that_got_no_password_is_gone_on_with(tmp_path, given, told):
         "administrator",
         "enabled",
     ]
+
+
+@pytest.mark.parametrize(("lost", "told"), [("sealing.key", "sealed with"), ("pki", "know the")])
+def test_init_makes_nothing_in_place_of_what_the_database_rests_on(tmp_path, lost, told):
+    program = Program(tmp_path)
+    program.init()
+    assert program.run("host", "add", "h1").returncode == 0
+    store = Store(f"sqlite:///{program.state / 'engine.db'}")
+    with store.engine.begin() as conn:
+        provider = Provider("p", "p", "rbd://mon/pool", sealed_password="sealed")
+        entities.providers.insert(conn, provider)
+    store.close()
+    (program.state / lost).rename(tmp_path / lost)
+    before = content(program.state)
+    refused = program.run("init")
+    assert refused.returncode == 1
+    assert f"{program.state}/{lost}, wh" in refused.stderr and told in refused.stderr
+    assert content(program.state) == before
+    assert program.run("init", "--anew").returncode == 0
+    assert (program.state / lost).exists()
 
 
 def test_on_a_terminal_a_password_is_typed_twice(mocker):
