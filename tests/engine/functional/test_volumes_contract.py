@@ -116,7 +116,10 @@ async def test_it_is_deleted_and_stays_so(service, lab):
     assert f"volume-{volume.id}" not in lab.ceph.images()
 
 
-@pytest.mark.parametrize("volume_id", [new_id(), "no id", "../types"])
+# The id is another in each process, and workers have to know tests by the same names.
+@pytest.mark.parametrize(
+    "volume_id", [new_id(), "no id", "../types"], ids=["an id", "no id", "a path"]
+)
 async def test_what_is_not_there(service, volume_id):
     assert await service.get(volume_id) is None
     assert await service.settled(volume_id) is None
