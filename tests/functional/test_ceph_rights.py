@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -31,8 +31,6 @@ OSD = "profile rbd pool=volumes"
 MAY = ("mon", "profile rbd", "osd", OSD)
 MAY_NOT = ("mon", "allow r", "osd", OSD)
 LACKS = "may not blocklist clients, so that nothing can be written to an image whose last user died"
-# After so many seconds of silence Ceph takes a client for dead, in place of 30; two of its pings.
-DEAD_S = 10
 REMEDY = "the capability mon 'profile rbd' with 'ceph auth caps'"
 
 
@@ -83,25 +81,13 @@ async def writing(engine, disk):
         yield vm_id
 
 
-@contextmanager
-def watching_for(ceph, timeout_s):
-    """What clients open within, Ceph lets go of so many seconds after they were last heard of."""
-    option = "osd_client_watch_timeout"
-    ceph.ceph("tell", "osd.*", "config", "set", option, str(timeout_s))
-    try:
-        yield
-    finally:
-        ceph.ceph("tell", "osd.*", "config", "unset", option)
-
-
 async def left_by_a_dead_host(engine, disk):
     """A VM writes to the image and is gone, as with its host: who has it locked and watches not."""
     ceph, image = engine.lab.ceph, disk["path"].rpartition("/")[2]
-    with watching_for(ceph, DEAD_S):
-        async with writing(engine, disk) as vm_id:
-            pid = (await engine.call("VM.getInfo", vmID=vm_id))["pid"]
-            engine.daemon.host.namespace.end(pid, signal.SIGKILL)
-            await engine.wait_status(vm_id, "Down")
+    async with writing(engine, disk) as vm_id:
+        pid = (await engine.call("VM.getInfo", vmID=vm_id))["pid"]
+        engine.daemon.host.namespace.end(pid, signal.SIGKILL)
+        await engine.wait_status(vm_id, "Down")
 
     async def gone():
         return not ceph.watchers(image)
