@@ -45,7 +45,9 @@ def test_what_is_left_out_of_every_run_is_run_at_night() -> None:
         for word in line.split()
     }
     tests = [
-        path for room in ("functional", "faults") for path in REPOSITORY.glob(f"tests/{room}/*")
+        path
+        for room in ("functional", "faults", "engine/functional")
+        for path in REPOSITORY.glob(f"tests/{room}/*")
     ]
     marked = {
         str(path.relative_to(REPOSITORY))
