@@ -130,7 +130,9 @@ async def test_quotas_of_a_project(lab):
         path = f"/os-quota-sets/{tenant._client.project_id}"
         body = {"quota_set": {"per_volume_gigabytes": 2}}
         await administrator._call("PUT", path, "quota", body=body)
-        assert (await tenant.limits()).per_volume_gib == 2
-        with refused(Conflict, "3 GiB", "limit 2G"):
-            await tenant.create(new_id(), "disk", 3 * GIB)
-        await administrator._call("DELETE", path, "quota")
+        try:
+            assert (await tenant.limits()).per_volume_gib == 2
+            with refused(Conflict, "3 GiB", "limit 2G"):
+                await tenant.create(new_id(), "disk", 3 * GIB)
+        finally:
+            await administrator._call("DELETE", path, "quota")
