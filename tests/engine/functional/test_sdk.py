@@ -148,7 +148,7 @@ def test_hosts(system):
     hosts = system.hosts_service()
     assert hosts.list() == []
     new = types.Host(name="one", address="192.0.2.1", cluster=types.Cluster(name="Default"))
-    with fault(400, "vdsm-cinder join"):
+    with fault(400, "over ssh", "run on the host the line"):
         hosts.add(types.Host(**{**vars_of(new), "root_password": "secret"}))
     added = hosts.add(new)
     assert re.fullmatch(r"vdsm-cinder join https://\S+ join1\.\S+", added.comment), added.comment
