@@ -15,7 +15,7 @@ SPREAD := -n auto --no-loadscope-reorder --maxfail=40 --durations=25
 # A worker that has nothing left takes some of what the other has.
 UNIT := -n 2 --dist worksteal tests/unit tests/engine/unit
 # In order; what `make check` leaves out.
-NIGHTLY := unit-random unit-pythons audit installed fuzz migrations faults soak demo demo-cinder demo-migrate demo-engine rpmlint
+NIGHTLY := unit-random unit-pythons audit installed judges fuzz migrations faults soak demo demo-cinder demo-migrate demo-engine rpmlint
 # Those of EL 9, Debian 12 and EL 10.
 PYTHONS := 3.9 3.11 3.12
 # Empty: the faults' tables are printed and docs/faults.md stays as it is.
@@ -23,7 +23,7 @@ WRITE := --write
 
 .DEFAULT_GOAL := help
 include packaging/packaging.mk
-.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional installed check nightly unit-random api rest docs demo demo-cinder demo-migrate demo-engine migrations bench faults soak fuzz lab lab-down clean
+.PHONY: help setup fetch fmt lint type unit unit-pythons coverage check-fast functional judges installed check nightly unit-random api rest docs demo demo-cinder demo-migrate demo-engine migrations bench faults soak fuzz lab lab-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ check-fast: lint type unit  ## what needs no lab: style, types, unit tests
 
 functional: fetch $(RELEASES)  ## functional tests on two labs of their own, or on the one that runs
 	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) -m 'not nightly' tests/functional tests/engine/functional tests/faults
+
+judges: fetch $(RELEASES)  ## all tests of the engine that need a lab, its clients' among them
+	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) tests/engine/functional
 
 installed: fetch $(RELEASES)  ## all tests of the daemon as a package, for each way of installing it
 	$(BIN)/python -m lab run --labs 2 -- $(BIN)/pytest $(SPREAD) tests/functional/test_systemd.py

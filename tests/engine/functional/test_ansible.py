@@ -16,6 +16,8 @@ from lab import ansible
 from lab.engine_service import EngineService
 from tests.engine.functional.served import GIB, connected, reckon, storage_of
 
+pytestmark = pytest.mark.nightly
+
 HERE = Path(__file__).parent
 TASK = re.compile(r"^TASK \[(.*)\] \**$")
 

@@ -31,9 +31,12 @@ OURS = ["(", "-name", "*cinder-engine*", "-o", "-name", "cinderengine", ")"]
 
 # The engine's user imports from there, too.
 REACHED = all(path.stat().st_mode & 0o001 for path in (Path(sys.prefix), *Path(sys.prefix).parents))
-pytestmark = pytest.mark.skipif(
-    not REACHED, reason=f"only root gets to Python's packages here, {sys.prefix}"
-)
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        not REACHED, reason=f"only root gets to Python's packages here, {sys.prefix}"
+    ),
+]
 
 
 class Installed:

@@ -18,6 +18,8 @@ from lxml import etree
 from lab.engine_service import ADMIN, EngineService
 from tests.engine.functional.served import GIB, storage_of, until
 
+pytestmark = pytest.mark.nightly
+
 KEY_UUID = "0e6fff8d-8af9-49e2-b04f-1a5dbbe883a2"
 CURL = ("curl", "--silent", "--show-error", "--include", "--globoff")
 XML, JSON = "application/xml", "application/json"

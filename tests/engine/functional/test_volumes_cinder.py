@@ -21,6 +21,8 @@ from lab.cinder.server import PORT, PROJECT
 from lab.cinder.volumes import Volumes
 from tests.engine.functional.providers import cinder_of, opened, refused
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest_asyncio.fixture
 async def service(lab):

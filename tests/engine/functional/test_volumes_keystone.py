@@ -19,6 +19,8 @@ from tests.engine.functional.providers import (
     refused,
 )
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def provider(lab):

@@ -21,6 +21,8 @@ from cinderengine.volumes.service import GIB, VolumeStatus
 from lab.base import ENGINE_ADDRESS, wait_until
 from tests.engine.functional.providers import nothing_logged_of, opened, pool_of, refused
 
+pytestmark = pytest.mark.nightly
+
 OTHER_KEY = "AQDuPz9lAAAAABAA7Vg0bQ1r5oY1+0m6p2b1Gg=="
 
 
