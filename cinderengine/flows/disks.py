@@ -325,7 +325,7 @@ class Disks:
             data_center_id=domain.data_center_id,
         )
         params = {"domain_id": new.domain_id, "disk": vars(new)}
-        job = self._job(Adding.name, f"Adding disk {new.alias}", params, caller)
+        job = caller.job(self._jobs, Adding, f"Adding disk {new.alias}", params)
         plan = [
             Planned(_CREATE, f"Creating the volume of disk {new.alias}"),
             Planned(Settle.name, "Waiting until the volume is ready"),
@@ -338,7 +338,7 @@ class Disks:
         disk = _free(conn, disk_id)
         move(conn, disk_id, DiskStatus.LOCKED)
         params = {**_before(disk), "size_bytes": size_bytes}
-        job = self._job(Extending.name, f"Extending disk {disk.alias}", params, caller)
+        job = caller.job(self._jobs, Extending, f"Extending disk {disk.alias}", params)
         plan = [
             Planned(_EXTEND, f"Extending the volume to {size_bytes} bytes"),
             Planned(Settle.name, "Waiting until the volume is ready"),
@@ -351,22 +351,12 @@ class Disks:
         move(conn, disk_id, DiskStatus.LOCKED)
         text = f"Disk {disk.alias} is being removed by {caller.user.principal}."
         _tell(conn, Code.DISK_BEING_REMOVED, text, caller, disk_id)
-        job = self._job(Removing.name, f"Removing disk {disk.alias}", _before(disk), caller)
+        job = caller.job(self._jobs, Removing, f"Removing disk {disk.alias}", _before(disk))
         plan = [
             Planned(_DELETE, f"Deleting the volume of disk {disk.alias}"),
             Planned(Vanish.name, "Waiting until the volume is gone"),
         ]
         return book.begin(conn, job, plan)
-
-    def _job(self, flow: str, what: str, params: dict[str, Any], caller: Caller) -> Job:
-        return book.new_job(
-            flow,
-            what,
-            self._jobs.owner,
-            params=params,
-            user_id=caller.user.id,
-            correlation_id=caller.correlation_id,
-        )
 
 
 def move(

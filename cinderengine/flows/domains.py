@@ -205,7 +205,7 @@ class Domains:
             *deliveries_of(conn, domain.data_center_id),
         ]
         params = {"domain_id": domain_id, "attaching": attaching}
-        return book.begin(conn, self._job(Activating.name, what, params, caller), plan)
+        return book.begin(conn, caller.job(self._jobs, Activating, what, params), plan)
 
     def _deactivate(self, conn: Connection, domain_id: str, center_id: str, caller: Caller) -> Job:
         domain = _within(conn, domain_id, center_id)
@@ -218,18 +218,8 @@ class Domains:
         move(conn, domain_id, DomainStatus.PREPARING_FOR_MAINTENANCE)
         plan = deliveries_of(conn, domain.data_center_id)
         what = f"Deactivating storage domain {domain.name}"
-        job = self._job(Deactivating.name, what, {"domain_id": domain_id}, caller)
+        job = caller.job(self._jobs, Deactivating, what, {"domain_id": domain_id})
         return book.begin(conn, job, plan)
-
-    def _job(self, flow: str, what: str, params: dict[str, Any], caller: Caller) -> Job:
-        return book.new_job(
-            flow,
-            what,
-            self._jobs.owner,
-            params=params,
-            user_id=caller.user.id,
-            correlation_id=caller.correlation_id,
-        )
 
     @staticmethod
     def _detach(conn: Connection, center_id: str, domain_id: str, caller: Caller) -> None:

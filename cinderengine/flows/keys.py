@@ -191,14 +191,8 @@ class Keys:
             if domain.status in wanted_keys.NEEDING
             for planned in deliveries_of(conn, domain.data_center_id)
         ]
-        job = book.new_job(
-            KeysChanged.name,
-            f"Bringing keys of provider {provider.name} to hosts",
-            self._jobs.owner,
-            user_id=caller.user.id,
-            correlation_id=caller.correlation_id,
-        )
-        return book.begin(conn, job, plan)
+        what = f"Bringing keys of provider {provider.name} to hosts"
+        return book.begin(conn, caller.job(self._jobs, KeysChanged, what), plan)
 
 
 def _of(conn: Connection, provider_id: str, key_id: str) -> AuthenticationKey:
